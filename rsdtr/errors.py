@@ -1,0 +1,29 @@
+"""Everything a user's request can run into, each as one sentence that says what to do."""
+
+
+class RsdtrError(Exception):
+    """A request that cannot be honoured: what came, what was expected, what to do."""
+
+
+class RingError(RsdtrError, ValueError):
+    """Cores, ranks, a kernel or ε_p that make no valid ring."""
+
+
+class PlanError(RsdtrError, ValueError):
+    """A plan that is not valid, or that does not fit the model it is given."""
+
+
+class WeightsError(RsdtrError):
+    """Weights that were not found, have the wrong hash, or do not fit the architecture."""
+
+
+class DataError(RsdtrError):
+    """A data set that was not found or cannot be read."""
+
+
+class ExportError(RsdtrError):
+    """A saved model that cannot be written, read back, or proved equal."""
+
+
+class UnknownName(RsdtrError, LookupError):
+    """A model, data set, layer or format that does not exist."""

@@ -1,0 +1,33 @@
+"""Fixtures shared by all tests: where the real weights, data and golden results lie."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(os.environ.get("RSDTR_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(autouse=True)
+def _threads_and_seed() -> None:
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real weights, CIFAR-10 and golden results that the project does not ship."""
+    if not SHARED.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"{SHARED} is missing: in CI the real weights and data must be there")
+        pytest.skip(f"{SHARED} is not here: set RSDTR_SHARED to run the tests on real weights")
+    return SHARED
+
+
+@pytest.fixture
+def offline(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The environment of a user who has the published weights and CIFAR-10 on disk."""
+    monkeypatch.setenv("RSDTR_WEIGHTS", str(shared / "data" / "weights"))
+    monkeypatch.setenv("RSDTR_DATA", str(shared / "data"))
+    return shared
