@@ -1,0 +1,199 @@
+"""The decision for a whole model, without a tensor in it: what each layer becomes, and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rsdtr.cost import pipeline_macs
+from rsdtr.errors import PlanError
+from rsdtr.profile import LayerProfile, ModelProfile
+from rsdtr.ring import ring_storage
+from rsdtr.search import smallest
+from rsdtr.truncation import MINIMUM_EPS, checked_eps
+
+Progress = Callable[[int, int], None]
+Positive = Field(ge=1)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Ratio(_Frozen):
+    """A cost before and after compression: parameters (scalars) or MACs for one input."""
+
+    original: int = Field(ge=0)
+    compressed: int = Field(ge=0)
+
+
+class LayerPlan(_Frozen):
+    """What one convolution becomes.
+
+    A ring: shift, r0, ranks R_0…R_3 (mode order O, I, KH, KW), its storage in scalars, form, MACs
+    for one input and ‖𝓦 − 𝓦̂‖_F/‖𝓦‖_F. Left alone: `kept_dense` says why, in words.
+    """
+
+    name: str
+    shape: tuple[int, int, int, int]
+    stride: tuple[int, int]
+    kept_dense: str | None = None
+    shift: int | None = Field(default=None, ge=0, le=3)
+    r0: int | None = Field(default=None, ge=1)
+    ranks: tuple[int, int, int, int] | None = None
+    storage: int = Positive
+    form: Literal["pipeline", "dense"] = "dense"
+    macs: Ratio
+    relative_error: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _either_ring_or_dense(self) -> LayerPlan:
+        ring = (self.shift, self.r0, self.ranks)
+        if self.kept_dense is not None:
+            if any(value is not None for value in ring):
+                raise ValueError(f"layer {self.name} is kept dense but has a ring")
+            return self
+        if self.shift is None or self.r0 is None or self.ranks is None:
+            raise ValueError(f"layer {self.name} needs shift, r0 and ranks, or kept_dense")
+        if min(self.ranks) < 1 or self.ranks[self.shift] != self.r0:
+            raise ValueError(f"layer {self.name}: r0 and ranks do not agree")
+        if self.storage != ring_storage(self.shape, self.ranks):
+            raise ValueError(f"layer {self.name}: storage and ranks do not agree")
+        return self
+
+
+class CompressionPlan(_Frozen):
+    """The decision for a model: JSON-able, and all that `compress` obeys.
+
+    pcr, fcr: whole-network ratios original/compressed of parameters and of FLOPs (the paper's four
+    sublayers; 1 MAC = 2 FLOPs; convolutions and linear layers are counted).
+    """
+
+    model: str
+    eps: float = Field(ge=MINIMUM_EPS, lt=1)
+    rule: Literal["paper"] = "paper"
+    objective: Literal["storage"] = "storage"
+    pcr: float
+    fcr: float
+    params: Ratio
+    macs: Ratio
+    seconds: float
+    layers: tuple[LayerPlan, ...]
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> CompressionPlan:
+        """Parse what `model_dump_json` wrote; PlanError names the first thing that is wrong."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the whole text"
+            raise PlanError(
+                f"this is no compression plan: {where}: {first['msg']} "
+                f"({error.error_count()} problems in all): make the plan again"
+            ) from None
+
+
+def plan(
+    profile: ModelProfile,
+    eps: float,
+    *,
+    layers: str | Sequence[str] = "paper",
+    progress: Progress | None = None,
+) -> CompressionPlan:
+    """Choose for every convolution the ring of least storage at relative error ε_p.
+
+    layers: `paper` (every k×k convolution but the first, as the program behind the paper does),
+    `all`, or glob patterns over layer names. progress: called with (layers done, layers in all).
+    RingError for ε_p out of range, PlanError for a pattern that matches no layer.
+    """
+    started = time.perf_counter()
+    eps = checked_eps(eps)
+    chosen = _chosen(profile, layers)
+    planned = []
+    for done, layer in enumerate(profile.layers):
+        if progress:
+            progress(done, len(profile.layers))
+        planned.append(_layer_plan(layer, eps, layer.name in chosen, layers))
+    if progress:
+        progress(len(profile.layers), len(profile.layers))
+    params = profile.params - sum(
+        layer.kernel.numel() - decided.storage
+        for layer, decided in zip(profile.layers, planned, strict=True)
+    )
+    macs = profile.macs - sum(item.macs.original - item.macs.compressed for item in planned)
+    return CompressionPlan(
+        model=profile.model,
+        eps=eps,
+        pcr=profile.params / params,
+        fcr=profile.macs / macs,
+        params=Ratio(original=profile.params, compressed=params),
+        macs=Ratio(original=profile.macs, compressed=macs),
+        seconds=time.perf_counter() - started,
+        layers=tuple(planned),
+    )
+
+
+def _chosen(profile: ModelProfile, layers: str | Sequence[str]) -> set[str]:
+    """Names of the layers that the policy wants compressed."""
+    if layers == "paper":
+        return {layer.name for layer in profile.layers if layer.in_paper_policy}
+    names = {layer.name for layer in profile.layers}
+    if layers == "all":
+        return names
+    patterns = [layers] if isinstance(layers, str) else list(layers)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matching = {name for name in names if fnmatchcase(name, pattern)}
+        if not matching:
+            raise PlanError(
+                f"no layer of {profile.model} matches {pattern!r}: give `paper`, `all`, or a glob "
+                f"over names such as {profile.layers[-1].name}"
+            )
+        chosen |= matching
+    return chosen
+
+
+def _layer_plan(
+    layer: LayerProfile, eps: float, chosen: bool, policy: str | Sequence[str]
+) -> LayerPlan:
+    if not chosen:
+        named = policy if isinstance(policy, str) else " ".join(policy)
+        return _dense(layer, f"outside the layer policy {named!r}")
+    if layer.obstacle is not None:
+        return _dense(layer, layer.obstacle)
+    best = smallest(layer.spectra.candidates(eps))
+    if best.storage >= layer.kernel.numel():
+        return _dense(
+            layer,
+            f"the smallest ring at this ε_p stores {best.storage:,} scalars, "
+            f"the kernel {layer.kernel.numel():,}",
+        )
+    macs = pipeline_macs(layer.shape, best.ranks, layer.input_size, layer.output_size)
+    return LayerPlan(
+        name=layer.name,
+        shape=layer.shape,
+        stride=layer.stride,
+        shift=best.shift,
+        r0=best.r0,
+        ranks=best.ranks,
+        storage=best.storage,
+        form="pipeline",
+        macs=Ratio(original=layer.macs, compressed=macs),
+        relative_error=best.relative_error,
+    )
+
+
+def _dense(layer: LayerProfile, reason: str) -> LayerPlan:
+    return LayerPlan(
+        name=layer.name,
+        shape=layer.shape,
+        stride=layer.stride,
+        kept_dense=reason,
+        storage=layer.kernel.numel(),
+        macs=Ratio(original=layer.macs, compressed=layer.macs),
+    )

@@ -1,0 +1,103 @@
+"""The tensor ring of a convolution kernel: four cores closed into a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import tensorly as tl
+import torch
+from tensorly.tr_tensor import TRTensor
+from torch import Tensor
+
+from rsdtr.errors import RingError
+
+MODES = ("O", "I", "KH", "KW")
+
+
+@dataclass(frozen=True, eq=False)
+class TensorRing:
+    """Four cores of a kernel 𝓦 of shape (O, I, KH, KW), valid by construction.
+
+    Core k has shape (R_k, n_k, R_{k+1}), indices mod 4, in the mode order O, I, KH, KW, and
+    𝓦[o,i,h,w] = trace(G0[:,o,:] G1[:,i,:] G2[:,h,:] G3[:,w,:])  (arXiv 2405.10802, eq. 1).
+    `shift` tells at which mode the ring SVD began. RingError if the cores do not close a ring.
+    """
+
+    cores: tuple[Tensor, Tensor, Tensor, Tensor]
+    shift: int = 0
+
+    def __post_init__(self) -> None:
+        shapes = [tuple(core.shape) for core in self.cores]
+        if len(shapes) != 4 or any(len(shape) != 3 for shape in shapes):
+            raise RingError(
+                f"a ring needs four cores of shape (left rank, mode, right rank), got {shapes}"
+            )
+        for k, shape in enumerate(shapes):
+            following = shapes[(k + 1) % 4]
+            if shape[2] != following[0]:
+                raise RingError(
+                    f"core {k} ends in rank {shape[2]} but core {(k + 1) % 4} begins with "
+                    f"{following[0]}: neighbouring ranks must be equal"
+                )
+        if self.shift not in range(4):
+            raise RingError(f"shift is {self.shift}, expected 0, 1, 2 or 3")
+
+    @classmethod
+    def random(
+        cls, shape: Sequence[int], ranks: Sequence[int], *, seed: int = 0, shift: int = 0
+    ) -> TensorRing:
+        """Float64 cores with standard normal entries, for a kernel `shape` and ranks R_0…R_3."""
+        generator = torch.Generator().manual_seed(seed)
+        c0, c1, c2, c3 = (
+            torch.randn(
+                ranks[k], shape[k], ranks[(k + 1) % 4], generator=generator, dtype=torch.float64
+            )
+            for k in range(4)
+        )
+        return cls((c0, c1, c2, c3), shift)
+
+    @property
+    def ranks(self) -> tuple[int, int, int, int]:
+        """Left rank of each core, in the mode order O, I, KH, KW."""
+        r0, r1, r2, r3 = (core.shape[0] for core in self.cores)
+        return r0, r1, r2, r3
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The kernel's (O, I, KH, KW)."""
+        o, i, kh, kw = (core.shape[1] for core in self.cores)
+        return o, i, kh, kw
+
+    @property
+    def r0(self) -> int:
+        """The divisor that closes the ring: the left rank of the mode the ring SVD began with."""
+        return self.ranks[self.shift]
+
+    @property
+    def storage(self) -> int:
+        """Scalars in the four cores."""
+        return sum(core.numel() for core in self.cores)
+
+    def to_tensor(self) -> Tensor:
+        """The kernel that the ring stands for, (O, I, KH, KW), in the cores' dtype."""
+        with tl.backend_context("pytorch", local_threadsafe=True):
+            kernel: Tensor = TRTensor(list(self.cores)).to_tensor()
+        return kernel
+
+
+def ring_storage(shape: Sequence[int], ranks: Sequence[int]) -> int:
+    """Scalars in the four cores of a ring, from the kernel's shape and the ranks R_0…R_3."""
+    return sum(ranks[k] * shape[k] * ranks[(k + 1) % 4] for k in range(4))
+
+
+def checked_kernel(kernel: Tensor) -> Tensor:
+    """The kernel as a detached float64 tensor on its device; RingError if it is no finite 4-way one."""
+    if kernel.ndim != 4 or prod(kernel.shape) == 0:
+        raise RingError(
+            f"a kernel has four modes (O, I, KH, KW), each at least 1, got {tuple(kernel.shape)}"
+        )
+    if not bool(torch.isfinite(kernel).all()):
+        raise RingError("the kernel contains NaN or Inf: repair the weights first")
+    return kernel.detach().to(torch.float64)
