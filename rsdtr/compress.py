@@ -78,7 +78,6 @@ def _planned_conv(model: nn.Module, plan: CompressionPlan, layer: LayerPlan) -> 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put `new` wherever `old` is registered: one module may have several names."""
-    for parent in model.modules():
-        for name, child in list(parent.named_children()):
-            if child is old:
-                setattr(parent, name, new)
+    names = [name for name, m in model.named_modules(remove_duplicate=False) if m is old]
+    for name in names:
+        model.set_submodule(name, new)

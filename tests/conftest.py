@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("same everywhere", derandomize=True, deadline=None)
+settings.load_profile("same everywhere")
 
 SHARED = Path(os.environ.get("RSDTR_SHARED", Path(__file__).parents[2] / "shared"))
 
