@@ -1,0 +1,72 @@
+# make run     start the app (sets everything up first)
+# make test    every test, the browser's included (sets everything up first)
+# make check   format, lint and types
+# make bench   timings on this machine
+# make setup   only the installation that `make run` needs
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Notebooks run in their own folder and import rsdtr from this one.
+export PYTHONPATH := $(CURDIR)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := run
+.PHONY: run test check bench setup setup-dev venv browser
+
+run: setup
+	@$(BIN)/python -m streamlit run app.py
+
+test: setup-dev browser
+	@$(BIN)/python -m pytest
+
+check: setup-dev
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
+
+bench: setup
+	@$(BIN)/python -m rsdtr bench digits_resnet20 --batch 1,16
+	@for script in $(wildcard benchmarks/*.py); do \
+		echo "$$script"; $(BIN)/python $$script || exit 1; \
+	done
+
+# .venv/installed*.txt are copies of what was installed: as long as they equal the
+# requirements, setting up is two comparisons and touches neither pip nor the network.
+setup:
+	@if ! cmp -s requirements.txt $(VENV)/installed.txt || ! $(BIN)/python -c "" 2>/dev/null; then \
+		$(MAKE) --no-print-directory venv && \
+		echo "Installing requirements.txt (once; torch is large)" && \
+		$(BIN)/python -m pip install --quiet --requirement requirements.txt && \
+		cp requirements.txt $(VENV)/installed.txt; \
+	fi
+
+setup-dev: setup
+	@if ! cat requirements.txt requirements-dev.txt | cmp -s - $(VENV)/installed-dev.txt; then \
+		echo "Installing requirements-dev.txt (once)" && \
+		$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt && \
+		cat requirements.txt requirements-dev.txt > $(VENV)/installed-dev.txt; \
+	fi
+
+# A folder left behind by an interrupted start has no working pip and is made anew.
+venv:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
+		echo "RSDTR Explorer needs Python 3.11 or newer, and $(PYTHON) is not: \
+	name another one, as in make run PYTHON=python3.12" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
+		echo "$(PYTHON) could not create $(VENV): on Debian or Ubuntu, \
+	install the package python3-venv first" >&2; exit 1; }
+
+# The browser test drives Debian's chromium; where it cannot be installed, pytest says so.
+browser:
+	@if ! command -v chromium chromium-browser google-chrome >/dev/null; then \
+		root=""; [ "$$(id -u)" = 0 ] || root="sudo -n"; \
+		if command -v apt-get >/dev/null && $$root true 2>/dev/null; then \
+			echo "Installing chromium for the browser test (once)"; \
+			$$root apt-get update -qq && \
+			$$root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes \
+				--no-install-recommends chromium chromium-driver >/dev/null; \
+		else \
+			echo "No chromium here: install it to run the browser test" >&2; \
+		fi; \
+	fi
