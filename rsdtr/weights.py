@@ -1,0 +1,182 @@
+"""Files of weights: where they lie, how they are downloaded, read, checked and hashed."""
+
+import hashlib
+import http.client
+import os
+import pickle
+import tempfile
+import urllib.error
+import urllib.request
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from rsdtr.errors import WeightsError
+
+Progress = Callable[[int, int], None]
+SUFFIXES = (".safetensors", ".pth", ".th", ".pt")
+_CHUNK = 1 << 20
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $RSDTR_CACHE, else rsdtr/ in the platform's cache folder."""
+    if chosen := os.environ.get("RSDTR_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rsdtr"
+
+
+def published_file(file: str, url: str, sha256: str, progress: Progress | None = None) -> Path:
+    """The path of a published file whose SHA-256 begins with `sha256`.
+
+    Looks into $RSDTR_WEIGHTS, then the cache folder, and downloads it only then. `progress` gets
+    (bytes so far, bytes in all; 0 when the server does not say).
+    Raises WeightsError: a file with another hash, no network, no such address.
+    """
+    cache = cache_folder() / "weights"
+    own = os.environ.get("RSDTR_WEIGHTS")
+    for folder in ([Path(own)] if own else []) + [cache]:
+        path = folder / file
+        if path.is_file():
+            found = _file_sha256(path)
+            if not found.startswith(sha256):
+                raise WeightsError(
+                    f"{path} has SHA-256 {found[:8]}…, expected {sha256[:8]}…: "
+                    f"replace it by the published file, {url}"
+                )
+            return path
+    return _download(url, cache / file, sha256, Path(own) if own else cache, progress)
+
+
+def _download(url: str, path: Path, sha256: str, folder: Path, progress: Progress | None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+    try:
+        digest = hashlib.sha256()
+        with os.fdopen(descriptor, "wb") as out, urllib.request.urlopen(url, timeout=30) as answer:
+            total, done = int(answer.headers.get("Content-Length") or 0), 0
+            while chunk := answer.read(_CHUNK):
+                out.write(chunk)
+                digest.update(chunk)
+                done += len(chunk)
+                if progress:
+                    progress(done, total)
+        if not digest.hexdigest().startswith(sha256):
+            raise WeightsError(
+                f"{url} gave a file with SHA-256 {digest.hexdigest()[:8]}…, expected "
+                f"{sha256[:8]}…: get {path.name} elsewhere and put it into {folder}"
+            )
+        os.replace(temporary, path)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise WeightsError(
+            f"{path.name} could not be downloaded ({reason}): get {url} and put it into {folder}"
+        ) from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_state_dict(path: Path) -> "OrderedDict[str, Tensor]":
+    """The tensors of a .safetensors or a `weights_only` .pth, .th or .pt file, on the CPU.
+
+    A surrounding {"state_dict": …} is unwrapped and DataParallel's `module.` prefix removed.
+    Raises WeightsError: no such file, another type, unreadable, no state_dict in it.
+    """
+    if path.suffix not in SUFFIXES:
+        raise WeightsError(f"{path} is not a weights file: give one of {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist: give the path of a weights file")
+    try:
+        if path.suffix == ".safetensors":
+            content: object = OrderedDict(safetensors.torch.load_file(path))
+        else:
+            content = torch.load(path, weights_only=True, map_location="cpu")
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        pickle.UnpicklingError,
+        safetensors.SafetensorError,
+    ) as error:
+        raise WeightsError(
+            f"{path} cannot be read: give a .safetensors file, or a .pth that holds only tensors "
+            "(torch.save(model.state_dict(), …))"
+        ) from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    ):
+        raise WeightsError(
+            f"{path} holds no state_dict: save one with torch.save(model.state_dict(), …)"
+        )
+    state = OrderedDict((name.removeprefix("module."), value) for name, value in content.items())
+    if state.keys() == content.keys() and hasattr(content, "_metadata"):
+        state._metadata = content._metadata  # type: ignore[attr-defined]  # torch's own convention
+    return state
+
+
+def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> None:
+    """Copies `state` into `model` after checking every name, shape and value.
+
+    Raises WeightsError that names the first few missing, unexpected, mis-shaped or non-finite
+    tensors; the model is untouched then.
+    """
+    own = model.state_dict()
+    # BatchNorm's step counters came with torch 0.4.1; older published files lack them.
+    counters = {name for name in own if name.endswith("num_batches_tracked")}
+    found = {
+        "missing": [n for n in own if n not in state and n not in counters],
+        "unexpected": [n for n in state if n not in own],
+        "mis-shaped": [
+            f"{n} {tuple(state[n].shape)} for {tuple(own[n].shape)}"
+            for n in own
+            if n in state and state[n].shape != own[n].shape
+        ],
+    }
+    if any(found.values()):
+        wrong = "; ".join(f"{kind} {_few(names)}" for kind, names in found.items() if names)
+        raise WeightsError(f"{source} does not fit the model: {wrong}")
+    bad = [n for n, value in state.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise WeightsError(
+            f"{source} holds NaN or infinite values in {_few(bad)}: give weights of a training "
+            "that did not diverge"
+        )
+    complete = OrderedDict((n, state.get(n, own[n])) for n in own)
+    # MNASNet asks for a version here; a safetensors file has none, and was saved by this class.
+    metadata = getattr(state, "_metadata", None) or own._metadata  # type: ignore[attr-defined]
+    complete._metadata = metadata  # type: ignore[attr-defined]
+    model.load_state_dict(complete)
+
+
+def _few(names: list[str], most: int = 3) -> str:
+    return f"{', '.join(names[:most])}{', …' if len(names) > most else ''} ({len(names)})"
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 (hex) of the state_dict's names, dtypes, shapes and bytes, in order."""
+    return tensors_sha256(model.state_dict().items())
+
+
+def tensors_sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 (hex) of the names, dtypes, shapes and bytes of tensors, in order."""
+    digest = hashlib.sha256()
+    for name, value in tensors:
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)  # a 0-dim tensor has no byte view
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
