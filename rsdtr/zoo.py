@@ -106,7 +106,7 @@ def _digits(name: str) -> ModelSpec:
         data="digits",
         weights_file="digits_resnet20.safetensors",
         weights_url=None,
-        sha256=None,
+        sha256="d2ad3f342b17545780006fd198dffa30bc69b3a16ff10d708388d2a8684adf48",
         bundled=True,
         source="He et al. 2016; trained by scripts/train_digits.py on scikit-learn's digits",
     )
