@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from rsdtr.errors import RingError
 from rsdtr.ring import TensorRing
 
-FORMS = ("pipeline", "dense")
 Form = Literal["pipeline", "dense"]
+FORMS = get_args(Form)
 Pair = tuple[int, int]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+PADDING_MODES = get_args(PaddingMode)
 
 
 class TRConv2d(nn.Module):
@@ -40,7 +42,7 @@ class TRConv2d(nn.Module):
         padding: int | Pair | str = 0,
         dilation: int | Pair = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         shift: int = 0,
         form: Form = "pipeline",
         device: torch.device | None = None,
@@ -51,13 +53,17 @@ class TRConv2d(nn.Module):
             raise RingError(f"form is {form!r}, expected one of {', '.join(FORMS)}")
         if len(ranks) != 4 or min(ranks) < 1:
             raise RingError(f"ranks are {tuple(ranks)}, expected four whole numbers of at least 1")
+        if padding_mode not in PADDING_MODES:
+            raise RingError(
+                f"padding_mode is {padding_mode!r}, expected one of {', '.join(PADDING_MODES)}"
+            )
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = _pair(kernel_size)
         self.stride = _pair(stride)
         self.padding = padding
         self.dilation = _pair(dilation)
-        self.padding_mode = padding_mode
+        self.padding_mode: PaddingMode = padding_mode
         self.shift = shift
         self.form: Form = form
         self._margins = _margins(padding, self.kernel_size, self.dilation, self.stride)
@@ -83,16 +89,15 @@ class TRConv2d(nn.Module):
             nn.init.uniform_(self.bias, -(fan_in**-0.5), fan_in**-0.5)
 
     @classmethod
-    def from_conv(
-        cls, conv: nn.Conv2d, ring: TensorRing, *, form: Form = "pipeline"
-    ) -> TRConv2d:
+    def from_conv(cls, conv: nn.Conv2d, ring: TensorRing, *, form: Form = "pipeline") -> TRConv2d:
         """The layer that computes `conv` with `ring` for its kernel, on conv's device and dtype.
 
         RingError for a grouped convolution or a ring of another shape; `conv` is not changed.
         """
         if conv.groups != 1:
             raise RingError(
-                f"the convolution has groups={conv.groups}: a ring mixes all channels, keep it dense"
+                f"the convolution has groups={conv.groups}: a ring mixes all channels, "
+                "keep it dense"
             )
         if ring.shape != tuple(conv.weight.shape):
             raise RingError(

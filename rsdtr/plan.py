@@ -13,7 +13,6 @@ from rsdtr.cost import pipeline_macs
 from rsdtr.errors import PlanError
 from rsdtr.profile import LayerProfile, ModelProfile
 from rsdtr.ring import ring_storage
-from rsdtr.search import smallest
 from rsdtr.truncation import MINIMUM_EPS, checked_eps
 
 Progress = Callable[[int, int], None]
@@ -166,7 +165,7 @@ def _layer_plan(
         return _dense(layer, f"outside the layer policy {named!r}")
     if layer.obstacle is not None:
         return _dense(layer, layer.obstacle)
-    best = smallest(layer.spectra.candidates(eps))
+    best = layer.spectra.best(eps).winner
     if best.storage >= layer.kernel.numel():
         return _dense(
             layer,

@@ -93,7 +93,7 @@ def ring_storage(shape: Sequence[int], ranks: Sequence[int]) -> int:
 
 
 def checked_kernel(kernel: Tensor) -> Tensor:
-    """The kernel as a detached float64 tensor on its device; RingError if it is no finite 4-way one."""
+    """The kernel, detached, in float64; RingError if it is not a finite 4-way tensor."""
     if kernel.ndim != 4 or prod(kernel.shape) == 0:
         raise RingError(
             f"a kernel has four modes (O, I, KH, KW), each at least 1, got {tuple(kernel.shape)}"

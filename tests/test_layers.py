@@ -63,18 +63,14 @@ def test_equal_to_the_convolution_with_the_rebuilt_kernel(
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("mode", PADDING_MODES)
 def test_gradients_of_cores_bias_and_input(form, mode):
-    conv = nn.Conv2d(
-        2, 3, (3, 2), (2, 1), (1, 1), padding_mode=mode, dtype=torch.float64
-    )
+    conv = nn.Conv2d(2, 3, (3, 2), (2, 1), (1, 1), padding_mode=mode, dtype=torch.float64)
     layer, _ = layer_and_dense(conv, (2, 1, 2, 2), form)
     x = torch.randn(2, 2, 5, 4, dtype=torch.float64, requires_grad=True)
     names = [name for name, _ in layer.named_parameters()]
     assert names == ["bias", "cores.0", "cores.1", "cores.2", "cores.3"]
 
     def run(x, *parameters):
-        return torch.func.functional_call(
-            layer, dict(zip(names, parameters, strict=True)), (x,)
-        )
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))
 
     assert torch.autograd.gradcheck(run, (x, *layer.parameters()))
 

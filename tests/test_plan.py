@@ -109,7 +109,7 @@ def test_text_that_is_no_plan():
 
 
 def test_eps_out_of_range(small):
-    with pytest.raises(RingError, match="ε_p is 1.2"):
+    with pytest.raises(RingError, match=r"ε_p is 1\.2"):
         plan(small, 1.2)
 
 

@@ -69,7 +69,8 @@ def test_the_model_comes_back_bit_equal_and_in_its_mode():
     model.norm.train()
     before = copy.deepcopy(model.state_dict())
     profile(model, varied_spec())
-    assert model.norm.training and not model.body.training
+    assert model.norm.training
+    assert not model.body.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not model.body._forward_hooks
 

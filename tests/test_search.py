@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import exhaustive, ring_by_einsum
 
+from rsdtr.cost import pipeline_macs_per_pixel
 from rsdtr.errors import RingError
 from rsdtr.ring import TensorRing
 from rsdtr.search import KernelSpectra, candidates, divisors, ring_svd, smallest
@@ -50,6 +51,31 @@ def test_the_ring_of_each_candidate_has_its_ranks_and_its_error(shape, seed, eps
         )
         error = float((ring_by_einsum(ring.cores) - kernel).norm() / kernel.norm())
         assert error == pytest.approx(candidate.relative_error, abs=1e-7)
+
+
+@settings(max_examples=150)
+@given(shapes, st.integers(0, 10_000), st.floats(0.0, 1.0), st.floats(0.03, 0.95), st.booleans())
+def test_the_pruned_search_finds_the_exhaustive_search_s_winner(shape, seed, decay, eps, macs):
+    spectra = KernelSpectra(random_kernel(shape, seed, decay))
+    found = spectra.candidates(eps)
+    if macs:
+        result = spectra.best(eps, lambda ranks: pipeline_macs_per_pixel(shape, ranks))
+        assert result.winner == min(found, key=lambda candidate: candidate.macs)
+    else:
+        result = spectra.best(eps)
+        assert result.winner == smallest(found)
+    # What was ruled out would indeed have cost at least its floor.
+    costs = {(c.shift, c.r0): c.macs if macs else c.storage for c in found}
+    assert all(costs[p.shift, p.r0] >= p.floor for p in result.pruned)
+    assert set(result.computed) <= set(found)
+    assert len(result.computed) + len(result.pruned) == len(found)
+
+
+def test_a_large_kernel_is_searched_without_most_of_its_candidates():
+    spectra = KernelSpectra(random_kernel((64, 64, 3, 3), 0, 0.1))
+    result = spectra.best(0.3)
+    assert result.winner == smallest(spectra.candidates(0.3))
+    assert len(result.pruned) >= len(result.computed)
 
 
 def test_a_synthetic_tensor_train_is_recovered_exactly():
@@ -125,6 +151,7 @@ def test_golden_every_candidate_of_the_published_program(golden, offline):
                 else:
                     assert candidate.storage == storage
                     assert candidate.relative_error == pytest.approx(error, abs=5e-6)
+            assert spectra.best(float(eps)).winner == smallest(found)
             best, first = smallest(found), published["candidates"][published["best"]]
             ties = [c for c in published["candidates"] if c[5] == first[5]]
             assert best.storage == first[5]

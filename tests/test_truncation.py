@@ -46,5 +46,5 @@ def _near(values, eps):
 
 @pytest.mark.parametrize("eps", [0, 1, -0.2, 1.5, float("nan"), 1e-5])
 def test_eps_out_of_range(eps):
-    with pytest.raises(RingError, match="expected a relative error from 0.0001 to below 1"):
+    with pytest.raises(RingError, match=r"expected a relative error from 0\.0001 to below 1"):
         checked_eps(eps)

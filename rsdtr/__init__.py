@@ -1,0 +1,18 @@
+"""RSDTR Explorer: convolutional networks made smaller with reduced-storage tensor rings."""
+
+from rsdtr.compress import compress
+from rsdtr.data import load_data
+from rsdtr.errors import RsdtrError
+from rsdtr.evaluate import accuracy
+from rsdtr.export import export, load, save
+from rsdtr.layers import TRConv2d
+from rsdtr.plan import plan
+from rsdtr.profile import profile
+from rsdtr.recover import finetune, recalibrate
+from rsdtr.ring import TensorRing
+from rsdtr.zoo import load_model, model_spec
+
+__all__ = [
+    "RsdtrError", "TRConv2d", "TensorRing", "accuracy", "compress", "export", "finetune", "load",
+    "load_data", "load_model", "model_spec", "plan", "profile", "recalibrate", "save",
+]  # fmt: skip
