@@ -1,0 +1,65 @@
+"""Export: write the compressed network, prove that the files compute the same, download them."""
+
+import streamlit as st
+
+from rsdtr.tables import artefacts_table
+from rsdtr.ui import downloads, metrics, state
+from rsdtr.ui.page import page, plain
+from rsdtr.ui.widgets import choose, choose_data, choose_formats
+
+with page(
+    "Export",
+    "Every file is written, read back by a fresh process and compared on real images before it "
+    "is offered.",
+):
+    network, plan = choose()
+    configuration = network.configuration(plan.eps)
+    test_set = choose_data(network.spec)
+    recovery = state.recoveries().get(configuration)
+    if recovery is None:
+        st.info(
+            "This exports the network as compressed, without recovery: its accuracy may be poor. "
+            "Recalibrate or fine-tune it on the Recover page first.",
+            icon=":material/healing:",
+        )
+    else:
+        st.success(plain(f"This exports the recovered network: {recovery.label}."))
+
+    formats = choose_formats()
+    if st.button(
+        "Export and prove",
+        key="export",
+        type="primary",
+        icon=":material/verified:",
+        disabled=not formats,
+        help="Takes up to half a minute per format: each file is checked in its own process.",
+    ):
+        downloads.run_export(network, plan, test_set, recovery, formats)
+
+    exported = state.exports().get(configuration)
+    if exported is None:
+        st.caption("Nothing exported yet for this model and εₚ.")
+        st.stop()
+    if not downloads.is_current(exported, recovery):
+        st.warning(
+            plain(f"These files hold an earlier model ({exported.label}). Export again to renew."),
+            icon=":material/history:",
+        )
+
+    st.subheader("Proof")
+    st.dataframe(
+        artefacts_table(exported.artefacts),
+        hide_index=True,
+        column_config=metrics.ARTEFACT_COLUMNS,
+        key="proof",
+        alt="Size of each exported file and how closely it agrees with the model",
+    )
+    st.caption(
+        "Each file was reloaded and fed the same images as the model in memory. Largest difference "
+        "is over all logits; agreement is the share of images with the same predicted class."
+    )
+
+    st.subheader("Download")
+    downloads.buttons(exported, plan)
+    with st.expander("Manifest: the plan and the measurements that the files carry"):
+        st.json(downloads.manifest(exported, plan), expanded=1)

@@ -1,0 +1,242 @@
+"""The figures of one layer: its candidates, its spectra, its ring. Style as in rsdtr/charts.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+from torch import Tensor
+
+from rsdtr.charts import GREEN, GREY, ORANGE, VERMILION, titled
+from rsdtr.ring import MODES
+from rsdtr.search import Candidate, KernelSpectra
+from rsdtr.truncation import equal_split, rank_of, tail_energies
+
+MODE_COLOURS = ("#56B4E9", ORANGE, GREEN, "#CC79A7")
+MODE_SYMBOLS = ("circle", "square", "diamond", "triangle-up")
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The first unfolding of one circular shift: mode `shift` against the other three.
+
+    values: singular values over the largest one, descending, n of them; losses[r]: relative error
+    of keeping r of them, r = 0 … n; squared: their squares, unscaled, from which ranks are decided.
+    """
+
+    shift: int
+    values: tuple[float, ...]
+    losses: tuple[float, ...]
+    squared: Tensor
+
+    def rank(self, eps: float) -> int:
+        """The rank that the first truncation keeps at ε_p."""
+        return rank_of(self.squared, equal_split(eps))
+
+
+def spectra(kernel: KernelSpectra) -> tuple[Spectrum, ...]:
+    """The first unfoldings of a kernel's four circular shifts, as data to draw."""
+    found = []
+    for first in kernel.unfoldings:
+        values = first.squared.sqrt()
+        losses = (tail_energies(first.squared) / first.squared.sum()).sqrt()
+        scaled = tuple((values / values[0]).tolist())
+        found.append(Spectrum(first.shift, scaled, tuple(losses.tolist()), first.squared))
+    return tuple(found)
+
+
+def candidates_figure(
+    found: Sequence[Candidate], winner: Candidate, dense_storage: int
+) -> go.Figure:
+    """Storage of every candidate: circular shift down, divisor r0 across; ★ marks the winner."""
+    divisors = sorted({candidate.r0 for candidate in found})
+    shifts = sorted({candidate.shift for candidate in found})
+    by_cell = {(candidate.shift, candidate.r0): candidate for candidate in found}
+    colour, text, hover = [], [], []
+    for shift in shifts:
+        row = [by_cell.get((shift, r0)) for r0 in divisors]
+        colour.append([math.log10(cell.storage) if cell else None for cell in row])
+        text.append([_cell_text(cell, winner, dense_storage) if cell else "" for cell in row])
+        hover.append([_candidate_story(cell, dense_storage) if cell else "" for cell in row])
+    low = math.log10(min(candidate.storage for candidate in found))
+    high = math.log10(max(candidate.storage for candidate in found))
+    ticks = [low + (high - low) * step / 4 for step in range(5)] if high > low else [low]
+    figure = go.Figure(
+        go.Heatmap(
+            z=colour,
+            x=[str(r0) for r0 in divisors],
+            y=[_shift_label(shift) for shift in shifts],
+            text=text,
+            texttemplate="%{text}",
+            textfont={"size": 12 if len(divisors) <= 10 else 9},
+            hovertext=hover,
+            hovertemplate="%{hovertext}<extra></extra>",
+            hoverongaps=False,
+            colorscale="Cividis",
+            xgap=2,
+            ygap=2,
+            colorbar={
+                "title": {"text": "Storage<br>(scalars, log)"},
+                "tickvals": ticks,
+                "ticktext": [_compact(10**tick) for tick in ticks],
+            },
+        )
+    )
+    column, line = divisors.index(winner.r0), shifts.index(winner.shift)
+    figure.add_shape(
+        type="rect",
+        x0=column - 0.5,
+        x1=column + 0.5,
+        y0=line - 0.5,
+        y1=line + 0.5,
+        line={"color": VERMILION, "width": 4},
+    )
+    figure.update_xaxes(
+        title="Divisor r<sub>0</sub> (rank that closes the ring)", type="category", showgrid=False
+    )
+    figure.update_yaxes(
+        title="Circular shift: mode order", type="category", autorange="reversed", showgrid=False
+    )
+    return titled(figure, "Storage of every candidate ring, shift × r<sub>0</sub>")
+
+
+def spectra_figure(found: Sequence[Spectrum], eps: float) -> go.Figure:
+    """Singular values of the four first unfoldings, and what is lost by keeping r of them."""
+    figure = make_subplots(cols=2, horizontal_spacing=0.12)
+    share = equal_split(eps)
+    for spectrum in found:
+        rank = spectrum.rank(eps)
+        count = len(spectrum.values)
+        colour, symbol = MODE_COLOURS[spectrum.shift], MODE_SYMBOLS[spectrum.shift]
+        name = f"{_shift_label(spectrum.shift)}: keeps {rank} of {count}"
+        style = {
+            "mode": "lines+markers",
+            "legendgroup": name,
+            "line": {"color": colour, "width": 2},
+            "x": list(range(1, count + 1)),
+        }
+        # The last kept rank is drawn large: there the curve on the right first passes the line.
+        sizes = [13 if index == rank else 5 for index in range(1, count + 1)]
+        marker = {"symbol": symbol, "size": sizes, "color": colour}
+        figure.add_scatter(
+            name=name,
+            y=list(spectrum.values),
+            marker=marker,
+            hovertemplate="σ %{x}: %{y:.3g} σ₁<extra></extra>",
+            row=1,
+            col=1,
+            **style,
+        )
+        figure.add_scatter(
+            name=name,
+            y=list(spectrum.losses[1:]),
+            marker=marker,
+            showlegend=False,
+            hovertemplate="rank %{x}: error %{y:.3f}<extra></extra>",
+            row=1,
+            col=2,
+            **style,
+        )
+    figure.add_hline(
+        y=share,
+        line={"color": VERMILION, "dash": "dash", "width": 2},
+        annotation={"text": f"ε<sub>p</sub>/√3 = {share:.3f}", "font": {"color": VERMILION}},
+        annotation_position="top right",
+        row=1,
+        col=2,
+    )
+    widest = max(len(spectrum.values) for spectrum in found)
+    ticks = [tick for tick in (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if tick <= widest]
+    figure.update_xaxes(type="log", tickvals=ticks)
+    figure.update_xaxes(title="Index of the singular value (log)", row=1, col=1)
+    figure.update_xaxes(title="Rank kept (log)", row=1, col=2)
+    figure.update_yaxes(title="Singular value / largest", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title="Relative error of the cut", rangemode="tozero", row=1, col=2)
+    return titled(figure, "Spectra of the four first unfoldings, and the first truncation")
+
+
+def ring_figure(shape: Sequence[int], ranks: Sequence[int], storage: int) -> go.Figure:
+    """The ring: four cores as nodes, area by their scalars; bonds as edges, width by their rank."""
+    corners = ((-1.0, 1.0), (1.0, 1.0), (1.0, -1.0), (-1.0, -1.0))
+    sizes = [ranks[k] * shape[k] * ranks[(k + 1) % 4] for k in range(4)]
+    figure = go.Figure()
+    for k, mode in enumerate(MODES):
+        (x0, y0), (x1, y1) = corners[k - 1], corners[k]
+        figure.add_scatter(
+            name=f"R_{k}",
+            x=[x0, x1],
+            y=[y0, y1],
+            mode="lines",
+            line={"color": GREY, "width": 2 + 16 * ranks[k] / max(ranks)},
+            hovertemplate=f"bond {MODES[k - 1]} – {mode}: rank {ranks[k]}<extra></extra>",
+        )
+        figure.add_annotation(
+            x=(x0 + x1) / 2,
+            y=(y0 + y1) / 2,
+            text=f"<b>R<sub>{k}</sub> = {ranks[k]}</b>",
+            showarrow=False,
+            xshift=(-40, 0, 40, 0)[k],
+            yshift=(0, 20, 0, -20)[k],
+        )
+    for k, mode in enumerate(MODES):
+        x, y = corners[k]
+        core = f"{ranks[k]} × {shape[k]} × {ranks[(k + 1) % 4]}"
+        figure.add_scatter(
+            name=f"core {mode}",
+            x=[x],
+            y=[y],
+            mode="markers+text",
+            marker={
+                "color": MODE_COLOURS[k],
+                "symbol": MODE_SYMBOLS[k],
+                "size": 26 + 44 * math.sqrt(sizes[k] / max(sizes)),
+                "line": {"color": "black", "width": 1},
+                "opacity": 1,
+            },
+            text=[f"<b>{mode}</b>"],
+            textfont={"color": "black", "size": 14},
+            hovertemplate=f"core {mode}: {core} = {sizes[k]:,} scalars<extra></extra>",
+        )
+        figure.add_annotation(
+            x=x,
+            y=y,
+            text=f"{core}<br>{sizes[k]:,} scalars",
+            showarrow=False,
+            yshift=54 if y > 0 else -54,
+        )
+    figure.update_xaxes(visible=False, range=[-2.1, 2.1])
+    figure.update_yaxes(visible=False, range=[-1.9, 1.9])
+    figure.update_layout(showlegend=False)
+    title = f"The ring: {storage:,} scalars instead of {math.prod(shape):,}"
+    return titled(figure, title, height=430)
+
+
+def _shift_label(shift: int) -> str:
+    """A shift with the mode order it stands for, such as `1: I·KH·KW·O`."""
+    return f"{shift}: " + "·".join(MODES[(shift + k) % 4] for k in range(4))
+
+
+def _cell_text(candidate: Candidate, winner: Candidate, dense_storage: int) -> str:
+    if candidate == winner:
+        return f"★ {candidate.storage:,}"
+    return f"{'✕ ' if candidate.storage >= dense_storage else ''}{candidate.storage:,}"
+
+
+def _candidate_story(candidate: Candidate, dense_storage: int) -> str:
+    ranks = ", ".join(map(str, candidate.ranks))
+    return (
+        f"shift {candidate.shift}, r<sub>0</sub> {candidate.r0}, ranks [{ranks}]"
+        f"<br>{candidate.storage:,} scalars ({dense_storage / candidate.storage:.2f} × smaller)"
+        f"<br>{candidate.macs:,} MACs per pixel<br>relative error {candidate.relative_error:.3f}"
+    )
+
+
+def _compact(number: float) -> str:
+    """About three digits: 950, 1.24 k, 2.36 M."""
+    for factor, unit in ((1e6, " M"), (1e3, " k")):
+        if number >= factor:
+            return f"{number / factor:.3g}{unit}"
+    return f"{number:.0f}"

@@ -1,0 +1,1 @@
+"""What pages share: session keys, cached calls, widgets. Streamlit lives here, not in the core."""

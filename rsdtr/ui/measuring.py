@@ -1,0 +1,116 @@
+"""Accuracy on request: each model is measured once per test set, with a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+from pydantic import JsonValue
+from torch import nn
+
+from rsdtr.charts import Stage
+from rsdtr.data import DataSplits
+from rsdtr.evaluate import Accuracy, accuracy
+from rsdtr.plan import CompressionPlan
+from rsdtr.recover import recalibrate
+from rsdtr.ui import cached
+from rsdtr.ui.cached import Network
+from rsdtr.ui.memo import Memo
+from rsdtr.ui.page import progress
+from rsdtr.ui.state import Recovery, TestSet
+
+CALIBRATION_IMAGES = 2000
+
+# Keyed by what identifies the weights exactly, and by the images.
+_accuracies: Memo[Accuracy] = Memo(512)
+
+
+def splits(network: Network, test_set: TestSet) -> DataSplits:
+    """The images behind a choice; DataError if they are not to be had."""
+    return cached.data_splits(network.spec.name, test_set.data)
+
+
+def known_stages(network: Network, at: CompressionPlan, test_set: TestSet) -> list[Stage]:
+    """Dense, compressed, recalibrated if all three have been measured, else an empty list."""
+    configuration = network.configuration(at.eps)
+    identities = (network.profile.weights_sha256, configuration, (configuration, "recalibrated"))
+    if not all((identity, test_set) in _accuracies for identity in identities):
+        return []
+    return measured_stages(network, at, test_set)
+
+
+def measured_stages(network: Network, at: CompressionPlan, test_set: TestSet) -> list[Stage]:
+    """Dense, compressed, and compressed and recalibrated; measured now where not yet known."""
+
+    def recalibrated() -> nn.Module:
+        images = splits(network, test_set).train
+        with progress("Recalibrating, training images") as show:
+            model = cached.compressed(network, at)
+            return recalibrate(model, images, CALIBRATION_IMAGES, progress=show)
+
+    identity = (network.configuration(at.eps), "recalibrated")
+    return [
+        *_first_stages(network, at, test_set),
+        _stage("recalibrated", identity, recalibrated, network, test_set),
+    ]
+
+
+def recovered_stages(
+    network: Network, at: CompressionPlan, test_set: TestSet, recovery: Recovery
+) -> list[Stage]:
+    """Dense, compressed, and the recovered model; measured now where not yet known."""
+    identity = recovery.weights_sha256
+    return [
+        *_first_stages(network, at, test_set),
+        _stage(recovery.label, identity, lambda: recovery.model, network, test_set),
+    ]
+
+
+def known_metrics(
+    network: Network, at: CompressionPlan, test_set: TestSet, recovery: Recovery | None
+) -> dict[str, JsonValue]:
+    """The accuracy of the model to be exported in the words of `evaluate --json`, if measured."""
+    identity = recovery.weights_sha256 if recovery else network.configuration(at.eps)
+    found = _accuracies.known((identity, test_set))
+    if found is None:
+        return {}
+    return {
+        "data": test_set.data or network.spec.data,
+        "accuracy": found.percent,
+        "interval": list(found.interval),
+        "n": found.n,
+    }
+
+
+def validation_stage(label: str, model: nn.Module, images: DataSplits) -> Stage:
+    """Accuracy on the validation images, with a progress bar; not remembered."""
+    with progress(f"Measuring the {label} model, validation images") as show:
+        return Stage(label, accuracy(model, images.validation, progress=show))
+
+
+def _first_stages(network: Network, at: CompressionPlan, test_set: TestSet) -> list[Stage]:
+    return [
+        _stage("dense", network.profile.weights_sha256, lambda: network.model, network, test_set),
+        _stage(
+            "compressed",
+            network.configuration(at.eps),
+            lambda: cached.compressed(network, at),
+            network,
+            test_set,
+        ),
+    ]
+
+
+def _stage(
+    label: str,
+    identity: Hashable,
+    model: Callable[[], nn.Module],
+    network: Network,
+    test_set: TestSet,
+) -> Stage:
+    def measure() -> Accuracy:
+        images = splits(network, test_set).test.subset(test_set.images)
+        ready = model()
+        with progress(f"Measuring the {label} model, test images") as show:
+            return accuracy(ready, images, progress=show)
+
+    return Stage(label, _accuracies.of((identity, test_set), measure))

@@ -1,0 +1,160 @@
+"""The row of figures on the Explore page, and how numbers are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from rsdtr.charts import Stage
+from rsdtr.plan import CompressionPlan
+from rsdtr.profile import LayerProfile
+from rsdtr.search import Candidate
+from rsdtr.ui import cached
+from rsdtr.ui.cached import Network
+
+_RATIO = st.column_config.NumberColumn(format="%.2f")
+_ERROR = st.column_config.NumberColumn(format="%.3f")
+_COUNT = st.column_config.NumberColumn(format="localized")
+LAYER_COLUMNS = {
+    "before (scalars)": _COUNT,
+    "after (scalars)": _COUNT,
+    "ratio (×)": _RATIO,
+    "relative error": _ERROR,
+    "before (MACs)": _COUNT,
+    "after (MACs)": _COUNT,
+}
+CANDIDATE_COLUMNS = {
+    "storage (scalars)": _COUNT,
+    "ratio (×)": _RATIO,
+    "relative error": _ERROR,
+    "MACs per pixel": _COUNT,
+}
+ARTEFACT_COLUMNS = {
+    "size (bytes)": _COUNT,
+    "dense (bytes)": _COUNT,
+    "largest difference of logits": st.column_config.NumberColumn(format="scientific"),
+    "same class (%)": _RATIO,
+    "images": _COUNT,
+    "time (s)": st.column_config.NumberColumn(format="%.1f"),
+}
+
+
+def show(network: Network, plan: CompressionPlan, stages: Sequence[Stage]) -> None:
+    """PCR, FCR, parameters, file size, and accuracy once it is measured."""
+    params, macs = plan.params, plan.macs
+    before, after = cached.dense_bytes(network), cached.compressed_bytes(network, plan)
+    columns = st.columns(5)
+    _card(
+        columns[0],
+        "PCR",
+        f"{plan.pcr:.2f} ×",
+        f"{count(params.original)} → {count(params.compressed)} parameters",
+        "Parameter compression ratio of the whole network, original / compressed.",
+    )
+    _card(
+        columns[1],
+        "FCR",
+        f"{plan.fcr:.2f} ×",
+        f"{count(macs.original)} → {count(macs.compressed)} MACs",
+        "FLOP compression ratio of the whole network for one input, original / compressed, with "
+        "every ring computed as the paper's four sublayers. 1 MAC = 2 FLOPs.",
+    )
+    _card(
+        columns[2],
+        "File size",
+        size(after),
+        f"dense {size(before)}",
+        "Size of the safetensors file with all weights and buffers; 1 kB = 1,000 bytes.",
+    )
+    rings = [layer for layer in plan.layers if layer.kept_dense is None]
+    worst = max((layer.relative_error for layer in rings), default=0.0)
+    _card(
+        columns[3],
+        "Rings",
+        f"{len(rings)} of {len(plan.layers)}",
+        f"largest error {worst:.3f}",
+        "Convolutions that become a ring, and the largest relative error ‖𝓦 − 𝓦̂‖ / ‖𝓦‖ among them.",
+    )
+    if stages:
+        dense, last = stages[0].accuracy, stages[-1].accuracy
+        value = f"{last.percent:.1f} %"
+        note = f"dense {dense.percent:.1f} %, n = {last.n:,}"
+    else:
+        value, note = "–", "press Measure accuracy"
+    _card(
+        columns[4],
+        "Accuracy, recalibrated",
+        value,
+        note,
+        "Top-1 on test images after BatchNorm recalibration, no training.",
+    )
+
+
+def show_layer(layer: LayerProfile, winner: Candidate) -> None:
+    """What the winning ring of one layer stores, costs and loses."""
+    dense = layer.kernel.numel()
+    columns = st.columns(4)
+    _card(
+        columns[0],
+        "Storage of the best ring",
+        f"{winner.storage:,}",
+        f"kernel {dense:,} scalars",
+        "Scalars in the four cores. A ring that stores no less than its kernel is not used.",
+    )
+    _card(
+        columns[1],
+        "Ratio",
+        f"{dense / winner.storage:.2f} ×",
+        "kernel / ring",
+        "Compression ratio of this layer.",
+    )
+    _card(
+        columns[2],
+        "Ranks R0, R1, R2, R3",
+        ", ".join(map(str, winner.ranks)),
+        f"shift {winner.shift}, r0 = {winner.r0}",
+        "Left rank of each core in the mode order O, I, KH, KW, whatever the shift.",
+    )
+    _card(
+        columns[3],
+        "Relative error",
+        f"{winner.relative_error:.3f}",
+        f"input {layer.input_size[0]} × {layer.input_size[1]} pixels",
+        "‖𝓦 − 𝓦̂‖ / ‖𝓦‖, at most εₚ.",
+    )
+
+
+def _card(column: DeltaGenerator, label: str, value: str, note: str, help: str) -> None:
+    column.metric(
+        label,
+        value,
+        delta=note,
+        delta_arrow="off",
+        delta_color="off",
+        help=help,
+        border=True,
+        height="stretch",
+    )
+
+
+def size(number: int) -> str:
+    """Bytes in decimal units with three digits: 950 B, 1.09 MB."""
+    for factor, unit in ((1e9, " GB"), (1e6, " MB"), (1e3, " kB")):
+        if number >= factor:
+            return f"{number / factor:.3g}{unit}"
+    return f"{number} B"
+
+
+def curve_cost(plan: CompressionPlan) -> str:
+    """What the curve is likely to cost, for a button's tooltip."""
+    return f"About {plan.seconds * len(cached.CURVE_EPS):.0f} seconds for this network."
+
+
+def count(number: int) -> str:
+    """A count in about three digits: 950, 12.4 k, 2.36 M."""
+    for factor, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= factor:
+            return f"{number / factor:.3g}{unit}"
+    return str(number)

@@ -1,0 +1,77 @@
+"""The frame of every page: settings, navigation, and errors as one sentence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+import streamlit as st
+import torch
+
+from rsdtr.errors import RsdtrError
+
+THREADS = 2  # the server answers several pages: heavy work must not take the whole machine
+PAGES = (
+    ("app.py", "Explore", ":material/tune:"),
+    ("pages/1_Layers.py", "Layers", ":material/grid_view:"),
+    ("pages/2_Recover.py", "Recover", ":material/healing:"),
+    ("pages/4_Export.py", "Export", ":material/download:"),
+)
+
+_log = logging.getLogger("rsdtr.ui")
+
+
+@contextmanager
+def page(title: str, lead: str) -> Iterator[None]:
+    """Frame a page: an RsdtrError is shown as its sentence, the unforeseen as a neutral one."""
+    st.set_page_config(
+        page_title=f"{title} · RSDTR Explorer", page_icon=":material/donut_large:", layout="wide"
+    )
+    torch.set_num_threads(THREADS)
+    with st.sidebar:
+        st.markdown("### RSDTR Explorer")
+        for path, label, icon in PAGES:
+            st.page_link(path, label=label, icon=icon, width="stretch")
+    st.title(title)
+    st.markdown(lead)
+    try:
+        yield
+    except RsdtrError as error:
+        st.error(plain(_sentence(error)), icon=":material/info:")
+    except Exception:
+        _log.exception("page %s failed", title)
+        st.error(
+            "Something went wrong on our side; the details are in the server's log. "
+            "Choose something else, or reload the page.",
+            icon=":material/error:",
+        )
+
+
+@contextmanager
+def progress(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for (done, total) callbacks, drawn once the work has taken a third of a second."""
+    slot = st.empty()
+    started = perf_counter()
+
+    def show(done: int, total: int) -> None:
+        if perf_counter() - started > 0.3:
+            slot.progress(min(done / max(total, 1), 1.0), text=f"{text}: {done:,} of {total:,}")
+
+    try:
+        yield show
+    finally:
+        slot.empty()
+
+
+def plain(text: str) -> str:
+    """Text for a markdown place, every character as it is: it may look like formatting."""
+    return "".join(
+        f"\\{character}" if character in "\\*_`$[]<>~#:" else character for character in text
+    )
+
+
+def _sentence(error: RsdtrError) -> str:
+    # str() of a LookupError would put quotes around the message.
+    return str(error.args[0]) if error.args else type(error).__name__
