@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -88,46 +90,53 @@ def export(
             f"load them with model_spec({plan.model!r})"
         )
     network = copy.deepcopy(model).eval().requires_grad_(False).float().cpu()
-    folder = _folder(out, chosen)
-    created = not folder.exists()
-    steps = 2 * len(chosen)
     spec = model_spec(plan.model)
-    program: torch.export.ExportedProgram | None = None
+    graph = cache(lambda: _program(network, spec))
+    folder = _folder(out, chosen)
     artefacts = []
+    with _workplace(folder) as temporary:
+        cases = temporary / "cases.safetensors"
+        bound = _write_cases(network, images, cases)
+        for position, form in enumerate(chosen):
+            _tell(progress, 2 * position, 2 * len(chosen))
+            started = time.perf_counter()
+            path = temporary / f"model.{form}"
+            if form == "safetensors":
+                write_into(temporary, network, plan, metrics)
+            elif form == "onnx":
+                path.write_bytes(_onnx(graph()))
+            else:
+                torch.export.save(graph(), path)
+            dense_bytes = _dense_bytes(form, spec)
+            _tell(progress, 2 * position + 1, 2 * len(chosen))
+            answer = _proved(form, path, cases, bound)
+            artefacts.append(
+                Artefact(
+                    format=form,
+                    path=folder / path.name,
+                    bytes=path.stat().st_size,
+                    dense_bytes=dense_bytes,
+                    max_difference=answer.max_difference,
+                    argmax_agreement=answer.argmax_agreement,
+                    n=answer.n,
+                    seconds=time.perf_counter() - started,
+                )
+            )
+        for name in [artefact.path.name for artefact in artefacts] + [MANIFEST]:
+            if (temporary / name).exists():
+                os.replace(temporary / name, folder / name)
+    _tell(progress, 2 * len(chosen), 2 * len(chosen))
+    return artefacts
+
+
+@contextmanager
+def _workplace(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside `folder`, which is made if need be, and unmade if still empty."""
+    created = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as name:
-            temporary = Path(name)
-            cases = temporary / "cases.safetensors"
-            bound = _write_cases(network, images, cases)
-            for position, form in enumerate(chosen):
-                _tell(progress, 2 * position, steps)
-                started = time.perf_counter()
-                path = temporary / f"model.{form}"
-                if form == "safetensors":
-                    write_into(temporary, network, plan, metrics)
-                    dense_bytes = saved_bytes(_dense(spec))
-                else:
-                    program = program or _program(network, spec)
-                    dense_bytes = _write(form, program, spec, path)
-                _tell(progress, 2 * position + 1, steps)
-                answer = _proved(form, path, cases, bound)
-                artefacts.append(
-                    Artefact(
-                        format=form,
-                        path=folder / path.name,
-                        bytes=path.stat().st_size,
-                        dense_bytes=dense_bytes,
-                        max_difference=answer.max_difference,
-                        argmax_agreement=answer.argmax_agreement,
-                        n=answer.n,
-                        seconds=time.perf_counter() - started,
-                    )
-                )
-            for artefact in artefacts:
-                os.replace(temporary / artefact.path.name, artefact.path)
-            if (temporary / MANIFEST).exists():
-                os.replace(temporary / MANIFEST, folder / MANIFEST)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
+            yield Path(temporary)
     except OSError as error:
         raise ExportError(
             f"{folder} could not be written ({error.strerror or error}): give another folder"
@@ -135,8 +144,6 @@ def export(
     finally:
         if created and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
-    _tell(progress, steps, steps)
-    return artefacts
 
 
 def _tell(progress: Progress | None, done: int, steps: int) -> None:
@@ -179,19 +186,21 @@ def _write_cases(network: nn.Module, images: LabelledImages, path: Path) -> floa
         cases[f"logits.{batch}"] = network(inputs).contiguous()
         first += batch
     save_file(cases, path)
-    largest = max(cases[f"logits.{batch}"].abs().max().item() for batch in BATCHES)
-    return max(TOLERANCE, 1e-6 * largest)
+    logits = torch.cat([cases[f"logits.{batch}"] for batch in BATCHES])
+    if not logits.isfinite().all():
+        raise ExportError(
+            "the model answers real images with NaN or infinite logits: recover it, or compress "
+            "it at a smaller ε_p, before exporting it"
+        )
+    return max(TOLERANCE, 1e-6 * logits.abs().max().item())
 
 
-def _write(
-    form: str, program: torch.export.ExportedProgram, spec: ModelSpec, path: Path
-) -> int | None:
-    """Write a graph; returns the bytes that the dense model takes, where that is worth the time."""
-    if form == "pt2":
-        torch.export.save(program, path)
-        return None
-    path.write_bytes(_onnx(program))
-    return len(_onnx(_program(_dense(spec), spec)))
+@cache
+def _dense_bytes(form: str, spec: ModelSpec) -> int | None:
+    """What the dense model takes in that format; None for pt2, which is not worth the time."""
+    if form == "safetensors":
+        return saved_bytes(_dense(spec))
+    return len(_onnx(_program(_dense(spec), spec))) if form == "onnx" else None
 
 
 def _dense(spec: ModelSpec) -> nn.Module:

@@ -25,7 +25,7 @@ from rsdtr.plan import CompressionPlan
 from rsdtr.weights import fill, read_state_dict
 from rsdtr.zoo import ModelSpec, model_spec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 WEIGHTS, MANIFEST = "model.safetensors", "manifest.json"
 _LIBRARIES = ("torch", "torchvision", "safetensors", "numpy")
 

@@ -1,0 +1,119 @@
+"""What the command line shows: progress on stderr, one JSON object or a table on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+
+from rsdtr.errors import RsdtrError
+from rsdtr.plan import CompressionPlan, LayerPlan
+
+Progress = Callable[[int, int], None]
+
+BAD_REQUEST, OUR_FAULT, INTERRUPTED = 2, 1, 130
+
+
+class Commands(click.Group):
+    """A group whose exit codes are a promise: 0 done, 2 bad request, 1 our fault, 130 interrupted.
+
+    A bad request is one line on stderr. RSDTR_DEBUG=1 shows the traceback of what is our fault.
+    """
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(BAD_REQUEST)
+        except click.ClickException as error:
+            click.echo(f"Error: {error.format_message()}", err=True)
+            sys.exit(BAD_REQUEST)
+        except RsdtrError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(BAD_REQUEST)
+        except (KeyboardInterrupt, click.Abort):
+            sys.exit(INTERRUPTED)
+        except Exception as error:
+            if os.environ.get("RSDTR_DEBUG"):
+                traceback.print_exc()
+            first = (str(error).strip().splitlines() or ["no message"])[0]
+            click.echo(
+                f"internal error: {type(error).__name__}: {first} (RSDTR_DEBUG=1 shows where)",
+                err=True,
+            )
+            sys.exit(OUR_FAULT)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def progress(doing: str, unit: str = "") -> Iterator[Progress]:
+    """A line on stderr: redrawn on a terminal, and elsewhere written once when the work is done."""
+    started = time.perf_counter()
+    terminal = sys.stderr.isatty()
+    drawn = 0.0
+
+    def show(done: int, total: int) -> None:
+        nonlocal drawn
+        now = time.perf_counter()
+        if terminal and (now - drawn > 0.1 or done == total):
+            drawn = now
+            click.echo(f"\r{doing}: {done:,} of {total:,} {unit}\033[K", err=True, nl=False)
+
+    try:
+        yield show
+    except BaseException:
+        if drawn:  # what follows is an error, on a line of its own
+            click.echo(err=True)
+        raise
+    start, end = ("\r", "\033[K") if terminal else ("", "")
+    click.echo(f"{start}{doing}: {time.perf_counter() - started:.1f} s{end}", err=True)
+
+
+def emit(content: Mapping[str, object]) -> None:
+    """One JSON object on stdout, and nothing else."""
+    click.echo(json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Left-aligned columns, two spaces apart."""
+    widths = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (header, *rows)
+    )
+
+
+def plan_table(decided: CompressionPlan) -> str:
+    """The plan as a table for a person."""
+
+    def row(layer: LayerPlan) -> tuple[str, ...]:
+        shape = "×".join(map(str, layer.shape))
+        o, i, kh, kw = layer.shape
+        if layer.ranks is None:
+            return layer.name, shape, "", "", "", f"{layer.storage:,}", f"{layer.kept_dense}"
+        return (
+            layer.name,
+            shape,
+            str(layer.shift),
+            str(layer.r0),
+            " ".join(map(str, layer.ranks)),
+            f"{o * i * kh * kw:,} → {layer.storage:,}",
+            f"{layer.relative_error:.3f}",
+        )
+
+    header = ("layer", "kernel", "shift", "r0", "ranks", "parameters", "error, or why dense")
+    params, macs = decided.params, decided.macs
+    return (
+        f"{table(header, [row(layer) for layer in decided.layers])}\n\n"
+        f"{decided.model} at ε_p {decided.eps:g}: "
+        f"PCR {decided.pcr:.3f} ({params.original:,} → {params.compressed:,} parameters), "
+        f"FCR {decided.fcr:.3f} ({macs.original:,} → {macs.compressed:,} MACs)"
+    )
