@@ -64,6 +64,7 @@ with page(
     st.dataframe(
         table,
         hide_index=True,
+        placeholder="–",
         column_config=metrics.LAYER_COLUMNS,
         key="layer_table",
         alt="What the plan makes of each convolution",
@@ -78,9 +79,11 @@ with page(
     )
 
     with curve:
-        if cached.curve_is_cheap(network, plan) or st.button(
-            "Calculate PCR and FCR for all εₚ", key="curve", help=metrics.curve_cost(plan)
-        ):
+        cheap = cached.curve_is_cheap(network, plan)
+        if not cheap:
+            st.subheader("PCR and FCR against εₚ")
+            st.caption(metrics.curve_cost(plan))
+        if cheap or st.button("Calculate the curve", key="curve", icon=":material/show_chart:"):
             with progress("Planning over εₚ") as show:
                 points = cached.curve(network, show)
             chart(

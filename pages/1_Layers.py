@@ -64,6 +64,7 @@ with page(
     st.dataframe(
         table,
         hide_index=True,
+        placeholder="–",
         column_config=metrics.CANDIDATE_COLUMNS,
         key="candidate_table",
         alt="Every candidate of this layer",

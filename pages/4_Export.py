@@ -50,6 +50,7 @@ with page(
     st.dataframe(
         artefacts_table(exported.artefacts),
         hide_index=True,
+        placeholder="–",
         column_config=metrics.ARTEFACT_COLUMNS,
         key="proof",
         alt="Size of each exported file and how closely it agrees with the model",

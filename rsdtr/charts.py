@@ -174,31 +174,35 @@ def training_figure(
 
 
 def stages_figure(stages: Sequence[Stage]) -> go.Figure:
-    """Test accuracy of each stage with its 95 % interval; the first stage is the dense line."""
-    figure = go.Figure()
+    """Test accuracy of each stage with its 95 % interval; the first stage is the dashed line."""
     accuracies = [stage.accuracy for stage in stages]
-    reference = accuracies[0].percent
-    figure.add_scatter(
-        x=[accuracy.percent for accuracy in accuracies],
-        y=[stage.label for stage in stages],
-        error_x=_interval(accuracies),
-        mode="markers+text",
-        text=[f"{accuracy.percent:.1f} %" for accuracy in accuracies],
-        textposition="top center",
-        marker={
-            "size": 13,
-            "color": [GREY, VERMILION, ORANGE, *([GREEN] * len(stages))][: len(stages)],
-            "symbol": ["diamond", "x", "square", *(["circle"] * len(stages))][: len(stages)],
-        },
-        customdata=[(*accuracy.interval, accuracy.n) for accuracy in accuracies],
-        hovertemplate="%{y}: %{x:.2f} %<br>95 %% interval %{customdata[0]:.1f}–%{customdata[1]:.1f}"
-        "<br>%{customdata[2]:,} images<extra></extra>".replace("%% ", "% "),
-        cliponaxis=False,
+    others = len(stages) - 2
+    figure = go.Figure(
+        go.Scatter(
+            x=[accuracy.percent for accuracy in accuracies],
+            y=[f"{stage.label}<br><b>{stage.accuracy.percent:.1f} %</b>" for stage in stages],
+            error_x=_interval(accuracies),
+            mode="markers",
+            marker={
+                "size": 13,
+                "color": [GREY, VERMILION, *[GREEN] * others][: len(stages)],
+                "symbol": ["diamond", "x", *["circle"] * others][: len(stages)],
+            },
+            customdata=[(*accuracy.interval, accuracy.n) for accuracy in accuracies],
+            hovertemplate="%{x:.2f} %<br>95 % interval %{customdata[0]:.1f} to "
+            "%{customdata[1]:.1f} %<br>%{customdata[2]:,} images<extra></extra>",
+            cliponaxis=False,
+        )
     )
-    figure.add_vline(x=reference, line={"color": GREY, "dash": "dash", "width": 2})
-    figure.update_xaxes(title="Top-1 accuracy on test images (%)", range=[0, 104])
-    figure.update_yaxes(autorange="reversed", automargin=True)
-    return titled(figure, "Accuracy from dense to recovered", height=140 + 55 * len(stages))
+    figure.add_vline(x=accuracies[0].percent, line={"color": GREY, "dash": "dash", "width": 2})
+    # Intervals, not bars from zero: the axis may begin just below the worst of them.
+    lowest = min(accuracy.interval[0] for accuracy in accuracies)
+    figure.update_xaxes(
+        title="Top-1 accuracy on test images (%)", range=[max(lowest - 4, 0), 100.5]
+    )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_layout(showlegend=False)
+    return titled(figure, "Accuracy of each stage", height=120 + 70 * len(stages))
 
 
 def titled(figure: go.Figure, title: str, *, height: int = 420) -> go.Figure:

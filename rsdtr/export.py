@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -72,7 +72,7 @@ def export(
     formats: Sequence[str],
     out: str | Path,
     *,
-    metrics: Mapping[str, JsonValue] | None = None,
+    metrics: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> list[Artefact]:
     """Write `model` (compressed by `plan`) into the folder `out` as model.<format>, in float32.

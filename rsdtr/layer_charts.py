@@ -140,15 +140,17 @@ def spectra_figure(found: Sequence[Spectrum], eps: float) -> go.Figure:
             col=2,
             **style,
         )
-    figure.add_hline(
-        y=share,
+    widest = max(len(spectrum.values) for spectrum in found)
+    figure.add_scatter(
+        name=f"ε<sub>p</sub>/√3 = {share:.3f}",
+        x=[1, widest],
+        y=[share, share],
+        mode="lines",
         line={"color": VERMILION, "dash": "dash", "width": 2},
-        annotation={"text": f"ε<sub>p</sub>/√3 = {share:.3f}", "font": {"color": VERMILION}},
-        annotation_position="top right",
+        hoverinfo="skip",
         row=1,
         col=2,
     )
-    widest = max(len(spectrum.values) for spectrum in found)
     ticks = [tick for tick in (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if tick <= widest]
     figure.update_xaxes(type="log", tickvals=ticks)
     figure.update_xaxes(title="Index of the singular value (log)", row=1, col=1)

@@ -76,7 +76,7 @@ def save(
     plan: CompressionPlan,
     folder: str | Path,
     *,
-    metrics: Mapping[str, JsonValue] | None = None,
+    metrics: Mapping[str, object] | None = None,
 ) -> Path:
     """Write the compressed model into `folder`, which appears complete or not at all.
 
@@ -150,28 +150,34 @@ def write_into(
     folder: Path,
     model: nn.Module,
     plan: CompressionPlan,
-    metrics: Mapping[str, JsonValue] | None = None,
+    metrics: Mapping[str, object] | None = None,
 ) -> None:
     """Write both files into an existing folder of one's own; the manifest last."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     path = folder / WEIGHTS
     # Not save_file: its files can be read by nobody but their owner.
     path.write_bytes(safetensors.torch.save(state))
-    try:
-        manifest = Manifest(
-            model=plan.model,
-            plan=plan,
-            metrics=dict(metrics or {}),
-            libraries={"python": platform.python_version()}
-            | {name: version(name) for name in _LIBRARIES},
-            files={WEIGHTS: FileRecord(sha256=_sha256(path), bytes=path.stat().st_size)},
-        )
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise ExportError(
-            f"{where} cannot be written as JSON: give numbers, texts, lists and dicts"
-        ) from None
+    manifest = Manifest(
+        model=plan.model,
+        plan=plan,
+        metrics=_as_json(metrics or {}),
+        libraries={"python": platform.python_version()}
+        | {name: version(name) for name in _LIBRARIES},
+        files={WEIGHTS: FileRecord(sha256=_sha256(path), bytes=path.stat().st_size)},
+    )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def _as_json(metrics: Mapping[str, object]) -> dict[str, JsonValue]:
+    """What a reader of the manifest will find: tuples become lists."""
+    try:
+        found: dict[str, JsonValue] = json.loads(json.dumps(metrics, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ExportError(
+            f"the metrics cannot be written as JSON ({error}): give finite numbers, texts, lists "
+            "and dicts"
+        ) from None
+    return found
 
 
 def _manifest(folder: Path) -> Manifest:

@@ -106,7 +106,7 @@ def _digits(name: str) -> ModelSpec:
         data="digits",
         weights_file="digits_resnet20.safetensors",
         weights_url=None,
-        sha256="d2ad3f342b17545780006fd198dffa30bc69b3a16ff10d708388d2a8684adf48",
+        sha256="d932f8567a0e42f1bdce3dd1da37e1adedd9e803949e72f8ec5e5d1856d7fe61",
         bundled=True,
         source="He et al. 2016; trained by scripts/train_digits.py on scikit-learn's digits",
     )

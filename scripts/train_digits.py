@@ -2,7 +2,7 @@
 
     python scripts/train_digits.py [FILE]
 
-Takes about two minutes on two cores. The file is written to rsdtr/assets/ unless FILE is given.
+Takes about a minute on two cores. The file is written to rsdtr/assets/ unless FILE is given.
 """
 
 import hashlib
@@ -29,7 +29,9 @@ def main(path: Path) -> None:
     spec = model_spec("digits_resnet20")
     data = load_data("digits", spec)
     model = spec.build()
-    options = FinetuneOptions(epochs=30, lr=0.1, batch_size=32, augment="crop", seed=0)
+    # Ten times the usual weight decay: on so little data it costs nothing, and the kernels get the
+    # decaying spectra that long training gives a network on CIFAR-10.
+    options = FinetuneOptions(epochs=30, lr=0.1, weight_decay=5e-3, batch_size=32, seed=0)
     start = time.perf_counter()
     for result in finetune(model, data, options):
         print(

@@ -15,7 +15,7 @@ SHARED = Path(os.environ.get("RSDTR_SHARED", Path(__file__).parents[2] / "shared
 
 @pytest.fixture(autouse=True)
 def _threads_and_seed() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     torch.manual_seed(0)
 
 

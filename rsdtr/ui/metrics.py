@@ -48,16 +48,16 @@ def show(network: Network, plan: CompressionPlan, stages: Sequence[Stage]) -> No
     columns = st.columns(5)
     _card(
         columns[0],
-        "PCR",
+        "PCR, parameters",
         f"{plan.pcr:.2f} ×",
-        f"{count(params.original)} → {count(params.compressed)} parameters",
+        f"{count(params.original)} → {count(params.compressed)}",
         "Parameter compression ratio of the whole network, original / compressed.",
     )
     _card(
         columns[1],
-        "FCR",
+        "FCR, MACs",
         f"{plan.fcr:.2f} ×",
-        f"{count(macs.original)} → {count(macs.compressed)} MACs",
+        f"{count(macs.original)} → {count(macs.compressed)}",
         "FLOP compression ratio of the whole network for one input, original / compressed, with "
         "every ring computed as the paper's four sublayers. 1 MAC = 2 FLOPs.",
     )
@@ -148,8 +148,9 @@ def size(number: int) -> str:
 
 
 def curve_cost(plan: CompressionPlan) -> str:
-    """What the curve is likely to cost, for a button's tooltip."""
-    return f"About {plan.seconds * len(cached.CURVE_EPS):.0f} seconds for this network."
+    """What the curve is likely to cost, in words."""
+    seconds = plan.seconds * len(cached.CURVE_EPS)
+    return f"It needs a plan for each of {len(cached.CURVE_EPS)} εₚ: about {seconds:.0f} seconds."
 
 
 def count(number: int) -> str:

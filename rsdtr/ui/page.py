@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 
 import streamlit as st
@@ -13,6 +14,8 @@ import torch
 from rsdtr.errors import RsdtrError
 
 THREADS = 2  # the server answers several pages: heavy work must not take the whole machine
+# A file of ours: Streamlit would fetch the picture of a named icon from the network.
+ICON = Path(__file__).with_name("icon.png")
 PAGES = (
     ("app.py", "Explore", ":material/tune:"),
     ("pages/1_Layers.py", "Layers", ":material/grid_view:"),
@@ -26,9 +29,7 @@ _log = logging.getLogger("rsdtr.ui")
 @contextmanager
 def page(title: str, lead: str) -> Iterator[None]:
     """Frame a page: an RsdtrError is shown as its sentence, the unforeseen as a neutral one."""
-    st.set_page_config(
-        page_title=f"{title} · RSDTR Explorer", page_icon=":material/donut_large:", layout="wide"
-    )
+    st.set_page_config(page_title=f"{title} · RSDTR Explorer", page_icon=ICON, layout="wide")
     torch.set_num_threads(THREADS)
     with st.sidebar:
         st.markdown("### RSDTR Explorer")

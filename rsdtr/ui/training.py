@@ -108,6 +108,7 @@ class _Live:
         self.epochs = list(epochs)
         self._references = references
         self._bar, self._chart = st.empty(), st.empty()
+        self._bar.progress(0.0, text="Fine-tuning: the first step")
         self._drawn = 0.0
         self._redraws = 0
 

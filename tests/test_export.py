@@ -1,0 +1,242 @@
+"""Exports of the bundled network: the files, their proofs, and what a failed one leaves."""
+
+import importlib
+import subprocess
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from rsdtr.compress import compress
+from rsdtr.data import LabelledImages, load_data
+from rsdtr.errors import ExportError, UnknownName
+from rsdtr.export import FORMATS, Artefact, export
+from rsdtr.plan import CompressionPlan, plan
+from rsdtr.profile import profile
+from rsdtr.saved import MANIFEST, load
+from rsdtr.zoo import load_model, model_spec
+
+NAME = "digits_resnet20"
+# `rsdtr.export` names the function; the module is what the tests have to reach into.
+module = importlib.import_module("rsdtr.export")
+
+
+@pytest.fixture(scope="module")
+def ring() -> tuple[nn.Module, CompressionPlan]:
+    torch.set_num_threads(2)
+    dense = load_model(NAME)
+    decided = plan(profile(dense, model_spec(NAME)), 0.8, layers=["layer2.0.*", "layer3.[12].*"])
+    assert decided.pcr > 1.5
+    return compress(dense, decided), decided
+
+
+@pytest.fixture(scope="module")
+def images() -> LabelledImages:
+    return load_data("digits", model_spec(NAME)).test
+
+
+@pytest.fixture(scope="module")
+def exported(ring, images, tmp_path_factory) -> dict[str, Artefact]:
+    """One export in every format, which all tests look at."""
+    out = tmp_path_factory.mktemp("export") / "out"
+    steps: list[tuple[int, int]] = []
+    artefacts = export(
+        *ring, images, FORMATS, out, metrics={"epochs": 3},
+        progress=lambda done, total: steps.append((done, total)),
+    )  # fmt: skip
+    assert steps == [(done, 6) for done in range(7)]
+    return {artefact.format: artefact for artefact in artefacts}
+
+
+def logits(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.eval()(pixels)
+
+
+def test_every_file_is_there_and_proved(exported):
+    assert tuple(exported) == FORMATS
+    folder = exported["onnx"].path.parent
+    assert sorted(path.name for path in folder.iterdir()) == [
+        MANIFEST, "model.onnx", "model.pt2", "model.safetensors",
+    ]  # fmt: skip
+    for artefact in exported.values():
+        assert artefact.bytes == artefact.path.stat().st_size
+        assert artefact.max_difference < 1e-4
+        assert artefact.argmax_agreement == 1
+        assert artefact.n == 1 + 5 + 64
+        assert artefact.seconds > 0
+
+
+def test_files_are_smaller_than_the_dense_models(exported):
+    for form in ("safetensors", "onnx"):
+        assert exported[form].bytes < exported[form].dense_bytes / 1.4
+    assert exported["pt2"].dense_bytes is None
+
+
+def test_dense_bytes_are_those_of_the_dense_weights(exported):
+    # 269,434 parameters, and for 19 BatchNorm layers a mean and a variance per channel.
+    parameters = 4 * 269_434
+    assert parameters < exported["onnx"].dense_bytes < 1.1 * parameters
+    assert parameters < exported["safetensors"].dense_bytes < 1.1 * parameters
+
+
+@pytest.mark.parametrize("batch", [1, 3, 17])
+def test_onnx_computes_the_same_for_any_batch(exported, ring, images, batch):
+    session = onnxruntime.InferenceSession(exported["onnx"].path)
+    pixels = images.spec.normalise(images.pixels(range(100, 100 + batch)))
+    (found,) = session.run(["logits"], {"images": pixels.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), logits(ring[0], pixels), rtol=0, atol=1e-4)
+
+
+def test_onnx_is_one_file_of_plain_convolutions(exported):
+    model = onnx.load(exported["onnx"].path, load_external_data=False)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    kinds = {node.op_type for node in model.graph.node}
+    assert kinds <= {"Conv", "Reshape", "Relu", "Add", "Slice", "Pad", "ReduceMean", "Gemm"}
+    for node in model.graph.node:
+        kernel = [list(a.ints) for a in node.attribute if a.name == "kernel_shape"]
+        assert all(len(sizes) == 2 for sizes in kernel)  # no Conv3d
+
+
+def test_no_file_tells_where_it_was_written(exported):
+    here = str(Path(__file__).parents[1]).encode()
+    for artefact in exported.values():
+        assert here not in artefact.path.read_bytes()
+
+
+@pytest.mark.parametrize("batch", [1, 9])
+def test_pt2_computes_the_same_for_any_batch(exported, ring, images, batch):
+    network = torch.export.load(exported["pt2"].path).module()
+    pixels = images.spec.normalise(images.pixels(range(batch)))
+    with torch.inference_mode():
+        torch.testing.assert_close(network(pixels), logits(ring[0], pixels), rtol=0, atol=1e-5)
+
+
+def test_pt2_holds_nobodys_picture(exported):
+    (example,), _ = torch.export.load(exported["pt2"].path).example_inputs
+    assert example.shape == (2, 1, 16, 16)
+    assert not example.any()
+
+
+def test_the_folder_is_one_that_load_reads(exported, ring, images):
+    saved = load(exported["safetensors"].path.parent)
+    pixels = images.spec.normalise(images.pixels(range(4)))
+    assert torch.equal(logits(saved.model, pixels), logits(ring[0], pixels))
+    assert saved.plan == ring[1]
+    assert saved.metrics == {"epochs": 3}
+
+
+def test_the_model_is_not_touched(ring, images, tmp_path):
+    model = ring[0].train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    try:
+        # Few pictures are used again, so that every batch size is proved all the same.
+        (artefact,) = export(model, ring[1], images.subset(3), ["safetensors"], tmp_path)
+        assert model.training
+    finally:
+        model.eval()
+    assert artefact.n == 70
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_nothing_is_said_on_the_way(images, capfd):
+    small = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten()).eval()
+    module._onnx(module._program(small, images.spec))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def wrong_weights(monkeypatch) -> None:
+    """A writer whose file computes something else: every tensor is a little off."""
+    write = module.write_into
+
+    def perturbed(folder: Path, model: nn.Module, *rest: object) -> None:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.01)
+        write(folder, model, *rest)
+
+    monkeypatch.setattr(module, "write_into", perturbed)
+
+
+@pytest.mark.usefixtures("wrong_weights")
+def test_a_failed_proof_leaves_nothing(ring, images, tmp_path):
+    with pytest.raises(ExportError, match="the safetensors file computes something else: its log"):
+        export(*ring, images, ["safetensors"], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("wrong_weights")
+def test_a_failed_proof_leaves_what_was_there(ring, images, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"of yesterday")
+    with pytest.raises(ExportError, match=r"differ by up to .* less than 0\.0001 was expected"):
+        export(*ring, images, ["safetensors"], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert (tmp_path / "model.onnx").read_bytes() == b"of yesterday"
+
+
+def test_a_file_that_cannot_be_read_back(ring, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_onnx", lambda _: b"no graph")
+    monkeypatch.setattr(module, "_program", lambda *_: None)
+    monkeypatch.setattr(module, "_dense_bytes", lambda *_: None)
+    with pytest.raises(ExportError, match=r"the onnx file could not be read back and run \(.*onnx"):
+        export(*ring, images, ["onnx"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_proof_that_never_ends(ring, images, tmp_path, monkeypatch):
+    def forever(command: list[str], **options: object) -> None:
+        raise subprocess.TimeoutExpired(command, 900)
+
+    monkeypatch.setattr(subprocess, "run", forever)
+    with pytest.raises(ExportError, match="took more than 900 s and nothing was kept"):
+        export(*ring, images, ["safetensors"], tmp_path / "out")
+
+
+def test_requests_that_make_no_export(ring, images, tmp_path):
+    model, decided = ring
+    with pytest.raises(UnknownName, match="'torchscript' is no format: choose from safet"):
+        export(model, decided, images, ["torchscript"], tmp_path)
+    with pytest.raises(ExportError, match="no format was given: choose from"):
+        export(model, decided, images, [], tmp_path)
+    other = decided.model_copy(update={"model": "cifar10_resnet20"})
+    with pytest.raises(ExportError, match="the images are prepared for digits_resnet20, the plan"):
+        export(model, other, images, ["onnx"], tmp_path)
+    with pytest.raises(ExportError, match="no images to prove the export on"):
+        export(model, decided, images.select(slice(0)), ["onnx"], tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="is a file: give the name of a folder"):
+        export(model, decided, images, ["onnx"], tmp_path / "file")
+    (tmp_path / MANIFEST).write_text('{"name": "a web app"}')
+    with pytest.raises(ExportError, match="belongs to something else and would be lost"):
+        export(model, decided, images, ["safetensors"], tmp_path)
+
+
+def test_a_folder_that_cannot_be_written(ring, images, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match=r"could not be written .*: give another folder"):
+        export(*ring, images, ["onnx"], tmp_path / "file" / "out")
+
+
+def test_a_broken_model_is_not_exported(ring, images, tmp_path):
+    broken = compress(load_model(NAME), ring[1])
+    with torch.no_grad():
+        next(broken.parameters()).fill_(torch.nan)
+    with pytest.raises(ExportError, match="NaN or infinite logits: recover it"):
+        export(broken, ring[1], images, ["onnx"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_depends_on_its_values_is_no_graph(images):
+    class Branches(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ExportError, match=r"cannot be turned into a graph by torch\.export"):
+        module._program(Branches(), images.spec)

@@ -1,0 +1,156 @@
+"""Who may import whom, checked from the source; and checks of these checks."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rsdtr
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "rsdtr"
+# Data flows one way: no module imports from a later group. saved, timing: where they are used.
+FLOW = (
+    {"errors"},
+    {"truncation", "unfolding", "ring", "cost", "architectures", "weights"},
+    {"search", "layers"},
+    {"zoo"},
+    {"pictures"},
+    {"profile", "data"},
+    {"plan"},
+    {"compress"},
+    {"evaluate"},  # left of recover: a training measures its validation accuracy
+    {"recover"},
+    {"saved", "timing"},
+    {"export"},
+    {"proof", "charts", "layer_charts", "tables"},
+    {"options", "console"},
+    {"cli"},
+    {"__main__"},
+)
+DRAWING = {"charts", "layer_charts"}
+
+
+def imports(source: str, package: str = "rsdtr") -> Iterator[str]:
+    """Full dotted names of all that the source imports, wherever in the file."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = f"{package}." * bool(node.level) + (node.module or "")
+            yield base.rstrip(".")
+            yield from (f"{base.rstrip('.')}.{name.name}" for name in node.names)
+
+
+def position(module: str) -> int | None:
+    return next((place for place, group in enumerate(FLOW) if module in group), None)
+
+
+def against_the_flow(module: str, source: str) -> list[str]:
+    """The modules of this package that `module` may not import, but does."""
+    own = position(module)
+    assert own is not None, f"{module}.py has no place in the flow: give it one above"
+    found = {name.split(".")[1] for name in imports(source) if name.startswith("rsdtr.")}
+    return sorted(
+        name
+        for name in found - {module}
+        if name == "ui" or ((place := position(name)) is not None and place > own)
+    )
+
+
+def forbidden(source: str, *libraries: str) -> list[str]:
+    return sorted(name for name in imports(source) if name.split(".")[0] in libraries)
+
+
+def unsafe_loads(source: str) -> list[int]:
+    """Lines with a torch.load (or pickle.load) that could run code from the file."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        safe = any(
+            keyword.arg == "weights_only"
+            and isinstance(keyword.value, ast.Constant)
+            and keyword.value.value is True
+            for keyword in node.keywords
+        )
+        if name in ("pickle.load", "pickle.loads") or (name == "torch.load" and not safe):
+            lines.append(node.lineno)
+    return lines
+
+
+def modules() -> list[Path]:
+    found = sorted(path for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+    assert len(found) > 15
+    return found
+
+
+def sources() -> list[Path]:
+    folders = [PACKAGE, ROOT / "pages", ROOT / "tests", ROOT / "scripts", ROOT / "benchmarks"]
+    return [ROOT / "app.py", *(path for folder in folders for path in folder.rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+def test_nothing_imports_to_its_right(path):
+    assert against_the_flow(path.stem, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+def test_the_core_knows_no_screen(path):
+    source = path.read_text(encoding="utf-8")
+    assert forbidden(source, "streamlit") == []
+    if path.stem not in DRAWING:
+        assert forbidden(source, "plotly") == []
+
+
+def test_these_checks_can_fail():
+    assert against_the_flow("plan", "from rsdtr.export import save") == ["export"]
+    assert against_the_flow("zoo", "def f():\n    from rsdtr import recover") == ["recover"]
+    assert against_the_flow("profile", "from .compress import compress") == ["compress"]
+    assert against_the_flow("zoo", "import rsdtr.profile") == ["profile"]
+    assert against_the_flow("cli", "from rsdtr.ui import state") == ["ui"]
+    assert against_the_flow("plan", "from rsdtr.profile import profile") == []
+    assert forbidden("def f():\n    import plotly.express as px", "plotly") == ["plotly.express"]
+    assert unsafe_loads("torch.load(f)\ntorch.load(f, weights_only=True)") == [1]
+    assert unsafe_loads("torch.load(f, weights_only=False)") == [1]
+    assert unsafe_loads("\npickle.load(f)") == [2]
+
+
+LOADED = """
+import sys
+{}
+print(*sorted({{name.split(".")[0] for name in sys.modules}} & {{"streamlit", "plotly"}}))
+"""
+
+
+def loaded_by(statement: str) -> str:
+    """Which of streamlit and plotly a fresh process has loaded after the statement."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED.format(statement)],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def test_the_core_loads_neither_streamlit_nor_plotly():
+    core = [path.stem for path in modules() if path.stem not in DRAWING | {"__main__"}]
+    assert loaded_by(f"import rsdtr, {', '.join(f'rsdtr.{name}' for name in core)}") == ""
+
+
+def test_that_test_can_fail():
+    assert loaded_by("import rsdtr.charts") == "plotly"
+
+
+def test_at_most_fifteen_public_names_which_all_exist():
+    assert len(rsdtr.__all__) <= 15
+    assert len(set(rsdtr.__all__)) == len(rsdtr.__all__)
+    assert all(hasattr(rsdtr, name) for name in rsdtr.__all__)
+
+
+def test_no_file_that_is_read_can_run_code():
+    found = {path.name: unsafe_loads(path.read_text(encoding="utf-8")) for path in sources()}
+    assert {name: lines for name, lines in found.items() if lines} == {}
