@@ -87,7 +87,7 @@ def compressed_bytes(of: Network, at: CompressionPlan) -> int:
     return _sizes.of(of.configuration(at.eps), lambda: saved_bytes(skeleton(of.model, at)))
 
 
-def curve_is_cheap(of: Network, at: CompressionPlan, seconds: float = 15.0) -> bool:
+def curve_is_cheap(of: Network, at: CompressionPlan, seconds: float = 60.0) -> bool:
     """Whether the curve is known already, or takes less than `seconds` if the plan is typical."""
     missing = sum(of.configuration(eps) not in _plans for eps in CURVE_EPS)
     return missing * at.seconds < seconds

@@ -1,0 +1,140 @@
+"""Every page on the bundled model: it renders, answers its widgets, and shows no traceback."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from rsdtr.plan import plan
+from rsdtr.profile import profile
+from rsdtr.ui import state
+from rsdtr.zoo import load_model, model_spec
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("pages/1_Layers.py", "pages/2_Recover.py", "pages/4_Export.py")
+DIGITS = "digits_resnet20"
+
+
+def app(**query: str) -> AppTest:
+    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+    for name, value in query.items():
+        test.query_params[name] = value
+    return test.run()
+
+
+def metrics_of(test: AppTest) -> dict[str, str]:
+    return {metric.label.split(",")[0]: metric.value for metric in test.metric}
+
+
+@pytest.fixture(scope="module")
+def decided():
+    return plan(profile(load_model(DIGITS), model_spec(DIGITS)), 0.6)
+
+
+def test_explore_shows_the_plan_of_the_bundled_model(decided):
+    test = app()
+    assert not test.exception
+    assert not test.error
+    assert test.selectbox(key=state.MODEL).value == DIGITS
+    assert metrics_of(test)["PCR"].startswith(f"{decided.pcr:.2f}")
+    assert metrics_of(test)["FCR"].startswith(f"{decided.fcr:.2f}")
+    assert len(test.dataframe[0].value) == len(decided.layers)
+
+
+def test_moving_the_slider_moves_the_figures_and_the_address():
+    test = app()
+    before = metrics_of(test)["PCR"]
+    test.slider(key=state.EPS).set_value(0.3).run()
+    assert not test.exception
+    assert metrics_of(test)["PCR"] != before
+    assert test.query_params[state.EPS] == "0.3"
+
+
+def test_a_link_restores_model_and_eps():
+    test = app(model=DIGITS, eps="0.45")
+    assert test.slider(key=state.EPS).value == 0.45
+
+
+@pytest.mark.parametrize("query", [{"eps": "7"}, {"eps": "nan"}, {"model": "resnet-nine"}])
+def test_nonsense_in_the_address_falls_back_to_the_defaults(query):
+    test = app(**query)
+    assert not test.exception
+    assert not test.error
+    assert test.slider(key=state.EPS).value == 0.6
+    assert test.selectbox(key=state.MODEL).value == DIGITS
+
+
+def test_weights_that_are_not_to_be_had_are_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path))
+    monkeypatch.delenv("RSDTR_WEIGHTS", raising=False)
+    test = app(model="cifar10_vgg16_bn")
+    assert not test.exception
+    assert len(test.error) == 1
+    assert "cifar10" in test.error[0].value
+    test.selectbox(key=state.MODEL).set_value(DIGITS).run()
+    assert not test.error
+    assert "PCR" in metrics_of(test)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_each_page_renders_and_the_way_back_keeps_the_choice(path):
+    test = app(eps="0.5")
+    test.switch_page(path).run()
+    assert not test.exception
+    assert not test.error
+    assert test.slider(key=state.EPS).value == 0.5
+    test.switch_page("app.py").run()
+    assert not test.exception
+    assert test.slider(key=state.EPS).value == 0.5
+
+
+def test_layers_names_the_winner_of_the_chosen_layer(decided):
+    test = app(eps="0.6")
+    test.switch_page("pages/1_Layers.py").run()
+    layer = decided.layers[3]
+    test.selectbox(key=state.LAYER).set_value(layer.name).run()
+    assert not test.exception
+    assert f"{layer.storage:,}" in {metric.value for metric in test.metric}
+    assert ", ".join(map(str, layer.ranks)) in {metric.value for metric in test.metric}
+
+
+def test_the_stem_stays_dense_and_says_so():
+    test = app()
+    test.switch_page("pages/1_Layers.py").run()
+    test.selectbox(key=state.LAYER).set_value("conv1").run()
+    assert not test.exception
+    assert any("stays dense" in info.value for info in test.info)
+
+
+def test_accuracy_is_measured_when_asked():
+    test = app()
+    assert metrics_of(test)["Accuracy"] == "–"
+    test.button(key="measure").click().run()
+    assert not test.exception
+    assert not test.error
+    assert metrics_of(test)["Accuracy"] != "–"
+
+
+def test_recalibrate_then_fine_tune_then_export_holds_the_recovered_model():
+    test = app(eps="0.55")
+    test.switch_page("pages/2_Recover.py").run()
+    test.button(key="recalibrate").click().run()
+    assert not test.exception
+    test.number_input(key=state.EPOCHS).set_value(1).run()
+    test.button(key="finetune").click().run()
+    assert not test.exception
+    assert not test.error
+    (recovery,) = test.session_state["recoveries"].values()
+    assert len(recovery.epochs) == 1
+    assert len(recovery.losses) == 18  # 1,149 training images in batches of 64
+    test.switch_page("pages/4_Export.py").run()
+    assert any("fine-tuned, 1 epoch" in box.value for box in test.success)
+
+
+def test_a_data_folder_that_is_not_there_is_one_sentence():
+    test = app()
+    test.text_input(key=state.DATA).set_value("/no/such/folder").run()
+    test.button(key="measure").click().run()
+    assert not test.exception
+    assert len(test.error) == 1
+    assert "/no/such/folder" in test.error[0].value.replace("\\", "")
