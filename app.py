@@ -79,7 +79,7 @@ with page(
     )
 
     with curve:
-        cheap = cached.curve_is_cheap(network, plan)
+        cheap = cached.curve_is_cheap(network)
         if not cheap:
             st.subheader("PCR and FCR against εₚ")
             st.caption(metrics.curve_cost(plan))

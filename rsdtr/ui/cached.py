@@ -18,6 +18,7 @@ from rsdtr.ui.memo import Memo
 from rsdtr.ui.state import Configuration
 from rsdtr.zoo import ModelSpec, load_model, model_spec
 
+CHEAP_SCALARS = 2_000_000  # in kernels: a ResNet-110 for CIFAR, seconds for the whole curve
 CURVE_EPS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 _networks: Memo[Network] = Memo(4)
@@ -87,10 +88,11 @@ def compressed_bytes(of: Network, at: CompressionPlan) -> int:
     return _sizes.of(of.configuration(at.eps), lambda: saved_bytes(skeleton(of.model, at)))
 
 
-def curve_is_cheap(of: Network, at: CompressionPlan, seconds: float = 60.0) -> bool:
-    """Whether the curve is known already, or takes less than `seconds` if the plan is typical."""
-    missing = sum(of.configuration(eps) not in _plans for eps in CURVE_EPS)
-    return missing * at.seconds < seconds
+def curve_is_cheap(of: Network) -> bool:
+    """Whether the curve is known already, or the network is small enough to plan it unasked."""
+    if all(of.configuration(eps) in _plans for eps in CURVE_EPS):
+        return True
+    return sum(layer.kernel.numel() for layer in of.profile.layers) <= CHEAP_SCALARS
 
 
 def curve(of: Network, progress: Progress | None = None) -> list[RatioPoint]:
