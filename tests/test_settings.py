@@ -1,0 +1,36 @@
+"""The settings that keep the app private to this machine."""
+
+import tomllib
+from pathlib import Path
+
+SETTINGS = Path(__file__).parents[1] / ".streamlit" / "config.toml"
+
+
+def test_the_app_asks_nothing_sends_nothing_and_answers_this_machine_only():
+    found = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
+    assert found["browser"]["gatherUsageStats"] is False
+    server = found["server"]
+    assert server["showEmailPrompt"] is False
+    assert server["address"] == "127.0.0.1"
+    assert server["allowedHosts"] == ["localhost", "127.0.0.1"]
+    assert server["enableCORS"] is server["enableXsrfProtection"] is True
+    assert found["client"]["showErrorDetails"] == "none"
+
+
+def test_every_setting_is_one_that_streamlit_knows():
+    from streamlit import config
+
+    known = config.get_config_options(force_reparse=True)
+    for section, options in tomllib.loads(SETTINGS.read_text(encoding="utf-8")).items():
+        for name in flat(options):
+            assert f"{section}.{name}" in known
+
+
+def flat(options: dict[str, object], prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for name, value in options.items():
+        if isinstance(value, dict):
+            names += flat(value, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
