@@ -227,6 +227,7 @@ def _interval(accuracies: Sequence[Accuracy]) -> dict[str, object]:
         "array": [accuracy.interval[1] - accuracy.percent for accuracy in accuracies],
         "arrayminus": [accuracy.percent - accuracy.interval[0] for accuracy in accuracies],
         "thickness": 1.5,
+        "color": GREY,  # seen on a light and on a dark page
     }
 
 

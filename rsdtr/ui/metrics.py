@@ -40,21 +40,23 @@ ARTEFACT_COLUMNS = {
     "time (s)": st.column_config.NumberColumn(format="%.1f"),
 }
 
+LAYER_CARD = 232  # pixels: four ranks of three digits
+
 
 def show(network: Network, plan: CompressionPlan, stages: Sequence[Stage]) -> None:
     """PCR, FCR, parameters, file size, and accuracy once it is measured."""
     params, macs = plan.params, plan.macs
     before, after = cached.dense_bytes(network), cached.compressed_bytes(network, plan)
-    columns = st.columns(5)
+    row = st.container(horizontal=True)
     _card(
-        columns[0],
+        row,
         "PCR, parameters",
         f"{plan.pcr:.2f} ×",
         f"{count(params.original)} → {count(params.compressed)}",
         "Parameter compression ratio of the whole network, original / compressed.",
     )
     _card(
-        columns[1],
+        row,
         "FCR, MACs",
         f"{plan.fcr:.2f} ×",
         f"{count(macs.original)} → {count(macs.compressed)}",
@@ -62,7 +64,7 @@ def show(network: Network, plan: CompressionPlan, stages: Sequence[Stage]) -> No
         "every ring computed as the paper's four sublayers. 1 MAC = 2 FLOPs.",
     )
     _card(
-        columns[2],
+        row,
         "File size",
         size(after),
         f"dense {size(before)}",
@@ -71,7 +73,7 @@ def show(network: Network, plan: CompressionPlan, stages: Sequence[Stage]) -> No
     rings = [layer for layer in plan.layers if layer.kept_dense is None]
     worst = max((layer.relative_error for layer in rings), default=0.0)
     _card(
-        columns[3],
+        row,
         "Rings",
         f"{len(rings)} of {len(plan.layers)}",
         f"largest error {worst:.3f}",
@@ -82,10 +84,10 @@ def show(network: Network, plan: CompressionPlan, stages: Sequence[Stage]) -> No
         value = f"{last.percent:.1f} %"
         note = f"dense {dense.percent:.1f} %, n = {last.n:,}"
     else:
-        value, note = "–", "press Measure accuracy"
+        value, note = "–", "not measured yet"
     _card(
-        columns[4],
-        "Accuracy, recalibrated",
+        row,
+        "Accuracy",
         value,
         note,
         "Top-1 on test images after BatchNorm recalibration, no training.",
@@ -95,39 +97,46 @@ def show(network: Network, plan: CompressionPlan, stages: Sequence[Stage]) -> No
 def show_layer(layer: LayerProfile, winner: Candidate) -> None:
     """What the winning ring of one layer stores, costs and loses."""
     dense = layer.kernel.numel()
-    columns = st.columns(4)
+    row = st.container(horizontal=True)
     _card(
-        columns[0],
+        row,
         "Storage of the best ring",
         f"{winner.storage:,}",
         f"kernel {dense:,} scalars",
         "Scalars in the four cores. A ring that stores no less than its kernel is not used.",
+        LAYER_CARD,
     )
     _card(
-        columns[1],
+        row,
         "Ratio",
         f"{dense / winner.storage:.2f} ×",
         "kernel / ring",
         "Compression ratio of this layer.",
+        LAYER_CARD,
     )
     _card(
-        columns[2],
+        row,
         "Ranks R0, R1, R2, R3",
         ", ".join(map(str, winner.ranks)),
         f"shift {winner.shift}, r0 = {winner.r0}",
         "Left rank of each core in the mode order O, I, KH, KW, whatever the shift.",
+        LAYER_CARD,
     )
     _card(
-        columns[3],
+        row,
         "Relative error",
         f"{winner.relative_error:.3f}",
         f"input {layer.input_size[0]} × {layer.input_size[1]} pixels",
         "‖𝓦 − 𝓦̂‖ / ‖𝓦‖, at most εₚ.",
+        LAYER_CARD,
     )
 
 
-def _card(column: DeltaGenerator, label: str, value: str, note: str, help: str) -> None:
-    column.metric(
+def _card(
+    row: DeltaGenerator, label: str, value: str, note: str, help: str, width: int = 176
+) -> None:
+    """One figure that matters, in a row that wraps where the window is narrow."""
+    row.metric(
         label,
         value,
         delta=note,
@@ -135,7 +144,7 @@ def _card(column: DeltaGenerator, label: str, value: str, note: str, help: str) 
         delta_color="off",
         help=help,
         border=True,
-        height="stretch",
+        width=width,
     )
 
 
