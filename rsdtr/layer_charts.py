@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from rsdtr.charts import GREEN, GREY, ORANGE, VERMILION, titled
 from rsdtr.ring import MODES
 from rsdtr.search import Candidate, KernelSpectra
-from rsdtr.truncation import equal_split, rank_of, tail_energies
+from rsdtr.truncation import equal_split, rank_of
 
 MODE_COLOURS = ("#56B4E9", ORANGE, GREEN, "#CC79A7")
 MODE_SYMBOLS = ("circle", "square", "diamond", "triangle-up")
@@ -42,7 +43,7 @@ def spectra(kernel: KernelSpectra) -> tuple[Spectrum, ...]:
     found = []
     for first in kernel.unfoldings:
         values = first.squared.sqrt()
-        losses = (tail_energies(first.squared) / first.squared.sum()).sqrt()
+        losses = np.sqrt(first.tails / first.tails[0])
         scaled = tuple((values / values[0]).tolist())
         found.append(Spectrum(first.shift, scaled, tuple(losses.tolist()), first.squared))
     return tuple(found)

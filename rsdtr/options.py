@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from rsdtr.winners import OBJECTIVES, RULES
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -23,12 +25,17 @@ def choices(command: Command) -> Command:
         ),
         click.option(
             "--objective",
-            type=click.Choice(["storage"]),
+            type=click.Choice(OBJECTIVES),
             default="storage",
-            help="What the search makes small.",
+            show_default=True,
+            help="What the choice among rings makes small.",
         ),
         click.option(
-            "--rule", type=click.Choice(["paper"]), default="paper", help="How ranks are chosen."
+            "--rule",
+            type=click.Choice(RULES),
+            default="paper",
+            show_default=True,
+            help="How ranks are chosen: as published, or storing less at the same ε_p.",
         ),
         click.option(
             "--eps", default=0.6, show_default=True, help="ε_p, the relative error of each kernel."

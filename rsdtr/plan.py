@@ -14,6 +14,7 @@ from rsdtr.errors import PlanError
 from rsdtr.profile import LayerProfile, ModelProfile
 from rsdtr.ring import ring_storage
 from rsdtr.truncation import MINIMUM_EPS, checked_eps
+from rsdtr.winners import Objective, Question, Rule
 
 Progress = Callable[[int, int], None]
 Positive = Field(ge=1)
@@ -74,8 +75,8 @@ class CompressionPlan(_Frozen):
 
     model: str
     eps: float = Field(ge=MINIMUM_EPS, lt=1)
-    rule: Literal["paper"] = "paper"
-    objective: Literal["storage"] = "storage"
+    rule: Rule = "paper"
+    objective: Objective = "storage"
     pcr: float
     fcr: float
     params: Ratio
@@ -101,23 +102,28 @@ def plan(
     profile: ModelProfile,
     eps: float,
     *,
+    rule: Rule = "paper",
+    objective: Objective = "storage",
     layers: str | Sequence[str] = "paper",
     progress: Progress | None = None,
 ) -> CompressionPlan:
-    """Choose for every convolution the ring of least storage at relative error ε_p.
+    """Choose for every convolution the best ring at relative error ε_p.
 
-    layers: `paper` (every k×k convolution but the first, as the program behind the paper does),
-    `all`, or glob patterns over layer names. progress: called with (layers done, layers in all).
+    rule: `paper`, the published procedure, or `tight`, which stores less at the same ε_p;
+    objective: what the choice among rings makes small, `storage` or `macs`; layers: `paper` (every
+    k×k convolution but the first, as the program behind the paper does), `all`, or glob patterns
+    over layer names; progress: called with (layers done, layers in all).
     RingError for ε_p out of range, PlanError for a pattern that matches no layer.
     """
     started = time.perf_counter()
     eps = checked_eps(eps)
+    question = Question(rule, objective, eps)
     chosen = _chosen(profile, layers)
     planned = []
     for done, layer in enumerate(profile.layers):
         if progress:
             progress(done, len(profile.layers))
-        planned.append(_layer_plan(layer, eps, layer.name in chosen, layers))
+        planned.append(_layer_plan(profile, layer, question, layer.name in chosen, layers))
     if progress:
         progress(len(profile.layers), len(profile.layers))
     params = profile.params - sum(
@@ -128,6 +134,8 @@ def plan(
     return CompressionPlan(
         model=profile.model,
         eps=eps,
+        rule=rule,
+        objective=objective,
         pcr=profile.params / params,
         fcr=profile.macs / macs,
         params=Ratio(original=profile.params, compressed=params),
@@ -158,14 +166,18 @@ def _chosen(profile: ModelProfile, layers: str | Sequence[str]) -> set[str]:
 
 
 def _layer_plan(
-    layer: LayerProfile, eps: float, chosen: bool, policy: str | Sequence[str]
+    profile: ModelProfile,
+    layer: LayerProfile,
+    question: Question,
+    chosen: bool,
+    policy: str | Sequence[str],
 ) -> LayerPlan:
     if not chosen:
         named = policy if isinstance(policy, str) else " ".join(policy)
         return _dense(layer, f"outside the layer policy {named!r}")
     if layer.obstacle is not None:
         return _dense(layer, layer.obstacle)
-    best = layer.spectra.best(eps).winner
+    best = profile.winner(layer, question)
     if best.storage >= layer.kernel.numel():
         return _dense(
             layer,

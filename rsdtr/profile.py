@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
-from rsdtr.cost import Size, conv_macs
+from rsdtr.bounds import Cost
+from rsdtr.cost import Size, conv_macs, pipeline_macs
 from rsdtr.errors import PlanError, UnknownName
-from rsdtr.search import KernelSpectra
+from rsdtr.ring import ring_storage
+from rsdtr.search import Candidate, KernelSpectra, SearchResult
+from rsdtr.tight import best_tight
+from rsdtr.winners import Objective, Question, Winners
 from rsdtr.zoo import ModelSpec, weights_sha256
+
+SPECTRA_KEPT = 24  # layers; their spectra may take a few times the memory of their kernels
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +43,24 @@ class LayerProfile:
         o, i, kh, kw = self.kernel.shape
         return o, i, kh, kw
 
-    @cached_property
+    @property
     def spectra(self) -> KernelSpectra:
-        """The ε-independent part of the search; computed once, when first asked for."""
-        return KernelSpectra(self.kernel)
+        """The ε-independent part of the search; kept while it is among the latest asked for."""
+        return _spectra(self)
+
+    def cost(self, objective: Objective) -> Cost:
+        """What an objective makes small, as a function of ranks R_0…R_3."""
+        if objective == "storage":
+            return partial(ring_storage, self.shape)
+        sizes = {"input_size": self.input_size, "output_size": self.output_size}
+        return partial(pipeline_macs, self.shape, **sizes)
+
+    def search(self, question: Question) -> SearchResult:
+        """Search the best ring now. RingError for ε_p out of range or a kernel without a ring."""
+        cost = self.cost(question.objective)
+        if question.rule == "tight":
+            return best_tight(self.spectra, question.eps, cost)
+        return self.spectra.best(question.eps, cost)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +68,8 @@ class ModelProfile:
     """Every convolution of a model in network order, and the whole network's costs.
 
     params: scalars in all parameters; macs: MACs of convolutions and linear layers for one input;
-    not_counted: kinds of modules that ran and whose arithmetic is not in `macs`.
+    not_counted: kinds of modules that ran and whose arithmetic is not in `macs`; winners: the best
+    rings that are known already.
     """
 
     model: str
@@ -57,6 +78,15 @@ class ModelProfile:
     macs: int
     not_counted: tuple[str, ...]
     weights_sha256: str
+    winners: Winners = field(default_factory=Winners)
+
+    def winner(self, layer: LayerProfile, question: Question) -> Candidate:
+        """The best ring of one of these layers, searched now if it is not known yet."""
+        found = self.winners.known(layer.name, question)
+        if found is None:
+            found = layer.search(question).winner
+            self.winners.put(layer.name, question, found)
+        return found
 
     def layer(self, name: str) -> LayerProfile:
         """The layer of that name; UnknownName if there is none."""
@@ -124,6 +154,11 @@ def profile(model: nn.Module, spec: ModelSpec) -> ModelProfile:
         not_counted=tuple(sorted(not_counted)),
         weights_sha256=weights_sha256(model),
     )
+
+
+@lru_cache(maxsize=SPECTRA_KEPT)
+def _spectra(layer: LayerProfile) -> KernelSpectra:
+    return KernelSpectra(layer.kernel)
 
 
 def _size(images: Tensor) -> Size:

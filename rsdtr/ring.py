@@ -89,7 +89,8 @@ class TensorRing:
 
 def ring_storage(shape: Sequence[int], ranks: Sequence[int]) -> int:
     """Scalars in the four cores of a ring, from the kernel's shape and the ranks R_0…R_3."""
-    return sum(ranks[k] * shape[k] * ranks[(k + 1) % 4] for k in range(4))
+    (o, i, kh, kw), (r0, r1, r2, r3) = shape, ranks
+    return r0 * o * r1 + r1 * i * r2 + r2 * kh * r3 + r3 * kw * r0
 
 
 def checked_kernel(kernel: Tensor) -> Tensor:

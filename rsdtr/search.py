@@ -6,32 +6,23 @@ while computing only those that a lower bound on their cost cannot rule out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import sqrt
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from rsdtr.bounds import Cost, Needs, PairSpectra, cost_at, floor, needed
 from rsdtr.cost import pipeline_macs_per_pixel
 from rsdtr.errors import RingError
 from rsdtr.ring import TensorRing, checked_kernel, ring_storage
-from rsdtr.truncation import checked_eps, equal_split, rank_of, tail_energies
-from rsdtr.unfolding import (
-    FirstUnfolding,
-    SecondUnfolding,
-    flat_rank,
-    smaller_gram,
-    squared_values,
-)
+from rsdtr.truncation import checked_eps, equal_split, rank_of_tails
+from rsdtr.unfolding import FirstUnfolding, SecondUnfolding
 
 SEARCH_VERSION = 1  # part of every stored result's key: raise it when a result may change
 Ranks = tuple[int, int, int, int]
-Cost = Callable[[Any], Any]  # ranks R_0…R_3 (numbers or arrays) -> a cost rising with each rank
 
 
 @dataclass(frozen=True)
@@ -83,33 +74,18 @@ class KernelSpectra:
         if not bool(self.kernel.any()):
             raise RingError("the kernel is zero everywhere: no relative error is defined for it")
         self.unfoldings = tuple(FirstUnfolding(self.kernel, shift) for shift in range(4))
+        self.pairs = PairSpectra(self.kernel)
         self.energy = float(self.kernel.square().sum())
-
-    @cached_property
-    def _pair_tails(self) -> tuple[Tensor, Tensor]:
-        """Tails of (O·I)×(KH·KW) and of (I·KH)×(KW·O), for the bounds on two bonds' ranks.
-
-        In single precision: a bound may be loose, and `_needed` leaves room for the rounding.
-        """
-        o, i, kh, kw = self.shape
-        kernel = self.kernel.float()
-        channels = kernel.reshape(o * i, kh * kw)
-        crossed = kernel.permute(1, 2, 3, 0).reshape(i * kh, kw * o)
-        one, other = (
-            tail_energies(squared_values(smaller_gram(matrix)).double())
-            for matrix in (channels, crossed)
-        )
-        return one, other
 
     def candidates(self, eps: float) -> list[Candidate]:
         """Every candidate of the published rule at ε_p: shift 0…3, divisors ascending."""
         share = equal_split(checked_eps(eps))
         found = []
         for first in self.unfoldings:
-            rank = rank_of(first.squared, share)
+            rank = rank_of_tails(first.tails, share)
             for r0 in divisors(rank):
                 r2, r3, lost = _finish(first.second(rank, r0), share)
-                found.append(self._candidate(first, rank, r0, (r2, r3), lost))
+                found.append(self.candidate(first, rank, r0, (r2, r3), lost))
         return found
 
     def best(self, eps: float, cost: Cost | None = None) -> SearchResult:
@@ -121,9 +97,9 @@ class KernelSpectra:
         cost = cost or self.storage
         waiting = sorted(
             (
-                (_floor(cost, first, rank, r0, needs), first.shift, r0, rank, needs)
+                (floor(cost, first.shift, first.sizes, rank, r0, needs), first.shift, r0, needs)
                 for first in self.unfoldings
-                for rank in (rank_of(first.squared, share),)
+                for rank in (rank_of_tails(first.tails, share),)
                 for needs in (self._needs(first, rank, share),)
                 for r0 in divisors(rank)
             ),
@@ -133,15 +109,16 @@ class KernelSpectra:
         winner: Candidate | None = None
         computed: list[Candidate] = []
         pruned: list[Pruned] = []
-        for floor, shift, r0, rank, needs in waiting:
+        for lowest, shift, r0, needs in waiting:
             first = self.unfoldings[shift]
-            floors = chain([floor], _rising_floors(cost, first, rank, r0, needs, share))
+            rank = rank_of_tails(first.tails, share)
+            floors = chain([lowest], self._rising_floors(cost, first, rank, r0, needs, share))
             beaten = next((f for f in floors if best and (f, shift, r0) > best), None)
             if beaten is not None:
                 pruned.append(Pruned(shift, r0, beaten))
                 continue
             r2, r3, lost = _finish(first.second(rank, r0), share)
-            found = self._candidate(first, rank, r0, (r2, r3), lost)
+            found = self.candidate(first, rank, r0, (r2, r3), lost)
             computed.append(found)
             place = (int(cost(found.ranks)), shift, r0)
             if best is None or place < best:
@@ -149,13 +126,30 @@ class KernelSpectra:
         assert winner is not None  # the first one waiting is always computed
         return SearchResult(winner, tuple(computed), tuple(pruned))
 
+    def _rising_floors(
+        self, cost: Cost, first: FirstUnfolding, rank: int, r0: int, needs: Needs, share: float
+    ) -> Iterator[int]:
+        """Lower bounds on a candidate's cost, each tighter and dearer to compute than the last."""
+        at = (cost, first.shift, first.sizes, rank, r0)
+        second = first.second(rank, r0)
+        dear = 2 * max(second.side, second.third_side) > self.pairs.crossed_side
+        if dear or self.pairs.crossed_is_known:
+            needs = needs.with_crossed(first.shift, self._crossed_rank(first, rank, share))
+            yield floor(*at, needs)
+        kept = self.energy - float(first.tails[rank])
+        yield floor(*at, replace(needs, r2=second.rank_floor(share**2 * kept)))
+        r2 = rank_of_tails(second.tails, share)
+        third = second.third_floor(r2, share**2 * (kept - float(second.tails[r2])))
+        yield int(cost_at(cost, first.shift, (r0, rank // r0, r2, third)))
+
     def storage(self, ranks: Sequence[int]) -> int:
         """Scalars in a ring of these ranks, as a cost."""
         return ring_storage(self.shape, ranks)
 
-    def _candidate(
+    def candidate(
         self, first: FirstUnfolding, rank: int, r0: int, rest: tuple[int, int], lost: float
     ) -> Candidate:
+        """The ring of first rank r0·r1 and `rest` = (r2, r3), whose truncations lose `lost`."""
         ranks = in_mode_order((r0, rank // r0, *rest), first.shift)
         return Candidate(
             shift=first.shift,
@@ -166,83 +160,41 @@ class KernelSpectra:
             relative_error=sqrt((float(first.tails[rank]) + lost) / self.energy),
         )
 
-    def _needs(self, first: FirstUnfolding, rank: int, share: float) -> _Needs:
-        """What any ring within the error must satisfy at the bonds that are still open.
+    def _needs(self, first: FirstUnfolding, rank: int, share: float) -> Needs:
+        """What any ring must satisfy at the bonds that this first truncation leaves open."""
+        after_second, after_third = self._allowed(first, rank, share)
+        shift = first.shift
+        tails = [self.unfoldings[(shift + k) % 4].tails for k in range(4)]
+        needs = Needs(
+            r1_r2=needed(tails[1], after_second),
+            r2_r3=needed(tails[2], after_third),
+            r3_r0=needed(tails[3], after_third),
+        )
+        if shift % 2 == 0:
+            needs = replace(needs, r0_r2=needed(self.pairs.channels, after_second))
+        else:
+            needs = replace(needs, r1_r3=needed(self.pairs.channels, after_third))
+        if self.pairs.crossed_is_known:
+            needs = needs.with_crossed(shift, self._crossed_rank(first, rank, share))
+        return needs
 
-        Two bonds cut the ring in two, so the product of their ranks is at least the rank of that
-        unfolding at the error which the truncations so far allow.
-        """
+    def _crossed_rank(self, first: FirstUnfolding, rank: int, share: float) -> int:
+        after_second, after_third = self._allowed(first, rank, share)
+        return needed(self.pairs.crossed, after_third if first.shift % 2 == 0 else after_second)
+
+    def _allowed(self, first: FirstUnfolding, rank: int, share: float) -> tuple[float, float]:
+        """The most energy that can be lost after the second, and after the third truncation."""
         lost = float(first.tails[rank])
         after_second = lost + share**2 * (self.energy - lost)
-        after_third = after_second + share**2 * (self.energy - after_second)
-        shift = first.shift
-        own, crossed = self._pair_tails if shift % 2 == 0 else self._pair_tails[::-1]
-        tails = [self.unfoldings[(shift + k) % 4].tails for k in range(4)]
-        return _Needs(
-            r1_r2=_needed(tails[1], after_second),
-            r0_r2=_needed(own, after_second),
-            r2_r3=_needed(tails[2], after_third),
-            r3_r0=_needed(tails[3], after_third),
-            r1_r3=_needed(crossed, after_third),
-        )
-
-
-@dataclass(frozen=True)
-class _Needs:
-    """Lower bounds on products of the shifted ring's ranks, and on r2 alone."""
-
-    r1_r2: int
-    r0_r2: int
-    r2_r3: int
-    r3_r0: int
-    r1_r3: int
-    r2: int = 1
-
-    def at_least(self, r2: int) -> _Needs:
-        return _Needs(self.r1_r2, self.r0_r2, self.r2_r3, self.r3_r0, self.r1_r3, r2)
-
-
-def _rising_floors(
-    cost: Cost, first: FirstUnfolding, rank: int, r0: int, needs: _Needs, share: float
-) -> Iterator[int]:
-    """Lower bounds on a candidate's cost, each tighter and dearer to compute than the last."""
-    second = first.second(rank, r0)
-    yield _floor(cost, first, rank, r0, needs.at_least(second.rank_floor(share)))
-    r2 = rank_of(second.squared, share)
-    r3_floor = flat_rank(second.third_gram(r2), share)
-    yield int(_cost_at(cost, first.shift, (r0, rank // r0, r2, r3_floor)))
-
-
-def _floor(cost: Cost, first: FirstUnfolding, rank: int, r0: int, needs: _Needs) -> int:
-    """Least cost over all second and third ranks that satisfy `needs`."""
-    _, b, c, d = first.sizes
-    r1 = rank // r0
-    lowest = max(needs.r2, -(-needs.r1_r2 // r1), -(-needs.r0_r2 // r0))
-    r2 = np.arange(lowest, max(lowest, min(r1 * b, c * d * r0)) + 1)
-    r3 = np.maximum(max(-(-needs.r3_r0 // r0), -(-needs.r1_r3 // r1)), -(-needs.r2_r3 // r2))
-    possible = r3 <= d * r0
-    if possible.any():
-        r2, r3 = r2[possible], r3[possible]
-    return int(np.min(_cost_at(cost, first.shift, (r0, r1, r2, r3))))
-
-
-def _cost_at(cost: Cost, shift: int, shifted: Sequence[Any]) -> Any:
-    return cost(tuple(shifted[(k - shift) % 4] for k in range(4)))
-
-
-def _needed(tails: Tensor, allowed: float) -> int:
-    """Smallest rank whose tail may be within `allowed` energy, generous to rounding."""
-    generous = allowed * (1 + 1e-9) + 1e-5 * float(tails[0])
-    return max(1, int((tails > generous).sum()))
+        return after_second, after_second + share**2 * (self.energy - after_second)
 
 
 def _finish(second: SecondUnfolding, share: float) -> tuple[int, int, float]:
     """Second and third rank, and the energy that their truncations lose."""
-    r2 = rank_of(second.squared, share)
-    last = squared_values(second.third_gram(r2))
-    r3 = rank_of(last, share)
-    lost = float(tail_energies(second.squared)[r2]) + float(tail_energies(last)[r3])
-    return r2, r3, lost
+    r2 = rank_of_tails(second.tails, share)
+    tails = second.third_tails(r2)
+    r3 = rank_of_tails(tails, share)
+    return r2, r3, float(second.tails[r2]) + float(tails[r3])
 
 
 def candidates(kernel: Tensor, eps: float) -> list[Candidate]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rsdtr.errors import RingError
 
+Energies = NDArray[np.float64]
 MINIMUM_EPS = 1e-4  # below it, squared singular values in float64 no longer decide a rank safely
 
 
@@ -26,13 +28,14 @@ def equal_split(eps: float) -> float:
     return eps / math.sqrt(3)
 
 
-def tail_energies(squared: Tensor) -> Tensor:
-    """Energy left out at each rank: entry r is Σ_{i ≥ r} σ_i², for r = 0 … n (shape (n+1,)).
+def tail_energies(squared: Tensor) -> Energies:
+    """Energy left out at each rank: entry r is Σ_{i ≥ r} σ_i², for r = 0 … n, (n+1,) in float64.
 
-    `squared` holds squared singular values in descending order; summed from the small end.
+    `squared` holds squared singular values in descending order; summed from the small end. An
+    array, not a tensor: a search asks it thousands of small questions.
     """
-    tails = torch.flip(torch.cumsum(torch.flip(squared, (0,)), 0), (0,))
-    return torch.cat([tails, tails.new_zeros(1)])
+    values = squared.detach().double().numpy()
+    return np.append(np.cumsum(values[::-1])[::-1], 0.0)
 
 
 def rank_of(squared: Tensor, share: float) -> int:
@@ -40,6 +43,14 @@ def rank_of(squared: Tensor, share: float) -> int:
 
     `squared`: squared singular values, descending. If no tail is below (a zero matrix), full rank.
     """
-    tails = tail_energies(squared)
-    below = tails[1:] < share**2 * tails[0]
-    return int(below.to(torch.int8).argmax()) + 1 if bool(below.any()) else len(squared)
+    return rank_of_tails(tail_energies(squared), share)
+
+
+def rank_of_tails(tails: Energies, share: float) -> int:
+    """`rank_of` from the energies left out at each rank 0 … n."""
+    return min(len(tails) - 1, max(1, int(np.count_nonzero(tails >= share**2 * tails[0]))))
+
+
+def rank_within(tails: Energies, allowed: float) -> int:
+    """Smallest rank ≥ 1 that leaves out at most `allowed` energy."""
+    return max(1, int(np.count_nonzero(tails > allowed)))

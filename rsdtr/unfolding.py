@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from math import ceil
+from collections import OrderedDict
+from functools import cache, cached_property, partial
+from math import ceil, prod
 
 import torch
 from torch import Tensor
 
-from rsdtr.truncation import tail_energies
+from rsdtr.truncation import Energies, tail_energies
 
+KEPT_SCALARS = 1 << 22  # of second matrices, per shift: small kernels keep most of them
 Sizes = tuple[int, int, int, int]
 
 
@@ -26,19 +28,20 @@ class FirstUnfolding:
 
     def __init__(self, kernel: Tensor, shift: int) -> None:
         self.shift = shift
-        self._shifted = kernel.permute([(shift + k) % 4 for k in range(4)]).contiguous()
-        a, b, c, d = self._shifted.shape
+        self._kernel = kernel
+        a, b, c, d = (kernel.shape[(shift + k) % 4] for k in range(4))
         self.sizes: Sizes = (a, b, c, d)
-        self._at_rank: tuple[int, dict[int, SecondUnfolding]] = (0, {})
+        self._leading_rows = kernel.new_zeros(0, b, c, d)
+        self._seconds: OrderedDict[tuple[int, int], SecondUnfolding] = OrderedDict()
 
-    @property
     def _matrix(self) -> Tensor:
-        return self._shifted.reshape(self.sizes[0], -1)  # (a, b·c·d)
+        order = [(self.shift + k) % 4 for k in range(4)]
+        return self._kernel.permute(order).reshape(self.sizes[0], -1)  # (a, b·c·d)
 
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:
         """Squared singular values (n,) and the matching left singular vectors (a, n)."""
-        matrix = self._matrix
+        matrix = self._matrix()
         squared, vectors = torch.linalg.eigh(smaller_gram(matrix))
         squared, vectors = squared.flip(0).clamp_min(0), vectors.flip(1)
         if matrix.shape[0] <= matrix.shape[1]:
@@ -54,24 +57,27 @@ class FirstUnfolding:
         return self._eigen[0]
 
     @cached_property
-    def tails(self) -> Tensor:
+    def tails(self) -> Energies:
         """Energy lost at each rank 0 … n, (n+1,)."""
         return tail_energies(self.squared)
 
-    @cached_property
-    def _rows(self) -> Tensor:
-        return (self._eigen[1].T @ self._matrix).reshape(-1, *self.sizes[1:])  # (n, b, c, d)
+    def _rows(self, rank: int) -> Tensor:
+        """The kernel in the basis of its leading left singular vectors, (rank, b, c, d)."""
+        if len(self._leading_rows) < rank:
+            vectors = self._eigen[1][:, :rank]
+            self._leading_rows = (vectors.T @ self._matrix()).reshape(-1, *self.sizes[1:])
+        return self._leading_rows[:rank]
 
     @cached_property
     def _signs(self) -> Tensor:
-        basis = self._eigen[1]
-        single = torch.linalg.svd(self._matrix.float(), full_matrices=False).U
+        squared, basis = self._eigen
+        rows, columns = self.sizes[0], prod(self.sizes[1:])
+        if rows >= 32 and 2 * rows <= columns <= 16 * rows and signs_follow_from_gram():
+            single = single_left_vectors(square_root(squared, basis))
+        else:
+            single = torch.linalg.svd(self._matrix().float(), full_matrices=False).U
         agreement = (basis * single[:, : basis.shape[1]]).sum(0)
         return torch.where(agreement < 0, -1.0, 1.0).to(basis.dtype)
-
-    @cached_property
-    def _signed_rows(self) -> Tensor:
-        return self._signs[:, None, None, None] * self._rows
 
     def basis(self, rank: int, r0: int) -> Tensor:
         """The leading left singular vectors as `remainder` has them, (a, rank)."""
@@ -82,60 +88,94 @@ class FirstUnfolding:
         """What the first truncation leaves, with r0 moved to the far end: (r1·b, c·d·r0)."""
         r1 = rank // r0
         b, c, d = self.sizes[1:]
+        rows = self._rows(rank)
         # Where r0 or r1 is 1 a sign only turns a whole row or column: no rank sees it.
-        rows = self._signed_rows if 1 < r0 < rank else self._rows
-        split = rows[:rank].reshape(r0, r1, b, c, d)
+        if 1 < r0 < rank:
+            rows = self._signs[:rank, None, None, None] * rows
+        split = rows.reshape(r0, r1, b, c, d)
         return split.permute(1, 2, 3, 4, 0).reshape(r1 * b, c * d * r0)
 
     def second(self, rank: int, r0: int) -> SecondUnfolding:
-        """The second matrix for a first rank and divisor; kept until another rank is asked for."""
-        if self._at_rank[0] != rank:
-            self._at_rank = (rank, {})
-        kept = self._at_rank[1]
-        if r0 not in kept:
-            kept[r0] = SecondUnfolding(self, rank, r0)
-        return kept[r0]
+        """The second matrix for a first rank and divisor; the latest ones asked for are kept."""
+        found = self._seconds.pop((rank, r0), None) or SecondUnfolding(self, rank, r0)
+        self._seconds[rank, r0] = found
+        while len(self._seconds) > max(8, KEPT_SCALARS // self._kernel.numel()):
+            self._seconds.popitem(last=False)
+        return found
 
 
 class SecondUnfolding:
     """The second matrix (r1·b, c·d·r0) of the ring SVD for one first rank r = r0·r1."""
 
     def __init__(self, first: FirstUnfolding, rank: int, r0: int) -> None:
-        self._matrix = first.remainder(rank, r0)
-        self._third_shape = (first.sizes[2], first.sizes[3] * r0)  # (c, d·r0)
-        self._thirds: tuple[int, Tensor | None] = (0, None)
+        b, c, d = first.sizes[1:]
+        self.side = min(rank // r0 * b, c * d * r0)  # the smaller side
+        self.third_side = min(self.side * c, d * r0)  # the third matrix's, at most
+        self._third_shape = (c, d * r0)
+        self._remainder = partial(first.remainder, rank, r0)
+        self._third_norms: dict[int, float] = {}
+        self._third_tails: dict[int, Energies] = {}
+
+    @cached_property
+    def _matrix(self) -> Tensor:
+        return self._remainder()
 
     @cached_property
     def _gram(self) -> Tensor:
         return smaller_gram(self._matrix)
 
-    def rank_floor(self, share: float) -> int:
-        """A lower bound on the second rank, without an eigenvalue."""
-        return flat_rank(self._gram, share)
+    @cached_property
+    def _norms(self) -> tuple[float, float]:
+        """Trace and squared Frobenius norm of the Gram matrix."""
+        if "_svd" in self.__dict__:
+            return float(self.squared.sum()), float(self.squared.square().sum())
+        return float(self._gram.trace()), float(self._gram.square().sum())
+
+    def rank_floor(self, allowed: float) -> int:
+        """A lower bound on the second rank that loses at most `allowed` energy; no eigenvalue."""
+        return flat_rank(*self._norms, allowed)
 
     @cached_property
-    def _eigen(self) -> tuple[Tensor, Tensor]:
+    def _svd(self) -> tuple[Tensor, Tensor]:
+        """Squared singular values (n,), and Σ·Vᵀ: the matrix in the basis of its left vectors."""
         squared, vectors = torch.linalg.eigh(self._gram)
-        return squared.flip(0).clamp_min(0), vectors.flip(1)
+        squared, vectors = squared.flip(0).clamp_min(0), vectors.flip(1)
+        if self._matrix.shape[0] <= self._matrix.shape[1]:
+            rows = vectors.T @ self._matrix  # (n, c·d·r0)
+        else:
+            rows = squared[:, None].sqrt() * vectors.T
+        del self._matrix, self._gram  # as large as the rows, and not needed any more
+        return squared, rows
 
     @property
     def squared(self) -> Tensor:
         """Squared singular values, descending."""
-        return self._eigen[0]
+        return self._svd[0]
 
-    def third_gram(self, r2: int) -> Tensor:
+    @cached_property
+    def tails(self) -> Energies:
+        """Energy lost at each second rank 0 … n, (n+1,)."""
+        return tail_energies(self.squared)
+
+    def third_floor(self, r2: int, allowed: float) -> int:
+        """A lower bound on the third rank that loses at most `allowed` energy; no eigenvalue."""
+        if r2 not in self._third_norms:
+            self._third_norms[r2] = float(self._third_gram(r2).square().sum())
+        return flat_rank(self._kept(r2), self._third_norms[r2], allowed)
+
+    def third_tails(self, r2: int) -> Energies:
+        """Energy lost at each third rank 0 … n when r2 is the second, (n+1,); kept."""
+        if r2 not in self._third_tails:
+            self._third_tails[r2] = tail_energies(squared_values(self._third_gram(r2)))
+        return self._third_tails[r2]
+
+    def _third_gram(self, r2: int) -> Tensor:
         """The smaller Gram matrix of the third matrix (r2·c, d·r0) at second rank r2."""
-        if self._thirds[0] == r2 and self._thirds[1] is not None:
-            return self._thirds[1]
-        squared, vectors = self._eigen
-        leading = vectors[:, :r2]
-        if self._matrix.shape[0] <= self._matrix.shape[1]:
-            rows = leading.T @ self._matrix  # (r2, c·d·r0)
-        else:
-            rows = squared[:r2, None].sqrt() * leading.T
-        gram = smaller_gram(rows.reshape(r2 * self._third_shape[0], self._third_shape[1]))
-        self._thirds = (r2, gram)
-        return gram
+        c, rest = self._third_shape
+        return smaller_gram(self._svd[1][:r2].reshape(r2 * c, rest))
+
+    def _kept(self, r2: int) -> float:
+        return float(self.tails[0] - self.tails[r2])
 
 
 def smaller_gram(matrix: Tensor) -> Tensor:
@@ -144,16 +184,48 @@ def smaller_gram(matrix: Tensor) -> Tensor:
     return matrix @ matrix.T if rows <= columns else matrix.T @ matrix
 
 
+def square_root(squared: Tensor, vectors: Tensor) -> Tensor:
+    """V·Σ·Vᵀ, the symmetric square root of a Gram matrix, from its eigenvalues and vectors."""
+    return (vectors * squared.sqrt()) @ vectors.T
+
+
+def single_left_vectors(root: Tensor) -> Tensor:
+    """Left singular vectors, in the signs of LAPACK's single precision, of wide M: M·Mᵀ = root²."""
+    # A few columns of zeros keep the matrix wide: LAPACK treats square ones another way.
+    wide = torch.cat([root.float(), root.new_zeros(len(root), 8, dtype=torch.float32)], 1)
+    return torch.linalg.svd(wide, full_matrices=False).U
+
+
+@cache
+def signs_follow_from_gram() -> bool:
+    """Whether this LAPACK gives a wide matrix the signs of the square root of its Gram matrix.
+
+    Bidiagonalising a wide matrix from the left sees only M·Mᵀ. MKL does so up to 19 times as many
+    columns as rows; a LAPACK that takes an LQ factorisation first has other signs, and then the
+    whole matrix must be decomposed. So must one of fewer than 32 rows: below divide and conquer's
+    size, LAPACK iterates, and rounding decides some signs.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for rows, columns in ((32, 64), (40, 640)):
+        matrix = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+        squared, vectors = torch.linalg.eigh(matrix @ matrix.T)
+        whole = torch.linalg.svd(matrix.float(), full_matrices=False).U
+        small = single_left_vectors(square_root(squared, vectors))
+        if bool(((whole * small).sum(0) < 0.5).any()):
+            return False
+    return True
+
+
 def squared_values(gram: Tensor) -> Tensor:
     """Squared singular values, descending, from a Gram matrix."""
     return torch.linalg.eigvalsh(gram).flip(0).clamp_min(0)
 
 
-def flat_rank(gram: Tensor, share: float) -> int:
-    """The least rank whose tail can be below `share` of the norm, from trace and Frobenius norm.
+def flat_rank(energy: float, squared_gram_norm: float, allowed: float) -> int:
+    """The least rank that can lose at most `allowed` energy, from the Gram matrix's two norms.
 
-    By Cauchy–Schwarz the ρ largest eigenvalues sum to at most √ρ·‖G‖_F: sharp for flat spectra,
-    which are the expensive ones.
+    energy: its trace; squared_gram_norm: ‖G‖_F². By Cauchy–Schwarz the ρ largest eigenvalues sum
+    to at most √ρ·‖G‖_F: sharp for flat spectra, which are the expensive ones.
     """
-    needed = (1 - share**2) * float(gram.trace())
-    return max(1, ceil(needed**2 / float(gram.square().sum()) * (1 - 1e-9)))
+    missing = max(0.0, energy - allowed)
+    return max(1, ceil(missing**2 / squared_gram_norm * (1 - 1e-9)))

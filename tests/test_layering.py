@@ -15,8 +15,11 @@ PACKAGE = ROOT / "rsdtr"
 # Data flows one way: no module imports from a later group. saved, timing: where they are used.
 FLOW = (
     {"errors"},
-    {"truncation", "unfolding", "ring", "cost", "architectures", "weights"},
+    {"truncation", "ring", "cost", "architectures", "weights"},
+    {"unfolding"},
+    {"bounds"},
     {"search", "layers"},
+    {"tight", "winners"},
     {"zoo"},
     {"pictures"},
     {"profile", "data"},
