@@ -23,7 +23,7 @@ FLOW = (
     {"zoo"},
     {"pictures"},
     {"profile", "data"},
-    {"plan"},
+    {"plan", "store"},
     {"compress"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"recover"},
