@@ -162,15 +162,16 @@ def _identity(profile: ModelProfile) -> str:
 def _kinds(layers: int) -> dict[str, tuple[Kind, tuple[int, ...]]]:
     """Name, type and shape of every array in the file of a model with so many layers."""
     shape = (layers, len(GRID))
+    kinds: dict[str, tuple[Kind, tuple[int, ...]]] = {
+        "shift": (np.int32, shape),
+        "ranks": (np.int32, (*shape, 4)),
+        "error": (np.float64, shape),
+    }
     return {
         f"{rule}.{objective}.{name}": kind
         for rule in RULES
         for objective in OBJECTIVES
-        for name, kind in {
-            "shift": (np.int32, shape),
-            "ranks": (np.int32, (*shape, 4)),
-            "error": (np.float64, shape),
-        }.items()
+        for name, kind in kinds.items()
     }
 
 
