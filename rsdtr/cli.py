@@ -27,9 +27,11 @@ from rsdtr.export import export as exported
 from rsdtr.plan import CompressionPlan
 from rsdtr.plan import plan as planned
 from rsdtr.profile import profile
+from rsdtr.profile_command import profile as profile_command
 from rsdtr.recover import FinetuneOptions, recalibrate
 from rsdtr.recover import finetune as finetuned
 from rsdtr.saved import is_saved, load, save, writable_folder
+from rsdtr.store import load_winners
 from rsdtr.timing import machine, network_timings
 from rsdtr.zoo import ModelSpec, load_model, model_names, model_spec
 
@@ -103,8 +105,10 @@ def _decided(
     network: nn.Module, spec: ModelSpec, eps: float, layers: Sequence[str]
 ) -> CompressionPlan:
     policy = layers[0] if len(layers) == 1 else layers
+    found = profile(network, spec)
+    load_winners(found)
     with progress(f"planning {spec.name} at ε_p {eps:g}", "layers") as show:
-        return planned(profile(network, spec), eps, layers=policy, progress=show)
+        return planned(found, eps, layers=policy, progress=show)
 
 
 @cli.command()
@@ -327,6 +331,9 @@ def bench(
         (str(row.batch), row.variant, f"{row.median_ms:.2f}", f"{row.iqr_ms:.2f}") for row in rows
     ]
     click.echo(table(("batch", "variant", "median ms", "IQR ms"), cells))
+
+
+cli.add_command(profile_command)
 
 
 @cli.command()

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -112,7 +112,7 @@ def profile_grid(
     *,
     processes: int | None = None,
     layers: Collection[str] | None = None,
-) -> Iterator[GridProgress]:
+) -> Generator[GridProgress, None, None]:
     """Fill `profile.winners` over the whole grid, and yield after every few answers.
 
     should_stop: asked several times a second; processes: by default one per core; layers: names,
@@ -165,7 +165,7 @@ def profile_grid(
 
 def cores() -> int:
     """The cores that this process may use."""
-    if sys.platform == "linux":
+    if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 

@@ -24,6 +24,8 @@ FLOW = (
     {"pictures"},
     {"profile", "data"},
     {"plan", "store"},
+    {"grid"},
+    {"worker"},
     {"compress"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"recover"},
@@ -31,6 +33,7 @@ FLOW = (
     {"export"},
     {"proof", "charts", "layer_charts", "tables"},
     {"options", "console"},
+    {"profile_command"},
     {"cli"},
     {"__main__"},
 )
