@@ -21,7 +21,7 @@ from rsdtr.ring import TensorRing, checked_kernel, ring_storage
 from rsdtr.truncation import checked_eps, equal_split, rank_of_tails
 from rsdtr.unfolding import FirstUnfolding, SecondUnfolding
 
-SEARCH_VERSION = 1  # part of every stored result's key: raise it when a result may change
+SEARCH_VERSION = 2  # part of every stored result's key: raise it when a result may change
 Ranks = tuple[int, int, int, int]
 
 

@@ -33,9 +33,10 @@ def best_tight(
 ) -> SearchResult:
     """The cheapest ring that this rule finds: never dearer than the published rule's winner.
 
-    cost: of ranks R_0…R_3, by default storage; it must not fall when a rank rises. published: that
-    winner at the same ε_p and cost, where it is known. `computed` holds the cheapest ring of every
-    (shift, r0) that was looked into, `pruned` the others.
+    cost: of ranks R_0…R_3, by default storage; it must rise when a rank rises. published: that
+    winner at the same ε_p and cost, where it is known. On a tie the first one wins, by shift, first
+    rank, r0 and second rank: what was searched before never changes the answer. `computed` holds
+    the cheapest ring of every (shift, r0) that was looked into, `pruned` the others.
     """
     eps, cost = checked_eps(eps), cost or spectra.storage
     if published is None:
@@ -53,6 +54,8 @@ class _Search:
         self.budget = eps**2 * spectra.energy * (1 - ROUNDING)
         self.share = equal_split(eps)
         self.winner, self.least = published, int(cost(published.ranks))
+        r0, r1, r2, _ = (published.ranks[(published.shift + k) % 4] for k in range(4))
+        self.place = published.shift, r0 * r1, r0, r2  # of the winner so far
         self.seen = {(published.shift, published.r0): published}
 
     def result(self) -> SearchResult:
@@ -69,7 +72,7 @@ class _Search:
         floors: dict[tuple[int, int], int] = {}
         for lowest, shift, rank, r0, needs in waiting:
             floors.setdefault((shift, r0), lowest)
-            if lowest < self.least:
+            if (lowest, shift, rank, r0) <= (self.least, *self.place[:3]):
                 self._look_into(self.spectra.unfoldings[shift], rank, r0, needs)
         pruned = [Pruned(*cell, floor) for cell, floor in floors.items() if cell not in self.seen]
         return SearchResult(self.winner, tuple(self.seen.values()), tuple(pruned))
@@ -120,20 +123,24 @@ class _Search:
         if 2 * max(second.side, second.third_side) > pairs.crossed_side or pairs.crossed_is_known:
             needs = needs.with_crossed(first.shift, needed(pairs.crossed, self.budget))
         needs = replace(needs, r2=second.rank_floor(left))
-        if self._floor(first, rank, r0, needs) >= self.least:
+        if self._floor(first, rank, r0, needs) > self.least:
             return
         r2, r3, _ = self._open(first, rank, r0, replace(needs, r2=rank_within(second.tails, left)))
         inside = r2 < len(second.tails)
         r2, r3 = r2[inside], r3[inside]
-        for at in second.known_thirds:
-            r3 = np.maximum(r3, _third_floors(second, at, r2, left))
+        known = list(second.known_thirds)
         bounded: set[int] = set()
         while True:
             costs = cost_at(self.cost, first.shift, (r0, rank // r0, r2, r3))
-            cheaper = costs < self.least
+            cheaper = self._wanted(costs, (first.shift, rank, r0), r2)
             if not cheaper.any():
                 second.release()
                 return
+            if known:  # what earlier searches left costs nothing
+                r2, r3 = r2[cheaper], r3[cheaper]
+                nearest = known.pop(int(np.abs(np.subtract(known, r2[0])).argmin()))
+                r3 = np.maximum(r3, _third_floors(second, nearest, r2, left))
+                continue
             r2, r3 = r2[cheaper], r3[cheaper]
             at = int(r2[costs[cheaper].argmin()])
             spare = left - float(second.tails[at])
@@ -148,6 +155,13 @@ class _Search:
                 continue
             r3 = np.where(r2 <= at, np.maximum(r3, third), r3)
 
+    def _wanted(self, costs: Ranks, cell: tuple[int, int, int], r2: Ranks) -> NDArray[np.bool_]:
+        """Which second ranks would win at these costs; cell: shift, first rank and r0."""
+        if cell < self.place[:3]:
+            return costs <= self.least
+        tied = (costs == self.least) & (r2 < self.place[3])
+        return (costs < self.least) | (tied if cell == self.place[:3] else False)
+
     def _keep(
         self,
         first: FirstUnfolding,
@@ -161,8 +175,9 @@ class _Search:
         cost, cell = int(self.cost(found.ranks)), (first.shift, r0)
         if cell not in self.seen or cost < self.cost(self.seen[cell].ranks):
             self.seen[cell] = found
-        if cost < self.least:
-            self.winner, self.least = found, cost
+        place = first.shift, rank, r0, rest[0]
+        if (cost, place) < (self.least, self.place):
+            self.winner, self.least, self.place = found, cost, place
 
 
 def _third_floors(second: SecondUnfolding, at: int, r2: Ranks, left: float) -> Ranks:
