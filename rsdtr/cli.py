@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from torch import nn
 
 from rsdtr import options
 from rsdtr.compress import compress as compressed
 from rsdtr.console import Commands, emit, plan_table, progress, table
+from rsdtr.damage import measure_damage
 from rsdtr.data import load_data
 from rsdtr.errors import UnknownName
 from rsdtr.evaluate import accuracy, saved_bytes
 from rsdtr.export import FORMATS
 from rsdtr.export import export as exported
 from rsdtr.plan import CompressionPlan
-from rsdtr.plan import plan as planned
-from rsdtr.profile import profile
+from rsdtr.profile import ModelProfile, profile
 from rsdtr.recover import FinetuneOptions, recalibrate
 from rsdtr.recover import finetune as finetuned
 from rsdtr.saved import is_saved, load, save, writable_folder
+from rsdtr.targets import Choices, Damage
 from rsdtr.timing import machine, network_timings
 from rsdtr.zoo import ModelSpec, load_model, model_names, model_spec
 
@@ -75,23 +75,49 @@ def _weights_of(spec: ModelSpec) -> str:
 @cli.command()
 @click.argument("model")
 @options.choices
+@options.calibrate
 @options.weights
+@options.data
 @options.json
 def plan(
-    model: str, eps: float, rule: str, objective: str, layers: Sequence[str],
-    weights: str | None, as_json: bool,
+    model: str, choices: Choices, calibrate: int | None, weights: str | None,
+    data: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Decide which ring every convolution of MODEL becomes; nothing is changed."""
-    _, _, decided = _planned(model, eps, layers, weights)
+    _data_is_read(data, calibrate)
+    _, _, decided = _planned(model, choices, weights, calibrate, data)
     click.echo(decided.model_dump_json(indent=1) if as_json else plan_table(decided))
 
 
+def _data_is_read(data: str | None, *readers: object) -> None:
+    if data is not None and not any(readers):
+        raise click.UsageError(
+            "--data is what --calibrate and --recalibrate read: give one of them as well"
+        )
+
+
 def _planned(
-    model: str, eps: float, layers: Sequence[str], weights: str | None
+    model: str,
+    choices: Choices,
+    weights: str | None,
+    calibrate: int | None = None,
+    data: str | None = None,
 ) -> tuple[nn.Module, ModelSpec, CompressionPlan]:
+    if calibrate is not None and choices.target is None:
+        raise click.UsageError("--calibrate measures damage for a target: give one, or leave it")
     spec = model_spec(model)
     network = _network(model, weights)
-    return network, spec, _decided(network, spec, eps, layers)
+    costs = profile(network, spec)
+    damage = None
+    if calibrate is not None:
+        train = load_data(data, spec).train
+        with progress(f"measuring damage on {train.name}", "runs") as show:
+            damage = measure_damage(
+                network, costs, train, calibrate,
+                rule=choices.rule, objective=choices.solved_objective, layers=choices.layers,
+                progress=show,
+            )  # fmt: skip
+    return network, spec, _decided(costs, choices, damage)
 
 
 def _network(model: str, weights: str | None) -> nn.Module:
@@ -100,16 +126,16 @@ def _network(model: str, weights: str | None) -> nn.Module:
 
 
 def _decided(
-    network: nn.Module, spec: ModelSpec, eps: float, layers: Sequence[str]
+    costs: ModelProfile, choices: Choices, damage: Damage | None = None
 ) -> CompressionPlan:
-    policy = layers[0] if len(layers) == 1 else layers
-    with progress(f"planning {spec.name} at ε_p {eps:g}", "layers") as show:
-        return planned(profile(network, spec), eps, layers=policy, progress=show)
+    with progress(f"planning {costs.model}", "layers") as show:
+        return choices.decide(costs, damage, show)
 
 
 @cli.command()
 @click.argument("model")
 @options.choices
+@options.calibrate
 @options.weights
 @options.data
 @click.option("--out", required=True, metavar="DIR", help="Folder for the compressed model.")
@@ -120,25 +146,24 @@ def _decided(
     help="Re-estimate BatchNorm statistics from so many training images, without labels.",
 )
 def compress(
-    model: str, eps: float, rule: str, objective: str, layers: Sequence[str],
-    weights: str | None, data: str | None, out: str, images: int | None,
+    model: str, choices: Choices, calibrate: int | None, weights: str | None,
+    data: str | None, out: str, images: int | None,
 ) -> None:  # fmt: skip
     """Compress MODEL and save it in a folder."""
-    if data is not None and images is None:
-        raise click.UsageError("--data is what --recalibrate reads: give --recalibrate N as well")
+    _data_is_read(data, calibrate, images)
     folder = writable_folder(out)
-    network, spec, decided = _planned(model, eps, layers, weights)
+    dense, spec, decided = _planned(model, choices, weights, calibrate, data)
     with progress("computing the rings"):
-        network = compressed(network, decided)
+        network = compressed(dense, decided)
     metrics: dict[str, Any] = {}
     if images is not None:
         train = load_data(data, spec).train
         with progress(f"recalibrating on {train.name}", "images") as show:
-            network = recalibrate(network, train, images, progress=show)
+            network = recalibrate(network, train, images, reference=dense, progress=show)
         metrics["recalibrated"] = {"data": train.name, "images": min(images, len(train))}
     save(network, decided, folder, metrics=metrics)
     click.echo(
-        f"{folder}: {decided.model} at ε_p {decided.eps:g}, "
+        f"{folder}: {decided.model} at {decided.label}, "
         f"PCR {decided.pcr:.3f}, FCR {decided.fcr:.3f}"
     )
 
@@ -293,8 +318,8 @@ def export(folder: str, formats: Sequence[str], out: str, data: str | None, as_j
 @click.option("--runs", type=click.IntRange(min=2), default=30, show_default=True)
 @options.json
 def bench(
-    model_or_dir: str, eps: float, rule: str, objective: str, layers: Sequence[str],
-    weights: str | None, batch: str, threads: int, runs: int, as_json: bool,
+    model_or_dir: str, choices: Choices, weights: str | None, batch: str, threads: int,
+    runs: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Time the dense and the compressed network on this machine."""
     try:
@@ -303,11 +328,13 @@ def bench(
         raise click.UsageError(f"--batch is {batch!r}: give whole numbers, as in 1,16") from None
     dense, spec, decided = _found(model_or_dir, weights)
     if decided is None:
-        ring = compressed(dense, _decided(dense, spec, eps, layers))
+        ring = compressed(dense, _decided(profile(dense, spec), choices))
     else:
-        source = click.get_current_context().get_parameter_source
-        if {source("eps"), source("layers")} != {ParameterSource.DEFAULT}:
-            raise click.UsageError("--eps and --layers are for a model: a saved folder has a plan")
+        if choices != Choices():
+            raise click.UsageError(
+                "what decides a plan (--eps, --layers and so on) is for a model: a saved folder "
+                "has a plan"
+            )
         # How long a network takes does not depend on the values of its weights.
         ring, dense = dense, spec.build()
     with progress(f"timing {spec.name}", "networks") as show:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from rsdtr.bounds import Cost
 from rsdtr.cost import Size, conv_macs, pipeline_macs
 from rsdtr.errors import PlanError, UnknownName
+from rsdtr.filesize import Entry, entries_of
 from rsdtr.ring import ring_storage
 from rsdtr.search import Candidate, KernelSpectra, SearchResult
 from rsdtr.tight import best_tight
@@ -68,8 +70,8 @@ class ModelProfile:
     """Every convolution of a model in network order, and the whole network's costs.
 
     params: scalars in all parameters; macs: MACs of convolutions and linear layers for one input;
-    not_counted: kinds of modules that ran and whose arithmetic is not in `macs`; winners: the best
-    rings that are known already.
+    not_counted: kinds of modules that ran and whose arithmetic is not in `macs`; entries: every
+    tensor of its file; winners: the best rings that are known already.
     """
 
     model: str
@@ -78,6 +80,7 @@ class ModelProfile:
     macs: int
     not_counted: tuple[str, ...]
     weights_sha256: str
+    entries: Mapping[str, Entry]
     winners: Winners = field(default_factory=Winners)
 
     def winner(self, layer: LayerProfile, question: Question) -> Candidate:
@@ -153,6 +156,7 @@ def profile(model: nn.Module, spec: ModelSpec) -> ModelProfile:
         macs=sum(macs for runs in calls.values() for _, _, macs in runs),
         not_counted=tuple(sorted(not_counted)),
         weights_sha256=weights_sha256(model),
+        entries=entries_of(model),
     )
 
 

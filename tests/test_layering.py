@@ -15,7 +15,7 @@ PACKAGE = ROOT / "rsdtr"
 # Data flows one way: no module imports from a later group. saved, timing: where they are used.
 FLOW = (
     {"errors"},
-    {"truncation", "ring", "cost", "architectures", "weights"},
+    {"truncation", "ring", "cost", "filesize", "architectures", "weights"},
     {"unfolding"},
     {"bounds"},
     {"search", "layers"},
@@ -24,6 +24,8 @@ FLOW = (
     {"pictures"},
     {"profile", "data"},
     {"plan"},
+    {"targets"},
+    {"damage"},
     {"compress"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"recover"},
