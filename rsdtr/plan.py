@@ -61,7 +61,6 @@ class LayerPlan(_Frozen):
     shape: tuple[int, int, int, int]
     stride: tuple[int, int]
     kept_dense: str | None = None
-    eps: float | None = Field(default=None, ge=MINIMUM_EPS, lt=1)
     shift: int | None = Field(default=None, ge=0, le=3)
     r0: int | None = Field(default=None, ge=1)
     ranks: tuple[int, int, int, int] | None = None
@@ -69,6 +68,7 @@ class LayerPlan(_Frozen):
     form: Literal["pipeline", "dense"] = "dense"
     macs: Ratio
     relative_error: float = Field(default=0.0, ge=0)
+    eps: float | None = Field(default=None, ge=MINIMUM_EPS, lt=1)
 
     @model_validator(mode="after")
     def _either_ring_or_dense(self) -> LayerPlan:
@@ -96,7 +96,6 @@ class CompressionPlan(_Frozen):
 
     model: str
     eps: float | None = Field(ge=MINIMUM_EPS, lt=1)
-    target: Target | None = None
     rule: Rule = "paper"
     objective: Objective = "storage"
     pcr: float
@@ -105,6 +104,7 @@ class CompressionPlan(_Frozen):
     macs: Ratio
     seconds: float
     layers: tuple[LayerPlan, ...]
+    target: Target | None = None
 
     @property
     def label(self) -> str:

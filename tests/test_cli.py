@@ -71,10 +71,11 @@ def test_plan_prints_one_json_object_and_progress_elsewhere():
     found = json.loads(result.stdout)
     assert list(found) == [
         "model", "eps", "rule", "objective", "pcr", "fcr", "params", "macs", "seconds", "layers",
+        "target",
     ]  # fmt: skip
     assert list(found["layers"][0]) == [
         "name", "shape", "stride", "kept_dense", "shift", "r0", "ranks", "storage", "form",
-        "macs", "relative_error",
+        "macs", "relative_error", "eps",
     ]  # fmt: skip
     ring = next(layer for layer in found["layers"] if layer["name"] == "layer3.2.conv2")
     r0, r1, r2, r3 = ring["ranks"]
@@ -87,7 +88,7 @@ def test_plan_prints_one_json_object_and_progress_elsewhere():
 
 def test_plan_is_a_table_for_people():
     lines = done("plan", NAME, *ONE_LAYER).stdout.splitlines()
-    assert lines[0].split()[:5] == ["layer", "kernel", "shift", "r0", "ranks"]
+    assert lines[0].split()[:6] == ["layer", "kernel", "ε_p", "shift", "r0", "ranks"]
     ring = next(line for line in lines if line.startswith("layer3.2.conv2"))
     assert "64×64×3×3" in ring
     assert "36,864 → " in ring
@@ -208,14 +209,20 @@ def test_bad_requests_get_one_sentence(folder, tmp_path):
     assert "'much' is not a valid float" in refused("plan", NAME, "--eps", "much")
     assert "Missing argument 'MODEL'" in refused("plan")
     assert "no layer of digits_resnet20 matches 'x*'" in refused("plan", NAME, "--layers", "x*")
-    assert "'tight' is not 'paper'" in refused("plan", NAME, "--rule", "tight")
+    assert "'tightest' is not one of" in refused("plan", NAME, "--rule", "tightest")
+    two = ("--target-pcr", "3", "--eps", "0.5")
+    assert "give one of --eps, --target-pcr" in refused("plan", NAME, *two)
+    assert "cannot reach PCR ≥ 900" in refused("plan", NAME, "--target-pcr", "900")
+    assert "no convolution 'conv9'" in refused("plan", NAME, "--keep-dense", "conv9")
+    assert "give NAME=EPS" in refused("plan", NAME, "--layer-eps", "conv1")
+    assert "--calibrate measures damage" in refused("plan", NAME, "--calibrate", "64")
     assert "No such command 'fold'" in refused("fold")
     assert "does not exist" in refused("plan", NAME, "--weights", str(tmp_path / "no.safetensors"))
     assert "holds no manifest.json" in refused("evaluate", str(tmp_path))
     assert "holds no manifest.json" in refused("evaluate", str(tmp_path / "nothing"))
     assert "no model 'nothing'" in refused("evaluate", "nothing")
     assert "--weights is for a model" in refused("evaluate", str(folder), "--weights", "none")
-    assert "--data is what --recalibrate reads" in refused(
+    assert "--data is what --calibrate and --recalibrate read" in refused(
         "compress", NAME, "--data", "digits", "--out", str(tmp_path / "new")
     )
     assert "--batch is '1,x': give whole" in refused("bench", NAME, "--batch", "1,x")

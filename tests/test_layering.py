@@ -25,9 +25,9 @@ FLOW = (
     {"profile", "data"},
     {"plan"},
     {"targets"},
-    {"damage"},
     {"compress"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
+    {"damage"},
     {"recover"},
     {"saved", "timing"},
     {"export"},

@@ -73,11 +73,11 @@ def test_json_round_trip_and_the_contract_s_fields(small):
     fields = json.loads(made.model_dump_json())
     assert set(fields) == {
         *("model", "eps", "rule", "objective", "pcr", "fcr", "params", "macs"),
-        *("seconds", "layers"),
+        *("seconds", "layers", "target"),
     }
     assert set(fields["layers"][1]) == {
         *("name", "shape", "stride", "kept_dense", "shift", "r0", "ranks", "storage", "form"),
-        *("macs", "relative_error"),
+        *("macs", "relative_error", "eps"),
     }
 
 
