@@ -26,9 +26,11 @@ from rsdtr.export import FORMATS
 from rsdtr.export import export as exported
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import ModelProfile, profile
+from rsdtr.profile_command import profile as profile_command
 from rsdtr.recover import FinetuneOptions, recalibrate
 from rsdtr.recover import finetune as finetuned
 from rsdtr.saved import is_saved, load, save, writable_folder
+from rsdtr.store import load_winners
 from rsdtr.targets import Choices, Damage
 from rsdtr.timing import machine, network_timings
 from rsdtr.zoo import ModelSpec, load_model, model_names, model_spec
@@ -108,6 +110,7 @@ def _planned(
     spec = model_spec(model)
     network = _network(model, weights)
     costs = profile(network, spec)
+    load_winners(costs)
     damage = None
     if calibrate is not None:
         train = load_data(data, spec).train
@@ -328,7 +331,9 @@ def bench(
         raise click.UsageError(f"--batch is {batch!r}: give whole numbers, as in 1,16") from None
     dense, spec, decided = _found(model_or_dir, weights)
     if decided is None:
-        ring = compressed(dense, _decided(profile(dense, spec), choices))
+        costs = profile(dense, spec)
+        load_winners(costs)
+        ring = compressed(dense, _decided(costs, choices))
     else:
         if choices != Choices():
             raise click.UsageError(
@@ -354,6 +359,9 @@ def bench(
         (str(row.batch), row.variant, f"{row.median_ms:.2f}", f"{row.iqr_ms:.2f}") for row in rows
     ]
     click.echo(table(("batch", "variant", "median ms", "IQR ms"), cells))
+
+
+cli.add_command(profile_command)
 
 
 @cli.command()

@@ -23,8 +23,9 @@ FLOW = (
     {"zoo"},
     {"pictures"},
     {"profile", "data"},
-    {"plan"},
-    {"targets"},
+    {"plan", "store"},
+    {"targets", "grid"},
+    {"worker"},
     {"compress"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"damage"},
@@ -33,6 +34,7 @@ FLOW = (
     {"export"},
     {"proof", "charts", "layer_charts", "tables"},
     {"options", "console"},
+    {"profile_command"},
     {"cli"},
     {"__main__"},
 )
