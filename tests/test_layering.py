@@ -15,6 +15,7 @@ PACKAGE = ROOT / "rsdtr"
 # Data flows one way: no module imports from a later group. saved, timing: where they are used.
 FLOW = (
     {"errors"},
+    {"forms"},
     {"truncation", "unfolding", "ring", "cost", "architectures", "weights"},
     {"search", "layers"},
     {"zoo"},
