@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rsdtr.cost import pipeline_macs
 from rsdtr.errors import PlanError
+from rsdtr.forms import Form
 from rsdtr.profile import LayerProfile, ModelProfile
 from rsdtr.ring import ring_storage
 from rsdtr.truncation import MINIMUM_EPS, checked_eps
@@ -30,11 +31,32 @@ class Ratio(_Frozen):
     compressed: int = Field(ge=0)
 
 
+class Milliseconds(_Frozen):
+    """Best measured time of one pass before and after compression, in ms."""
+
+    original: float = Field(gt=0)
+    compressed: float = Field(gt=0)
+
+
+class MeasuredOn(_Frozen):
+    """What the forms of a plan were chosen for: a machine in words, its device and threads, the
+    images in a batch, and forward passes (`inference`) or training steps.
+    """
+
+    machine: str
+    device: str
+    threads: int = Positive
+    batch: int = Positive
+    mode: Literal["inference", "training"]
+
+
 class LayerPlan(_Frozen):
     """What one convolution becomes.
 
     A ring: shift, r0, ranks R_0…R_3 (mode order O, I, KH, KW), its storage in scalars, form, MACs
     for one input and ‖𝓦 − 𝓦̂‖_F/‖𝓦‖_F. Left alone: `kept_dense` says why, in words.
+    macs counts the paper's four sublayers. Once a form was chosen by its time: macs_run, MACs for
+    one input in that form; latency_ms, as measured; runs_dense, why a stored ring runs dense.
     """
 
     name: str
@@ -45,9 +67,12 @@ class LayerPlan(_Frozen):
     r0: int | None = Field(default=None, ge=1)
     ranks: tuple[int, int, int, int] | None = None
     storage: int = Positive
-    form: Literal["pipeline", "dense"] = "dense"
+    form: Form = "dense"
     macs: Ratio
     relative_error: float = Field(default=0.0, ge=0)
+    macs_run: int | None = Field(default=None, ge=0)
+    latency_ms: Milliseconds | None = None
+    runs_dense: str | None = None
 
     @model_validator(mode="after")
     def _either_ring_or_dense(self) -> LayerPlan:
@@ -69,7 +94,8 @@ class CompressionPlan(_Frozen):
     """The decision for a model: JSON-able, and all that `compress` obeys.
 
     pcr, fcr: whole-network ratios original/compressed of parameters and of FLOPs (the paper's four
-    sublayers; 1 MAC = 2 FLOPs; convolutions and linear layers are counted).
+    sublayers; 1 MAC = 2 FLOPs; convolutions and linear layers are counted). Once forms were chosen
+    by their times: fcr_run, the same ratio of FLOPs for the forms that run; measured_on, where.
     """
 
     model: str
@@ -82,6 +108,8 @@ class CompressionPlan(_Frozen):
     macs: Ratio
     seconds: float
     layers: tuple[LayerPlan, ...]
+    fcr_run: float | None = None
+    measured_on: MeasuredOn | None = None
 
     @classmethod
     def from_json(cls, text: str | bytes) -> CompressionPlan:

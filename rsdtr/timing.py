@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 from torch import nn
 
 from rsdtr.evaluate import latency
+from rsdtr.measure import machine
+
+__all__ = ["Timing", "machine", "network_timings"]
 
 
 @dataclass(frozen=True)
@@ -52,17 +51,3 @@ def network_timings(
     if progress:
         progress(len(pairs), len(pairs))
     return rows
-
-
-def machine() -> str:
-    """Processor, cores and the versions that decide a timing, in words."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")  # Linux only; platform.processor() is empty on many of those
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        name = models[0] if models else name
-    return (
-        f"{name}, {os.cpu_count()} cores, {platform.system()}, "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
-    )

@@ -15,14 +15,15 @@ PACKAGE = ROOT / "rsdtr"
 # Data flows one way: no module imports from a later group. saved, timing: where they are used.
 FLOW = (
     {"errors"},
-    {"forms"},
+    {"forms", "measure"},
     {"truncation", "unfolding", "ring", "cost", "architectures", "weights"},
     {"search", "layers"},
+    {"device"},
     {"zoo"},
     {"pictures"},
     {"profile", "data"},
     {"plan"},
-    {"compress"},
+    {"compress", "fast"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"recover"},
     {"saved", "timing"},
