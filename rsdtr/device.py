@@ -36,7 +36,8 @@ class LayerCase(_Frozen):
 
     shape (O, I, KH, KW) and ranks R_0…R_3; stride to padding_mode as `nn.Conv2d` has them;
     input_size (H, W); images in a batch; torch's threads; forward pass, or training step
-    (forward and backward, kernels merged anew); torch's device type.
+    (forward and backward, kernels merged anew); torch's device type. The input lies channels-last,
+    as it does in a network that `fast.use_forms` has prepared.
     """
 
     shape: tuple[int, int, int, int]
@@ -242,7 +243,7 @@ def measured_profile(
 def _measured(case: LayerCase, runs: int, seconds: float) -> LayerTimes:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(case.batch, case.shape[1], *case.input_size, generator=generator)
-    x = x.to(case.device)
+    x = x.to(case.device).contiguous(memory_format=torch.channels_last)
     training = case.mode == "training"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+import torch
 from torch import nn
 
 from rsdtr.cost import form_macs
@@ -136,9 +137,12 @@ def measured_forms(
 
 
 def use_forms(model: nn.Module, plan: CompressionPlan) -> None:
-    """Set the form of every ring layer of `model`, in place, to what the plan says.
+    """Let every ring layer of `model`, in place, run in the form that the plan says.
 
-    PlanError if a planned ring is not one in this model.
+    The network's weights are laid out channels-last as well, which makes its activations so: forms
+    are measured that way, and convolutions of few channels gain most by it. A network that asks
+    for `view` of such an activation would fail; set the layers' `form` by hand there.
+    PlanError if a planned ring is not one in this model, which is not changed then.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     rings = [(layer, modules.get(layer.name)) for layer in plan.layers if layer.ranks is not None]
@@ -150,6 +154,7 @@ def use_forms(model: nn.Module, plan: CompressionPlan) -> None:
             )
     for layer, module in rings:
         cast(TRConv2d, module).form = layer.form
+    model.to(memory_format=torch.channels_last)
 
 
 def _in_form(

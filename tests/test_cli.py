@@ -71,10 +71,11 @@ def test_plan_prints_one_json_object_and_progress_elsewhere():
     found = json.loads(result.stdout)
     assert list(found) == [
         "model", "eps", "rule", "objective", "pcr", "fcr", "params", "macs", "seconds", "layers",
+        "fcr_run", "measured_on",
     ]  # fmt: skip
     assert list(found["layers"][0]) == [
         "name", "shape", "stride", "kept_dense", "shift", "r0", "ranks", "storage", "form",
-        "macs", "relative_error",
+        "macs", "relative_error", "macs_run", "latency_ms", "runs_dense",
     ]  # fmt: skip
     ring = next(layer for layer in found["layers"] if layer["name"] == "layer3.2.conv2")
     r0, r1, r2, r3 = ring["ranks"]

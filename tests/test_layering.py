@@ -18,7 +18,7 @@ FLOW = (
     {"forms", "measure"},
     {"truncation", "unfolding", "ring", "cost", "architectures", "weights"},
     {"search", "layers"},
-    {"device"},
+    {"device", "fuse"},
     {"zoo"},
     {"pictures"},
     {"profile", "data"},
