@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from torch import nn
 
 from rsdtr import options
+from rsdtr.bench import ENGINES, checked_engines, layer_rows, network_rows, network_variants
 from rsdtr.compress import compress as compressed
 from rsdtr.console import Commands, emit, plan_table, progress, table
 from rsdtr.data import load_data
@@ -24,13 +25,14 @@ from rsdtr.errors import UnknownName
 from rsdtr.evaluate import accuracy, saved_bytes
 from rsdtr.export import FORMATS
 from rsdtr.export import export as exported
+from rsdtr.fast import measured_forms
 from rsdtr.plan import CompressionPlan
 from rsdtr.plan import plan as planned
 from rsdtr.profile import profile
 from rsdtr.recover import FinetuneOptions, recalibrate
 from rsdtr.recover import finetune as finetuned
 from rsdtr.saved import is_saved, load, save, writable_folder
-from rsdtr.timing import machine, network_timings
+from rsdtr.timing import Timing, machine
 from rsdtr.zoo import ModelSpec, load_model, model_names, model_spec
 
 
@@ -291,42 +293,88 @@ def export(folder: str, formats: Sequence[str], out: str, data: str | None, as_j
 @click.option("--batch", default="1", show_default=True, help="Batch sizes, as in 1,16.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--runs", type=click.IntRange(min=2), default=30, show_default=True)
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    default=("eager", "onnxruntime"),
+    metavar="|".join(ENGINES),
+    help="What runs the network; may be repeated.  [default: eager, onnxruntime]",
+)
+@click.option(
+    "--scope",
+    type=click.Choice(["network", "layers", "all"]),
+    default="all",
+    show_default=True,
+    help="The whole network, each of its rings, or both.",
+)
 @options.json
 def bench(
     model_or_dir: str, eps: float, rule: str, objective: str, layers: Sequence[str],
-    weights: str | None, batch: str, threads: int, runs: int, as_json: bool,
+    weights: str | None, batch: str, threads: int, runs: int, engines: Sequence[str],
+    scope: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Time the dense and the compressed network on this machine."""
+    """Time the dense network, the paper's pipeline, every form and the fastest, side by side.
+
+    The forms of `auto` are chosen from this machine's device profile, which is measured first
+    where it lacks a layer. Layers are timed eagerly.
+    """
     try:
         batches = [int(text) for text in batch.split(",")]
     except ValueError:
         raise click.UsageError(f"--batch is {batch!r}: give whole numbers, as in 1,16") from None
+    if min(batches) < 1:
+        raise click.UsageError(f"--batch is {batch!r}: give batches of at least 1")
+    engines = checked_engines(engines)
     dense, spec, decided = _found(model_or_dir, weights)
     if decided is None:
-        ring = compressed(dense, _decided(dense, spec, eps, layers))
+        decided = _decided(dense, spec, eps, layers)
+        with progress("computing the rings"):
+            ring = compressed(dense, decided)
     else:
         source = click.get_current_context().get_parameter_source
         if {source("eps"), source("layers")} != {ParameterSource.DEFAULT}:
             raise click.UsageError("--eps and --layers are for a model: a saved folder has a plan")
         # How long a network takes does not depend on the values of its weights.
         ring, dense = dense, spec.build()
-    with progress(f"timing {spec.name}", "networks") as show:
-        rows = network_timings(
-            {"dense": dense, "pipeline": ring},
-            spec.input_shape,
-            batches=batches,
-            runs=runs,
-            threads=threads,
-            progress=show,
-        )
+    found = profile(dense, spec)
+    rows: list[Timing] = []
+    for size in batches:
+        with progress(f"measuring forms at batch {size}", "layers") as show:
+            fast = measured_forms(decided, found, batch=size, threads=threads, progress=show)
+        variants = network_variants(dense.eval(), ring.eval(), fast, found)
+        if scope != "layers":
+            for engine in engines:
+                with progress(f"timing {spec.name} at batch {size} in {engine}"):
+                    rows += network_rows(
+                        variants, spec, engine, batch=size, runs=runs, threads=threads
+                    )
+        if scope != "network":
+            with progress(f"timing its rings at batch {size}", "layers") as show:
+                rows += layer_rows(
+                    variants, found, batch=size, runs=runs, threads=threads, progress=show
+                )
     if as_json:
         emit({"machine": machine(), "threads": threads, "rows": [asdict(row) for row in rows]})
         return
     click.echo(f"{spec.name} on {machine()}, {threads} threads, {runs} runs")
+    dense_ms = {
+        (row.scope, row.engine, row.batch): row.median_ms for row in rows if row.variant == "dense"
+    }
     cells = [
-        (str(row.batch), row.variant, f"{row.median_ms:.2f}", f"{row.iqr_ms:.2f}") for row in rows
+        (
+            row.scope,
+            row.engine,
+            str(row.batch),
+            row.variant,
+            f"{row.median_ms:.2f}",
+            f"{row.iqr_ms:.2f}",
+            f"{row.median_ms / dense_ms[row.scope, row.engine, row.batch]:.2f}",
+        )
+        for row in rows
     ]
-    click.echo(table(("batch", "variant", "median ms", "IQR ms"), cells))
+    header = ("scope", "engine", "batch", "variant", "median ms", "IQR ms", "of dense")
+    click.echo(table(header, cells))
 
 
 @cli.command()

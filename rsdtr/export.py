@@ -202,7 +202,7 @@ def _dense_bytes(form: str, spec: ModelSpec) -> int | None:
     """What the dense model takes in that format; None for pt2, which is not worth the time."""
     if form == "safetensors":
         return saved_bytes(_dense(spec))
-    return len(_onnx(_program(fuse(_dense(spec)), spec))) if form == "onnx" else None
+    return len(onnx_file(_dense(spec), spec)) if form == "onnx" else None
 
 
 def _dense(spec: ModelSpec) -> nn.Module:
@@ -216,6 +216,11 @@ def _dense(spec: ModelSpec) -> nn.Module:
             if value.is_floating_point():
                 value.uniform_(0.5, 1.5)
     return model
+
+
+def onnx_file(network: nn.Module, spec: ModelSpec) -> bytes:
+    """The network, fused, as one ONNX file: `images` (batch, C, H, W) to `logits`."""
+    return _onnx(_program(fuse(network), spec))
 
 
 def _program(network: nn.Module, spec: ModelSpec) -> torch.export.ExportedProgram:

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from rsdtr.forms import Sublayer
-from rsdtr.layers import TRConv2d
+from rsdtr.layers import TRConv2d, along
 
 
 def fuse(model: nn.Module) -> nn.Module:
@@ -49,21 +49,17 @@ def plain_convolutions(layer: TRConv2d) -> nn.Conv2d | nn.Sequential:
 
 
 def _convolution(layer: TRConv2d, step: Sublayer, kernel: Tensor) -> nn.Conv2d:
-    def along(values: tuple[int, int], elsewhere: int) -> tuple[int, int]:
-        rows, columns = (values[axis] if axis in step.axes else elsewhere for axis in (0, 1))
-        return rows, columns
-
     padding = layer.padding
     if not isinstance(padding, str):
-        padding = along((padding, padding) if isinstance(padding, int) else padding, 0)
+        padding = along((padding, padding) if isinstance(padding, int) else padding, step.axes, 0)
     out_channels, in_channels, *size = step.kernel
     conv = nn.Conv2d(
         in_channels * step.copies,
         out_channels * step.copies,
         (size[0], size[1]),
-        stride=along(layer.stride, 1),
+        stride=along(layer.stride, step.axes, 1),
         padding=padding,
-        dilation=along(layer.dilation, 1),
+        dilation=along(layer.dilation, step.axes, 1),
         groups=step.copies,
         bias=False,
         padding_mode=layer.padding_mode,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +54,6 @@ class TRConv2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.form = form
         if len(ranks) != 4 or min(ranks) < 1:
             raise RingError(f"ranks are {tuple(ranks)}, expected four whole numbers of at least 1")
         if padding_mode not in PADDING_MODES:
@@ -78,6 +77,7 @@ class TRConv2d(nn.Module):
         self.bias = (
             nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
         )
+        self.form = form
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -144,6 +144,7 @@ class TRConv2d(nn.Module):
         if form not in FORMS:
             raise RingError(f"form is {form!r}, expected one of {', '.join(FORMS)}")
         self._form: Form = form
+        self._steps = tuple(self._step(sublayer) for sublayer in self.sublayers)
         self._kept: _Kept | None = None
 
     @property
@@ -159,7 +160,8 @@ class TRConv2d(nn.Module):
 
     def kernels(self) -> Kernels:
         """The kernels of `sublayers`; gradients flow to the cores where they are taken."""
-        cores = list(self.cores)
+        # Not list(self.cores): that takes longer than a small convolution.
+        cores = cast(list[Tensor], list(self.cores._parameters.values()))
         if not self._may_keep(cores):
             return sublayer_kernels(self.form, cores)
         kept = self._kept  # read once: another thread may replace it
@@ -206,35 +208,40 @@ class TRConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 3:
             return self.forward(x.unsqueeze(0)).squeeze(0)
-        batch = x.shape[0]
-        steps, kernels = self.sublayers, self.kernels()
-        folded = 1
-        for step, kernel in zip(steps, kernels, strict=True):
+        batch, folded = x.shape[0], 1
+        kernels = self.kernels()
+        for step, kernel in zip(self._steps, kernels, strict=True):
             if step.copies != folded:
-                x = x.reshape(batch * step.copies, step.kernel[1], *x.shape[2:])
+                x = x.reshape(batch * step.copies, step.channels, *x.shape[2:])
                 folded = step.copies
-            bias = self.bias if step is steps[-1] else None
-            x = self._convolved(x, kernel, bias, step.axes)  # (B·copies, out, H', W')
+            if step.margins is not None:
+                x = F.pad(x, step.margins, mode=step.mode)
+            bias = self.bias if kernel is kernels[-1] else None
+            x = F.conv2d(
+                x, kernel, bias, step.stride, step.padding, step.dilation
+            )  # (B·copies, out, H', W')
         return x
 
-    def _convolved(
-        self, x: Tensor, kernel: Tensor, bias: Tensor | None, axes: tuple[int, ...]
-    ) -> Tensor:
-        # Padding waits for the sublayer of its own axis: it moves pixels, a 1×1 moves channels.
-        padding, stride, dilation = [0, 0], [1, 1], [1, 1]
-        for axis in axes:
-            x, padding[axis] = self._padded(x, axis)
-            stride[axis], dilation[axis] = self.stride[axis], self.dilation[axis]
-        return F.conv2d(x, kernel, bias, stride, padding, dilation)
+    def _step(self, sublayer: Sublayer) -> _Step:
+        """How a sublayer strides, dilates and pads: along its own axes, as the layer does.
 
-    def _padded(self, x: Tensor, axis: int) -> tuple[Tensor, int]:
-        """x padded along one spatial axis, and the zero padding left for the convolution to do."""
-        before, after = self._margins[axis]
-        if self.padding_mode == "zeros" and before == after:
-            return x, before
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        margins = (0, 0, before, after) if axis == 0 else (before, after, 0, 0)
-        return F.pad(x, margins, mode=mode), 0
+        Padding waits for the sublayer of its axis: it moves pixels, a 1×1 moves channels.
+        """
+        rows, columns = (
+            self._margins[axis] if axis in sublayer.axes else (0, 0) for axis in (0, 1)
+        )
+        even = rows[0] == rows[1] and columns[0] == columns[1]
+        by_conv = even and self.padding_mode == "zeros"
+        padded = any((*rows, *columns)) and not by_conv
+        return _Step(
+            copies=sublayer.copies,
+            channels=sublayer.kernel[1],
+            stride=along(self.stride, sublayer.axes, 1),
+            dilation=along(self.dilation, sublayer.axes, 1),
+            padding=(rows[0], columns[0]) if by_conv else (0, 0),
+            margins=(*columns, *rows) if padded else None,
+            mode="constant" if self.padding_mode == "zeros" else self.padding_mode,
+        )
 
     def extra_repr(self) -> str:
         return (
@@ -242,6 +249,20 @@ class TRConv2d(nn.Module):
             f"ranks={self.ranks}, stride={self.stride}, padding={self.padding}, "
             f"dilation={self.dilation}, padding_mode={self.padding_mode!r}, form={self.form!r}"
         )
+
+
+class _Step(NamedTuple):
+    """One convolution of the layer: what F.conv2d needs beside its kernel, and what F.pad does
+    before it (None: nothing).
+    """
+
+    copies: int
+    channels: int
+    stride: Pair
+    dilation: Pair
+    padding: Pair
+    margins: tuple[int, int, int, int] | None
+    mode: str
 
 
 class _Kept(NamedTuple):
@@ -262,6 +283,12 @@ class _Kept(NamedTuple):
             and core.dtype == old.dtype
             for core, old, version in zip(cores, self.cores, self.versions, strict=True)
         )
+
+
+def along(values: Pair, axes: Sequence[int], elsewhere: int) -> Pair:
+    """The values on the given spatial axes, and `elsewhere` on the others."""
+    rows, columns = (values[axis] if axis in axes else elsewhere for axis in (0, 1))
+    return rows, columns
 
 
 def _pair(value: int | Sequence[int]) -> Pair:

@@ -28,6 +28,7 @@ FLOW = (
     {"recover"},
     {"saved", "timing"},
     {"export"},
+    {"bench"},
     {"proof", "charts", "layer_charts", "tables"},
     {"options", "console"},
     {"cli"},
