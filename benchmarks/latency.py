@@ -202,7 +202,8 @@ def training_part(
         "auto": auto,
     }
     works = {name: training_step(network, images, labels) for name, network in networks.items()}
-    rows = compared(works, args.runs, args.seconds, engine="eager", scope="training step", batch=batch)
+    facts = {"scope": "training step", "batch": batch}
+    rows = compared(works, args.runs, args.seconds, engine="eager", **facts)
     for row in rows:
         row["peak_bytes"] = peak_bytes(works[row["variant"]])
         say(f"  {row['variant']}: peak {row['peak_bytes']:,} bytes of live tensors")
@@ -256,7 +257,7 @@ def main() -> None:
     args = parser.parse_args()
     result: dict[str, Any] = {
         "machine": machine(), "onnxruntime": onnxruntime.__version__, "threads": args.threads,
-        "runs": args.runs, args.seconds, "models": [],
+        "runs": args.runs, "models": [],
     }  # fmt: skip
     say(f"{result['machine']}, onnxruntime {onnxruntime.__version__}, {args.threads} threads")
     for name in args.models:
