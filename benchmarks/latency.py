@@ -21,11 +21,10 @@ from typing import Any
 
 import onnxruntime
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from latency_figure import curve_svg
 from paper_pipeline import paper_network
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rsdtr.bench import network_variants
 from rsdtr.compress import skeleton
@@ -211,7 +210,7 @@ def training_part(
 
 
 def curve_part(
-    spec: ModelSpec, found: ModelProfile, _: CompressionPlan, args: argparse.Namespace
+    spec: ModelSpec, found: ModelProfile, unused: CompressionPlan, args: argparse.Namespace
 ) -> dict[str, Any]:
     dense, points = load_model(spec.name, "none"), []
     for batch in args.batch:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from click.core import ParameterSource
 from torch import nn
 
@@ -25,13 +27,13 @@ from rsdtr.errors import UnknownName
 from rsdtr.evaluate import accuracy, saved_bytes
 from rsdtr.export import FORMATS
 from rsdtr.export import export as exported
-from rsdtr.fast import measured_forms
+from rsdtr.fast import measured_forms, running_in
 from rsdtr.plan import CompressionPlan
 from rsdtr.plan import plan as planned
 from rsdtr.profile import profile
 from rsdtr.recover import FinetuneOptions, recalibrate
 from rsdtr.recover import finetune as finetuned
-from rsdtr.saved import is_saved, load, save, writable_folder
+from rsdtr.saved import Saved, is_saved, load, save, writable_folder
 from rsdtr.timing import Timing, machine
 from rsdtr.zoo import ModelSpec, load_model, model_names, model_spec
 
@@ -121,15 +123,26 @@ def _decided(
     type=click.IntRange(min=2),
     help="Re-estimate BatchNorm statistics from so many training images, without labels.",
 )
+@click.option(
+    "--fast",
+    "batch",
+    type=click.IntRange(min=1),
+    metavar="BATCH",
+    help="Let each ring run in the form that is fastest on this machine for so many images, with "
+    "two threads; what was not measured before is.",
+)
 def compress(
     model: str, eps: float, rule: str, objective: str, layers: Sequence[str],
-    weights: str | None, data: str | None, out: str, images: int | None,
+    weights: str | None, data: str | None, out: str, images: int | None, batch: int | None,
 ) -> None:  # fmt: skip
     """Compress MODEL and save it in a folder."""
     if data is not None and images is None:
         raise click.UsageError("--data is what --recalibrate reads: give --recalibrate N as well")
     folder = writable_folder(out)
     network, spec, decided = _planned(model, eps, layers, weights)
+    if batch is not None:
+        with progress(f"measuring forms at batch {batch}", "layers") as show:
+            decided = measured_forms(decided, profile(network, spec), batch=batch, progress=show)
     with progress("computing the rings"):
         network = compressed(network, decided)
     metrics: dict[str, Any] = {}
@@ -142,6 +155,7 @@ def compress(
     click.echo(
         f"{folder}: {decided.model} at ε_p {decided.eps:g}, "
         f"PCR {decided.pcr:.3f}, FCR {decided.fcr:.3f}"
+        + (f" (as it runs: {decided.fcr_run:.3f})" if decided.fcr_run is not None else "")
     )
 
 
@@ -214,14 +228,25 @@ def _found(
 @click.option("--lr", default=FinetuneOptions.lr, show_default=True, help="Highest learning rate.")
 @click.option("--seed", default=FinetuneOptions.seed, show_default=True, help="Of the shuffling.")
 @click.option("--out", metavar="DIR", help="Folder for the result.  [default: DIR itself]")
-def finetune(folder: str, data: str, epochs: int, lr: float, seed: int, out: str | None) -> None:
+@click.option(
+    "--fast",
+    is_flag=True,
+    help="Train each ring in the form whose steps are fastest on this machine; what was not "
+    "measured before is. The result may differ in the last digits.",
+)
+def finetune(
+    folder: str, data: str, epochs: int, lr: float, seed: int, out: str | None, fast: bool
+) -> None:
     """Train the compressed model in DIR further and save its best epoch (on validation images)."""
     options = FinetuneOptions(epochs=epochs, lr=lr, seed=seed)
     saved = load(folder)
     target = writable_folder(out or folder)
     splits = load_data(data, saved.spec)
     results = []
-    with progress(f"fine-tuning {saved.spec.name} on {splits.train.name}", "steps") as show:
+    with (
+        _training_forms(saved, options.batch_size) if fast else nullcontext(),
+        progress(f"fine-tuning {saved.spec.name} on {splits.train.name}", "steps") as show,
+    ):
         for result in finetuned(
             saved.model, splits, options, on_step=lambda step, steps, _: show(step, steps)
         ):
@@ -241,6 +266,18 @@ def finetune(folder: str, data: str, epochs: int, lr: float, seed: int, out: str
     save(saved.model, saved.plan, target, metrics=metrics)
     best = max(result.validation.percent for result in results)
     click.echo(f"{target}: best validation accuracy {best:.2f} %")
+
+
+@contextmanager
+def _training_forms(saved: Saved, batch: int) -> Iterator[None]:
+    found = profile(saved.spec.build(), saved.spec)
+    with progress(f"measuring training steps at batch {batch}", "layers") as show:
+        chosen = measured_forms(
+            saved.plan, found, batch=batch, threads=torch.get_num_threads(), training=True,
+            progress=show,
+        )  # fmt: skip
+    with running_in(saved.model, chosen):
+        yield
 
 
 @cli.command()

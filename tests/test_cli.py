@@ -13,9 +13,11 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from rsdtr import device
 from rsdtr.cli import cli
 from rsdtr.errors import RsdtrError
 from rsdtr.evaluate import Accuracy
+from rsdtr.forms import FORMS
 from rsdtr.plan import CompressionPlan
 from rsdtr.recover import EpochResult
 from rsdtr.saved import load
@@ -183,6 +185,34 @@ def test_export_proves_what_it_writes(folder, tmp_path):
     text = done("export", str(out), "--format", "safetensors", "--out", str(out)).stdout
     assert text.splitlines()[1].startswith(str(out / "model.safetensors"))
     assert "100 % of 70" in text
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_compress_and_finetune_in_the_fastest_forms(tmp_path, monkeypatch):
+    out = tmp_path / "ring"
+    result = done("compress", NAME, *ONE_LAYER, "--fast", "2", "--out", str(out))
+    assert "(as it runs: " in result.stdout
+    saved = load(out)
+    on = saved.plan.measured_on
+    assert (on.batch, on.threads, on.mode) == (2, 2, "inference")
+    layer = saved.plan.layers[-1]
+    assert layer.latency_ms.compressed <= layer.latency_ms.original
+    forms = []
+
+    def trained(model, splits, options, *, on_step):
+        ring = model.get_submodule("layer3.2.conv2")
+        forms.append((ring.form, model.conv1.weight.is_contiguous()))
+        yield EpochResult(1, 1, 0.5, Accuracy.of(9, 10), options.lr, 0.1, best=True)
+
+    def times_of(case, **_):
+        raise AssertionError("measured already")
+
+    monkeypatch.setattr(module, "finetuned", trained)
+    done("finetune", str(out), *TUNING, "--fast")
+    assert forms[0][0] in FORMS
+    assert load(out).plan == saved.plan
+    monkeypatch.setattr(device, "measure", times_of)
+    done("finetune", str(out), *TUNING, "--fast")
 
 
 VARIANTS = ["dense", "paper", "pipeline", "O|IHW", "I|HWO", "IH|WO", "auto"]
