@@ -14,6 +14,7 @@ import argparse
 import copy
 import json
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -101,10 +102,11 @@ def onnx_session(network: nn.Module, spec: ModelSpec, images: Tensor, count: int
 
 
 def compared(
-    works: dict[str, Work], runs: int, seconds: float, **facts: object
+    works: dict[str, Work], args: argparse.Namespace, **facts: object
 ) -> list[dict[str, Any]]:
     """A row per variant; `of_dense` and `of_paper` are ratios of best times."""
-    found = interleaved(works, runs=runs, seconds=seconds)
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    found = interleaved(works, runs=args.runs, seconds=args.seconds, clock=clock)
     rows = []
     for name, spread in found.items():
         row = facts | {"variant": name} | asdict(spread)
@@ -139,12 +141,12 @@ def network_part(
         works["dense, fused"] = forward(fuse(channels_last), images)
         works["auto, fused"] = forward(fuse(made["auto"]), images)
         facts = {"scope": "network", "batch": batch}
-        rows += compared(works, args.runs, args.seconds, engine="eager", **facts)
+        rows += compared(works, args, engine="eager", **facts)
         works = {
             name: onnx_session(made[name], spec, images, args.threads)
             for name in ("dense", "paper", "auto")
         }
-        rows += compared(works, args.runs, args.seconds, engine="onnxruntime", **facts)
+        rows += compared(works, args, engine="onnxruntime", **facts)
     return {"fcr_run": ratio, "rows": rows}
 
 
@@ -202,7 +204,7 @@ def training_part(
     }
     works = {name: training_step(network, images, labels) for name, network in networks.items()}
     facts = {"scope": "training step", "batch": batch}
-    rows = compared(works, args.runs, args.seconds, engine="eager", **facts)
+    rows = compared(works, args, engine="eager", **facts)
     for row in rows:
         row["peak_bytes"] = peak_bytes(works[row["variant"]])
         say(f"  {row['variant']}: peak {row['peak_bytes']:,} bytes of live tensors")
@@ -221,7 +223,7 @@ def curve_part(
             auto = ring_network(spec, fast)
             use_forms(auto, fast)
             works = {"dense": forward(dense, images), "auto": forward(auto, images)}
-            (_, row) = compared(works, args.runs, args.seconds, batch=batch)
+            (_, row) = compared(works, args, batch=batch)
             points.append(
                 {"batch": batch, "eps": decided.eps, "pcr": decided.pcr, "fcr": decided.fcr,
                  "fcr_run": fast.fcr_run, "of_dense": row["of_dense"]}
@@ -251,12 +253,15 @@ def main() -> None:
     option("--threads", type=int, default=2)
     option("--runs", type=int, default=15)
     option("--seconds", type=float, default=60, help="of one comparison, at most")
+    option("--cpu-time", action="store_true", help="of one thread, on a machine that is busy")
     option("--docs", type=Path, help="folder for latency.json and latency.svg")
     option("--json", action="store_true")
     args = parser.parse_args()
+    if args.cpu_time and args.threads != 1:
+        parser.error("--cpu-time tells of one thread: give --threads 1")
     result: dict[str, Any] = {
         "machine": machine(), "onnxruntime": onnxruntime.__version__, "threads": args.threads,
-        "runs": args.runs, "models": [],
+        "cpu_time": args.cpu_time, "runs": args.runs, "models": [],
     }  # fmt: skip
     say(f"{result['machine']}, onnxruntime {onnxruntime.__version__}, {args.threads} threads")
     for name in args.models:

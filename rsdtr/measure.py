@@ -51,6 +51,7 @@ def interleaved(
     at_least_ms: float = 0.0,
     hopeless: float = math.inf,
     device: torch.device | str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Spread]:
     """Time several works, one run of each in turn, after two rounds that warm up.
 
@@ -61,17 +62,18 @@ def interleaved(
 
     A measurement repeats its work until it takes about `at_least_ms` and is the mean. After three
     rounds there are no more once `seconds` have passed, nor for a work whose best time is more
-    than `hopeless` times the best of all.
+    than `hopeless` times the best of all. clock: tells the time in seconds; with one thread,
+    `time.process_time` leaves out what other programs take.
     """
     synchronise = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
 
     def measure(work: Work, repeats: int) -> tuple[float, bool]:
         synchronise()
-        interruptions, start = _interruptions(), time.perf_counter()
+        interruptions, start = _interruptions(), clock()
         for _ in range(repeats):
             work()
         synchronise()
-        spent = (time.perf_counter() - start) * 1000
+        spent = (clock() - start) * 1000
         return spent / repeats, _interruptions() > interruptions
 
     repeats = {}
@@ -103,7 +105,11 @@ def _spread(quiet: list[float], disturbed: list[float]) -> Spread:
     times = quiet or disturbed
     low, _, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
     return Spread(
-        statistics.median(times), high - low, min(times), len(times), len(times) - len(quiet)
+        median_ms=statistics.median(times),
+        iqr_ms=high - low,
+        best_ms=min(quiet + disturbed),
+        runs=len(times),
+        disturbed=len(times) - len(quiet),
     )
 
 
