@@ -234,10 +234,10 @@ def measured_profile(
         if progress:
             progress(len(found), len(lacking))
     finally:
-        extended = known.extended(found)
         if found and profile is None:
-            extended.save()
-    return extended
+            # Read again: another process may have measured meanwhile.
+            DeviceProfile.own().extended(found).save()
+    return known.extended(found)
 
 
 def _measured(case: LayerCase, runs: int, seconds: float) -> LayerTimes:

@@ -135,6 +135,16 @@ def test_stopped_half_way_what_was_measured_is_kept(monkeypatch):
     assert DeviceProfile.own().missing([case(), case(batch=3)]) == (case(batch=3),)
 
 
+def test_what_another_process_measured_meanwhile_is_not_lost(monkeypatch):
+    def meanwhile(cases, **_):
+        DeviceProfile.own().extended([times(case(batch=9))]).save()
+        return (times(one) for one in cases)
+
+    monkeypatch.setattr(device, "measure", meanwhile)
+    measured_profile([case()])
+    assert DeviceProfile.own().missing([case(), case(batch=9)]) == ()
+
+
 def test_another_machine_s_profile_is_read_from_a_file_and_not_written(tmp_path, monkeypatch):
     there = DeviceProfile(machine="a phone").extended([times(dense=1.0)])
     path = there.save(tmp_path / "phone.json")
