@@ -189,6 +189,8 @@ def plan(
         if layer.name not in each:
             named = layers if isinstance(layers, str) else " ".join(layers)
             planned.append(_dense(layer, f"outside the layer policy {named!r}"))
+        elif layer.obstacle is not None:
+            planned.append(_dense(layer, layer.obstacle))
         elif (asked := each[layer.name]) is None:
             planned.append(_dense(layer, _ASKED if target is None else _NOT_NEEDED))
         else:
@@ -231,10 +233,11 @@ def _each_eps(
     for name in own:
         profile.layer(name)  # UnknownName says which there are
     each = dict.fromkeys(chosen, eps) | dict(own)
-    if eps is None and chosen - own.keys():
+    possible = {layer.name for layer in profile.layers if layer.obstacle is None}
+    if eps is None and (missing := sorted((chosen & possible) - own.keys())):
         raise PlanError(
-            f"there is no ε_p for {', '.join(sorted(chosen - own.keys())[:3])}: give one for the "
-            "whole network or for each layer"
+            f"there is no ε_p for {', '.join(missing[:3])}: give one for the whole network or for "
+            "each layer"
         )
     return {name: None if value is None else checked_eps(value) for name, value in each.items()}
 
@@ -260,8 +263,6 @@ def policy_layers(profile: ModelProfile, layers: str | Sequence[str]) -> set[str
 
 
 def _layer_plan(profile: ModelProfile, layer: LayerProfile, question: Question) -> LayerPlan:
-    if layer.obstacle is not None:
-        return _dense(layer, layer.obstacle)
     best = profile.winner(layer, question)
     if best.storage >= layer.kernel.numel():
         return _dense(
