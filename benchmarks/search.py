@@ -20,20 +20,23 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tests"))
 
-from oracles import exhaustive
+from oracles import exhaustive  # type: ignore[import-not-found]  # the tests' own, unchecked
 
 from rsdtr.search import KernelSpectra
 from rsdtr.timing import machine
 from rsdtr.zoo import decaying_spectrum_, load_model
 
-SETS = {
+Row = dict[str, Any]
+SETS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "resnet18": (("resnet18", "none"),),
     "resnet50": (("resnet50", "none"),),
     "cifar": (("cifar10_resnet20", None), ("cifar10_resnet56", None)),
@@ -69,7 +72,7 @@ def kernels(model: str, weights: str | None) -> Iterator[tuple[str, Tensor]]:
             yield f"{model}.{name}", conv.weight.detach()
 
 
-def compared(name: str, eps: list[float]) -> Iterator[dict[str, object]]:
+def compared(name: str, eps: list[float]) -> Iterator[Row]:
     for model, weights in SETS[name]:
         for layer, kernel in kernels(model, weights):
             warm = KernelSpectra(kernel)
@@ -97,8 +100,8 @@ def compared(name: str, eps: list[float]) -> Iterator[dict[str, object]]:
                 }
 
 
-def summary(rows: list[dict]) -> dict[str, object]:
-    def ratios(of: list[dict], key: str) -> dict[str, float]:
+def summary(rows: list[Row]) -> dict[str, object]:
+    def ratios(of: list[Row], key: str) -> dict[str, float]:
         each = [row["seconds_exhaustive"] / row[key] for row in of]
         total = sum(row["seconds_exhaustive"] for row in of) / sum(row[key] for row in of)
         return {"median": statistics.median(each), "total": total}
@@ -119,7 +122,8 @@ def growth(eps: list[float]) -> dict[str, object]:
     channels = {}
     for width in (64, 128, 256, 512):
         torch.manual_seed(0)
-        conv = decaying_spectrum_(nn.Sequential(nn.Conv2d(width, width, 3)))[0]
+        conv = nn.Conv2d(width, width, 3)
+        decaying_spectrum_(conv)
         channels[width] = seconds_of([conv.weight.detach()], eps)
         say(f"{width} channels: {channels[width]:.3f} s")
     depth = {}
@@ -137,7 +141,7 @@ def seconds_of(found: list[Tensor], eps: list[float]) -> float:
     return (time.perf_counter() - start) / len(eps)
 
 
-def text_of(report: dict) -> str:
+def text_of(report: dict[str, Any]) -> str:
     lines = [f"{report['machine']}, {report['threads']} threads"]
     for key, value in report.items():
         if key not in ("machine", "threads", "rows"):
