@@ -6,8 +6,8 @@
 Kernel sets: the 3×3 kernels of torchvision's ResNet-18 and ResNet-50 with seeded weights of a
 decaying spectrum, and the published CIFAR-10 ResNet-20 and -56 (from RSDTR_WEIGHTS). `seconds` is a
 search from nothing, everything that no ε_p changes included; `seconds_warm` the same with that part
-kept from another ε_p, as when a slider moves. The exhaustive search computes the first SVD once per
-shift; the published program repeats it for every divisor. --growth: seconds against channels and
+kept from another ε_p, as when a slider moves. The exhaustive search has its first SVD once per
+shift, and rebuilds no kernel. --growth: seconds against channels and
 depth instead.
 """
 
