@@ -26,9 +26,11 @@ from rsdtr.export import FORMATS
 from rsdtr.export import export as exported
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import ModelProfile, profile
+from rsdtr.profile_command import profile as profile_command
 from rsdtr.recover import FinetuneOptions, recalibrate
 from rsdtr.recover import finetune as finetuned
 from rsdtr.saved import is_saved, load, save, writable_folder
+from rsdtr.store import load_winners
 from rsdtr.targets import Choices, Damage
 from rsdtr.timing import machine, network_timings
 from rsdtr.zoo import ModelSpec, load_model, model_names, model_spec
@@ -128,6 +130,7 @@ def _network(model: str, weights: str | None) -> nn.Module:
 def _decided(
     costs: ModelProfile, choices: Choices, damage: Damage | None = None
 ) -> CompressionPlan:
+    load_winners(costs)
     with progress(f"planning {costs.model}", "layers") as show:
         return choices.decide(costs, damage, show)
 
@@ -354,6 +357,9 @@ def bench(
         (str(row.batch), row.variant, f"{row.median_ms:.2f}", f"{row.iqr_ms:.2f}") for row in rows
     ]
     click.echo(table(("batch", "variant", "median ms", "IQR ms"), cells))
+
+
+cli.add_command(profile_command)
 
 
 @cli.command()

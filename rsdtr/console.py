@@ -7,16 +7,21 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import click
 
 from rsdtr.errors import RsdtrError
 from rsdtr.plan import CompressionPlan, LayerPlan
 
-Progress = Callable[[int, int], None]
+
+class Progress(Protocol):
+    """Told how much of the work is done, and how long the rest may take where that is known."""
+
+    def __call__(self, done: int, total: int, seconds_left: float | None = None, /) -> None: ...
+
 
 BAD_REQUEST, OUR_FAULT, INTERRUPTED = 2, 1, 130
 
@@ -60,12 +65,13 @@ def progress(doing: str, unit: str = "") -> Iterator[Progress]:
     terminal = sys.stderr.isatty()
     drawn = 0.0
 
-    def show(done: int, total: int) -> None:
+    def show(done: int, total: int, seconds_left: float | None = None, /) -> None:
         nonlocal drawn
         now = time.perf_counter()
         if terminal and (now - drawn > 0.1 or done == total):
             drawn = now
-            click.echo(f"\r{doing}: {done:,} of {total:,} {unit}\033[K", err=True, nl=False)
+            rest = "" if seconds_left is None else f", {seconds_left:.0f} s left"
+            click.echo(f"\r{doing}: {done:,} of {total:,} {unit}{rest}\033[K", err=True, nl=False)
 
     try:
         yield show

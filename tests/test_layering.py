@@ -23,9 +23,9 @@ FLOW = (
     {"zoo"},
     {"pictures"},
     {"profile", "data"},
-    {"plan"},
-    {"targets"},
-    {"damage"},
+    {"plan", "store"},
+    {"targets", "grid"},
+    {"damage", "worker"},
     {"compress"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"recover"},
@@ -33,6 +33,7 @@ FLOW = (
     {"export"},
     {"proof", "charts", "layer_charts", "tables"},
     {"options", "console"},
+    {"profile_command"},
     {"cli"},
     {"__main__"},
 )

@@ -1,0 +1,196 @@
+"""One process that fills the store for a model, and how others start it, watch it and stop it.
+
+All that is known about it is a small JSON file beside the model's winners: who works (pid and
+start of the process, so that a pid that was given away again is nobody), and how far it is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Generator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rsdtr.grid import GridProgress, profile_grid
+from rsdtr.profile import ModelProfile
+from rsdtr.store import load_winners, locked, make_folder, replace_file, save_winners, store_path
+
+SAVE_SECONDS = 1.0  # between two writings of the store while the grid grows
+CLOCK_SECONDS = 2.0  # the start of a process moves a little when the clock is set
+NICE = 10  # a started worker steps back behind the page that is waiting for its user
+ROOT = Path(__file__).parents[1]
+
+_log = logging.getLogger("rsdtr.worker")
+_started: list[subprocess.Popen[bytes]] = []  # ended ones must be waited for, or stay as zombies
+
+
+class _Status(BaseModel):
+    """The status file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str
+    pid: int = Field(ge=1)
+    began: float  # of the process, as psutil tells it
+    done: int = Field(default=0, ge=0)
+    total: int = Field(default=0, ge=0)
+    seconds: float = 0.0
+    seconds_left: float | None = None
+    coarse_seconds: float | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether that very process still runs."""
+        try:
+            process = psutil.Process(self.pid)
+            zombie = process.status() == psutil.STATUS_ZOMBIE
+            return not zombie and abs(process.create_time() - self.began) < CLOCK_SECONDS
+        except psutil.Error:
+            return False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a page shows: winners known and in all, whether somebody works, seconds left if known.
+
+    total is 0 while the worker has only just started.
+    """
+
+    done: int
+    total: int
+    alive: bool
+    seconds_left: float | None
+
+
+def fill_store(
+    profile: ModelProfile,
+    should_stop: Callable[[], bool] = lambda: False,
+    *,
+    processes: int | None = None,
+    layers: Collection[str] | None = None,
+) -> Generator[GridProgress, None, None]:
+    """`profile_grid` that begins with what is stored, and stores what it finds as it goes on.
+
+    Yields nothing if another process is at work on this model. However it ends, what was found is
+    in the store; a store that cannot be written is a warning in the log, and the work goes on.
+    """
+    if not _claim(profile):
+        return
+    load_winners(profile)
+    saved = time.monotonic()
+    grid = profile_grid(profile, should_stop, processes=processes, layers=layers)
+    last = None
+    try:
+        for last in grid:
+            if time.monotonic() - saved > SAVE_SECONDS:
+                save_winners(profile)
+                _write(profile, _own(profile, last))
+                saved = time.monotonic()
+            yield last
+    finally:
+        grid.close()
+        save_winners(profile)
+        if last is not None:
+            _write(profile, _own(profile, last))
+
+
+def start(profile: ModelProfile, weights: str | Path | None = None) -> None:
+    """Let a process of its own fill the store for this model, unless one does so already.
+
+    weights: what the model was loaded with, as in `load_model`. It outlives this process; what it
+    has to say is in a log file beside the winners. A store that cannot be written: a warning.
+    """
+    _reap()
+    command = [sys.executable, "-m", "rsdtr", "profile", profile.model]
+    if weights is not None:
+        own = str(weights) if weights == "none" else str(Path(weights).resolve())
+        command += ["--weights", own]
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    detached = 0x208 if os.name == "nt" else 0  # DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP
+    try:
+        make_folder()
+        with locked(), store_path(profile).with_suffix(".log").open("wb") as log:
+            if (status := _read(profile)) and status.alive:
+                return
+            process = subprocess.Popen(
+                command,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=os.name != "nt",
+                creationflags=detached,
+            )
+            _started.append(process)
+            with suppress(psutil.Error):
+                began = psutil.Process(process.pid).create_time()
+                _write(profile, _Status(model=profile.model, pid=process.pid, began=began))
+                if os.name != "nt":
+                    psutil.Process(process.pid).nice(NICE)
+    except OSError as error:
+        _log.warning("no worker for %s (%s): winners are searched when asked", profile.model, error)
+
+
+def progress(profile: ModelProfile) -> Progress | None:
+    """How far the latest worker for this model is; None if there has been none. Cheap to ask."""
+    _reap()
+    status = _read(profile)
+    if status is None:
+        return None
+    return Progress(status.done, status.total, status.alive, status.seconds_left)
+
+
+def cancel(profile: ModelProfile) -> None:
+    """Ask the worker of this model to stop; it keeps what it has found. Nothing if none works."""
+    status = _read(profile)
+    if status is not None and status.alive:
+        with suppress(psutil.Error):
+            psutil.Process(status.pid).terminate()
+
+
+def _claim(profile: ModelProfile) -> bool:
+    """Whether this process is the one to work on this model."""
+    try:
+        make_folder()
+        with locked():
+            status = _read(profile)
+            if status is not None and status.alive and status.pid != os.getpid():
+                return False
+            _write(profile, _own(profile, GridProgress(0, 0, 0.0, None, None)))
+    except OSError as error:
+        _log.debug("no status of the work on %s: %s", profile.model, error)
+    return True
+
+
+def _own(profile: ModelProfile, at: GridProgress) -> _Status:
+    me = psutil.Process()
+    return _Status(model=profile.model, pid=me.pid, began=me.create_time(), **asdict(at))
+
+
+def _status_path(profile: ModelProfile) -> Path:
+    return store_path(profile).with_suffix(".json")
+
+
+def _read(profile: ModelProfile) -> _Status | None:
+    try:
+        return _Status.model_validate(json.loads(_status_path(profile).read_bytes()))
+    except (OSError, ValueError, ValidationError):
+        return None
+
+
+def _write(profile: ModelProfile, status: _Status) -> None:
+    with suppress(OSError):  # save_winners has said so
+        replace_file(_status_path(profile), status.model_dump_json().encode())
+
+
+def _reap() -> None:
+    _started[:] = [process for process in _started if process.poll() is None]
