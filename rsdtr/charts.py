@@ -31,6 +31,18 @@ class RatioPoint:
 
 
 @dataclass(frozen=True)
+class FrontPoint:
+    """A plan in the trade-off: what it was asked for, what it reaches, and the damage it does.
+
+    reached: PCR or FCR (×), or MB of the file, whichever the figure is about.
+    """
+
+    label: str
+    reached: float
+    damage: float
+
+
+@dataclass(frozen=True)
 class Stage:
     """A step from the dense network to the recovered one, with its measured top-1 accuracy."""
 
@@ -74,19 +86,19 @@ def layers_figure(plan: CompressionPlan) -> go.Figure:
     figure.update_xaxes(categoryorder="array", categoryarray=names, tickangle=-45)
     figure.update_yaxes(title="Kernel parameters (scalars)", rangemode="tozero")
     return titled(
-        figure, f"Parameters of each convolution, before and at ε<sub>p</sub> = {plan.eps:.2f}"
+        figure, f"Parameters of each convolution, before and after: {in_html(plan.label)}"
     )
 
 
-def ratios_figure(points: Sequence[RatioPoint], current: RatioPoint) -> go.Figure:
-    """PCR and FCR against ε_p; the current choice is the large star."""
+def ratios_figure(points: Sequence[RatioPoint], current: RatioPoint | None) -> go.Figure:
+    """PCR and FCR against ε_p; the current choice, if it is one ε_p, is the large star."""
     figure = go.Figure()
     eps = [point.eps for point in points]
     series = (
-        ("PCR (parameters)", BLUE, "circle", "solid", [p.pcr for p in points], current.pcr),
-        ("FCR (FLOPs)", VERMILION, "square", "dash", [p.fcr for p in points], current.fcr),
+        ("PCR (parameters)", BLUE, "circle", "solid", [p.pcr for p in points]),
+        ("FCR (FLOPs)", VERMILION, "square", "dash", [p.fcr for p in points]),
     )
-    for name, colour, symbol, dash, ratios, now in series:
+    for name, colour, symbol, dash, ratios in series:
         hover = f"{name}<br>ε<sub>p</sub> %{{x:.2f}}: %{{y:.2f}} ×<extra></extra>"
         figure.add_scatter(
             name=name,
@@ -97,6 +109,9 @@ def ratios_figure(points: Sequence[RatioPoint], current: RatioPoint) -> go.Figur
             marker={"symbol": symbol, "size": 6},
             hovertemplate=hover,
         )
+        if current is None:
+            continue
+        now = current.pcr if name.startswith("PCR") else current.fcr
         figure.add_scatter(
             name=f"{name} now",
             x=[current.eps],
@@ -116,6 +131,48 @@ def ratios_figure(points: Sequence[RatioPoint], current: RatioPoint) -> go.Figur
         tickvals=(0.25, 0.5, 1, 2, 5, 10, 20, 50, 100),
     )
     return titled(figure, "Compression of the whole network against ε<sub>p</sub>")
+
+
+def fronts_figure(
+    uniform: Sequence[FrontPoint],
+    solved: Sequence[FrontPoint],
+    current: FrontPoint,
+    *,
+    reached: str,
+    damage: str,
+) -> go.Figure:
+    """Damage against what is reached: one ε_p for all layers, and an ε_p for each.
+
+    reached, damage: titles of the axes, with their units. The star is the current plan.
+    """
+    figure = go.Figure()
+    series = (
+        ("one ε<sub>p</sub> for all layers", uniform, VERMILION, "square", "dash"),
+        ("an ε<sub>p</sub> for each layer", solved, BLUE, "circle", "solid"),
+    )
+    for name, points, colour, symbol, dash in series:
+        figure.add_scatter(
+            name=name,
+            x=[point.reached for point in points],
+            y=[point.damage for point in points],
+            mode="lines+markers",
+            line={"color": colour, "dash": dash, "width": 2},
+            marker={"symbol": symbol, "size": 6},
+            customdata=[in_html(point.label) for point in points],
+            hovertemplate="%{customdata}<br>%{x:.3g}, damage %{y:.3g}<extra></extra>",
+        )
+    figure.add_scatter(
+        name="now",
+        x=[current.reached],
+        y=[current.damage],
+        mode="markers",
+        marker={"symbol": "star", "size": 17, "color": ORANGE, "line": {"color": GREY, "width": 1}},
+        hovertemplate=f"now: {in_html(current.label)}<br>%{{x:.3g}}, damage %{{y:.3g}}"
+        "<extra></extra>",
+    )
+    figure.update_xaxes(title=reached, type="log")
+    figure.update_yaxes(title=damage, type="log")
+    return titled(figure, "What compression costs")
 
 
 def training_figure(
@@ -218,6 +275,11 @@ def titled(figure: go.Figure, title: str, *, height: int = 420) -> go.Figure:
     figure.update_xaxes(automargin=True)
     figure.update_yaxes(automargin=True)
     return figure
+
+
+def in_html(label: str) -> str:
+    """A plan's label as Plotly writes it."""
+    return label.replace("ε_p", "ε<sub>p</sub>")
 
 
 def _interval(accuracies: Sequence[Accuracy]) -> dict[str, object]:

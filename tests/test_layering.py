@@ -25,9 +25,10 @@ FLOW = (
     {"profile", "data"},
     {"plan", "store"},
     {"targets", "grid"},
-    {"damage", "worker"},
+    {"worker"},
     {"compress"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
+    {"damage"},
     {"recover"},
     {"saved", "timing"},
     {"export"},
