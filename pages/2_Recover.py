@@ -4,8 +4,8 @@ import streamlit as st
 
 from rsdtr.charts import stages_figure, training_figure
 from rsdtr.ui import state, training
-from rsdtr.ui.measuring import recovered_stages
 from rsdtr.ui.choosing import choose
+from rsdtr.ui.measuring import recovered_stages
 from rsdtr.ui.page import page
 from rsdtr.ui.widgets import chart, choose_calibration, choose_data, choose_training
 

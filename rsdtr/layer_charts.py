@@ -98,11 +98,12 @@ def candidates_figure(
         )
     )
     if pruned:
+        after = "" if unit == "storage" else "<br>MACs"
         grey = _Layer(cells, shifts, divisors, Pruned)
         figure.add_heatmap(
             name="ruled out",
             z=grey.each(lambda cell: 1),
-            text=grey.each(lambda cell: f"≥ {_compact(cell.floor)}", ""),
+            text=grey.each(lambda cell: f"≥ {_compact(cell.floor)}{after}", ""),
             hovertext=grey.each(lambda cell: _pruned_story(cell, unit), ""),
             colorscale=[[0, PRUNED], [1, PRUNED]],
             showscale=False,

@@ -85,7 +85,10 @@ def candidates_of(chosen: Chosen, layer: LayerProfile, eps: float) -> Found:
     question = Question(chosen.asked.rule, unit, eps)
     with st.spinner("Searching this layer …"):
         result = cached.search(layer, chosen.network, question)
-    cells = "Each cell is one ring: its row says which mode comes first, its column how the first rank is split. ★ is the one that won; ✕ would store no less than the kernel."
+    cells = (
+        "Each cell is one ring: its row says which mode comes first, its column how the first "
+        "rank is split. ★ is the one that won; ✕ would store no less than the kernel."
+    )
     every = question.rule == "paper" and st.toggle(
         "Compute all candidates",
         key=state.EVERY_CANDIDATE,
