@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from torch import nn
 
 from rsdtr import options
+from rsdtr.bench import ENGINES, checked_engines, layer_rows, network_rows, network_variants
 from rsdtr.compress import compress as compressed
 from rsdtr.console import Commands, emit, plan_table, progress, table
 from rsdtr.damage import measure_damage
@@ -24,15 +27,16 @@ from rsdtr.errors import UnknownName
 from rsdtr.evaluate import accuracy, saved_bytes
 from rsdtr.export import FORMATS
 from rsdtr.export import export as exported
+from rsdtr.fast import measured_forms, running_in
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import ModelProfile, profile
 from rsdtr.profile_command import profile as profile_command
 from rsdtr.recover import FinetuneOptions, recalibrate
 from rsdtr.recover import finetune as finetuned
-from rsdtr.saved import is_saved, load, save, writable_folder
+from rsdtr.saved import Saved, is_saved, load, save, writable_folder
 from rsdtr.store import load_winners
 from rsdtr.targets import Choices, Damage
-from rsdtr.timing import machine, network_timings
+from rsdtr.timing import Timing, machine
 from rsdtr.zoo import ModelSpec, load_model, model_names, model_spec
 
 
@@ -110,6 +114,7 @@ def _planned(
     spec = model_spec(model)
     network = _network(model, weights)
     costs = profile(network, spec)
+    load_winners(costs)
     damage = None
     if calibrate is not None:
         train = load_data(data, spec).train
@@ -130,7 +135,6 @@ def _network(model: str, weights: str | None) -> nn.Module:
 def _decided(
     costs: ModelProfile, choices: Choices, damage: Damage | None = None
 ) -> CompressionPlan:
-    load_winners(costs)
     with progress(f"planning {costs.model}", "layers") as show:
         return choices.decide(costs, damage, show)
 
@@ -148,14 +152,25 @@ def _decided(
     type=click.IntRange(min=2),
     help="Re-estimate BatchNorm statistics from so many training images, without labels.",
 )
+@click.option(
+    "--fast",
+    "batch",
+    type=click.IntRange(min=1),
+    metavar="BATCH",
+    help="Let each ring run in the form that is fastest on this machine for so many images, with "
+    "two threads; what was not measured before is.",
+)
 def compress(
     model: str, choices: Choices, calibrate: int | None, weights: str | None,
-    data: str | None, out: str, images: int | None,
+    data: str | None, out: str, images: int | None, batch: int | None,
 ) -> None:  # fmt: skip
     """Compress MODEL and save it in a folder."""
     _data_is_read(data, calibrate, images)
     folder = writable_folder(out)
     dense, spec, decided = _planned(model, choices, weights, calibrate, data)
+    if batch is not None:
+        with progress(f"measuring forms at batch {batch}", "layers") as show:
+            decided = measured_forms(decided, profile(dense, spec), batch=batch, progress=show)
     with progress("computing the rings"):
         network = compressed(dense, decided)
     metrics: dict[str, Any] = {}
@@ -168,6 +183,7 @@ def compress(
     click.echo(
         f"{folder}: {decided.model} at {decided.label}, "
         f"PCR {decided.pcr:.3f}, FCR {decided.fcr:.3f}"
+        + (f" (as it runs: {decided.fcr_run:.3f})" if decided.fcr_run is not None else "")
     )
 
 
@@ -240,14 +256,25 @@ def _found(
 @click.option("--lr", default=FinetuneOptions.lr, show_default=True, help="Highest learning rate.")
 @click.option("--seed", default=FinetuneOptions.seed, show_default=True, help="Of the shuffling.")
 @click.option("--out", metavar="DIR", help="Folder for the result.  [default: DIR itself]")
-def finetune(folder: str, data: str, epochs: int, lr: float, seed: int, out: str | None) -> None:
+@click.option(
+    "--fast",
+    is_flag=True,
+    help="Train each ring in the form whose steps are fastest on this machine; what was not "
+    "measured before is. The result may differ in the last digits.",
+)
+def finetune(
+    folder: str, data: str, epochs: int, lr: float, seed: int, out: str | None, fast: bool
+) -> None:
     """Train the compressed model in DIR further and save its best epoch (on validation images)."""
     options = FinetuneOptions(epochs=epochs, lr=lr, seed=seed)
     saved = load(folder)
     target = writable_folder(out or folder)
     splits = load_data(data, saved.spec)
     results = []
-    with progress(f"fine-tuning {saved.spec.name} on {splits.train.name}", "steps") as show:
+    with (
+        _training_forms(saved, options.batch_size) if fast else nullcontext(),
+        progress(f"fine-tuning {saved.spec.name} on {splits.train.name}", "steps") as show,
+    ):
         for result in finetuned(
             saved.model, splits, options, on_step=lambda step, steps, _: show(step, steps)
         ):
@@ -267,6 +294,18 @@ def finetune(folder: str, data: str, epochs: int, lr: float, seed: int, out: str
     save(saved.model, saved.plan, target, metrics=metrics)
     best = max(result.validation.percent for result in results)
     click.echo(f"{target}: best validation accuracy {best:.2f} %")
+
+
+@contextmanager
+def _training_forms(saved: Saved, batch: int) -> Iterator[None]:
+    found = profile(saved.spec.build(), saved.spec)
+    with progress(f"measuring training steps at batch {batch}", "layers") as show:
+        chosen = measured_forms(
+            saved.plan, found, batch=batch, threads=torch.get_num_threads(), training=True,
+            progress=show,
+        )  # fmt: skip
+    with running_in(saved.model, chosen):
+        yield
 
 
 @cli.command()
@@ -319,19 +358,45 @@ def export(folder: str, formats: Sequence[str], out: str, data: str | None, as_j
 @click.option("--batch", default="1", show_default=True, help="Batch sizes, as in 1,16.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--runs", type=click.IntRange(min=2), default=30, show_default=True)
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    default=("eager", "onnxruntime"),
+    metavar="|".join(ENGINES),
+    help="What runs the network; may be repeated.  [default: eager, onnxruntime]",
+)
+@click.option(
+    "--scope",
+    type=click.Choice(["network", "layers", "all"]),
+    default="all",
+    show_default=True,
+    help="The whole network, each of its rings, or both.",
+)
 @options.json
 def bench(
     model_or_dir: str, choices: Choices, weights: str | None, batch: str, threads: int,
-    runs: int, as_json: bool,
+    runs: int, engines: Sequence[str], scope: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Time the dense and the compressed network on this machine."""
+    """Time the dense network, the paper's pipeline, every form and the fastest, side by side.
+
+    The forms of `auto` are chosen from this machine's device profile, which is measured first
+    where it lacks a layer. Layers are timed eagerly.
+    """
     try:
         batches = [int(text) for text in batch.split(",")]
     except ValueError:
         raise click.UsageError(f"--batch is {batch!r}: give whole numbers, as in 1,16") from None
+    if min(batches) < 1:
+        raise click.UsageError(f"--batch is {batch!r}: give batches of at least 1")
+    engines = checked_engines(engines)
     dense, spec, decided = _found(model_or_dir, weights)
     if decided is None:
-        ring = compressed(dense, _decided(profile(dense, spec), choices))
+        costs = profile(dense, spec)
+        load_winners(costs)
+        decided = _decided(costs, choices)
+        with progress("computing the rings"):
+            ring = compressed(dense, decided)
     else:
         if choices != Choices():
             raise click.UsageError(
@@ -340,23 +405,44 @@ def bench(
             )
         # How long a network takes does not depend on the values of its weights.
         ring, dense = dense, spec.build()
-    with progress(f"timing {spec.name}", "networks") as show:
-        rows = network_timings(
-            {"dense": dense, "pipeline": ring},
-            spec.input_shape,
-            batches=batches,
-            runs=runs,
-            threads=threads,
-            progress=show,
-        )
+    found = profile(dense, spec)
+    rows: list[Timing] = []
+    for size in batches:
+        with progress(f"measuring forms at batch {size}", "layers") as show:
+            fast = measured_forms(decided, found, batch=size, threads=threads, progress=show)
+        variants = network_variants(dense.eval(), ring.eval(), fast, found)
+        if scope != "layers":
+            for engine in engines:
+                with progress(f"timing {spec.name} at batch {size} in {engine}"):
+                    rows += network_rows(
+                        variants, spec, engine, batch=size, runs=runs, threads=threads
+                    )
+        if scope != "network":
+            with progress(f"timing its rings at batch {size}", "layers") as show:
+                rows += layer_rows(
+                    variants, found, batch=size, runs=runs, threads=threads, progress=show
+                )
     if as_json:
         emit({"machine": machine(), "threads": threads, "rows": [asdict(row) for row in rows]})
         return
     click.echo(f"{spec.name} on {machine()}, {threads} threads, {runs} runs")
+    dense_ms = {
+        (row.scope, row.engine, row.batch): row.median_ms for row in rows if row.variant == "dense"
+    }
     cells = [
-        (str(row.batch), row.variant, f"{row.median_ms:.2f}", f"{row.iqr_ms:.2f}") for row in rows
+        (
+            row.scope,
+            row.engine,
+            str(row.batch),
+            row.variant,
+            f"{row.median_ms:.2f}",
+            f"{row.iqr_ms:.2f}",
+            f"{row.median_ms / dense_ms[row.scope, row.engine, row.batch]:.2f}",
+        )
+        for row in rows
     ]
-    click.echo(table(("batch", "variant", "median ms", "IQR ms"), cells))
+    header = ("scope", "engine", "batch", "variant", "median ms", "IQR ms", "of dense")
+    click.echo(table(header, cells))
 
 
 cli.add_command(profile_command)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from rsdtr.cost import pipeline_macs
 from rsdtr.errors import PlanError
 from rsdtr.filesize import safetensors_bytes, with_ring
+from rsdtr.forms import Form
 from rsdtr.profile import LayerProfile, ModelProfile
 from rsdtr.ring import ring_shapes, ring_storage
 from rsdtr.truncation import MINIMUM_EPS, checked_eps
@@ -50,25 +51,49 @@ class Target(_Frozen):
         return f"{self.kind.upper()} ≥ {self.value:g}"
 
 
+class Milliseconds(_Frozen):
+    """Best measured time of one pass before and after compression, in ms."""
+
+    original: float = Field(gt=0)
+    compressed: float = Field(gt=0)
+
+
+class MeasuredOn(_Frozen):
+    """What the forms of a plan were chosen for: a machine in words, its device and threads, the
+    images in a batch, and forward passes (`inference`) or training steps.
+    """
+
+    machine: str
+    device: str
+    threads: int = Positive
+    batch: int = Positive
+    mode: Literal["inference", "training"]
+
+
 class LayerPlan(_Frozen):
     """What one convolution becomes.
 
     A ring: its own ε_p, shift, r0, ranks R_0…R_3 (mode order O, I, KH, KW), its storage in scalars,
     form, MACs for one input and ‖𝓦 − 𝓦̂‖_F/‖𝓦‖_F. Left alone: `kept_dense` says why, in words.
+    macs counts the paper's four sublayers. Once a form was chosen by its time: macs_run, MACs for
+    one input in that form; latency_ms, as measured; runs_dense, why a stored ring runs dense.
     """
 
     name: str
     shape: tuple[int, int, int, int]
     stride: tuple[int, int]
     kept_dense: str | None = None
-    eps: float | None = Field(default=None, ge=MINIMUM_EPS, lt=1)
     shift: int | None = Field(default=None, ge=0, le=3)
     r0: int | None = Field(default=None, ge=1)
     ranks: tuple[int, int, int, int] | None = None
     storage: int = Positive
-    form: Literal["pipeline", "dense"] = "dense"
+    form: Form = "dense"
     macs: Ratio
     relative_error: float = Field(default=0.0, ge=0)
+    eps: float | None = Field(default=None, ge=MINIMUM_EPS, lt=1)
+    macs_run: int | None = Field(default=None, ge=0)
+    latency_ms: Milliseconds | None = None
+    runs_dense: str | None = None
 
     @model_validator(mode="after")
     def _either_ring_or_dense(self) -> LayerPlan:
@@ -91,12 +116,12 @@ class CompressionPlan(_Frozen):
 
     eps: the ε_p of every layer that has none of its own, or None where a target gave each its own;
     pcr, fcr: whole-network ratios original/compressed of parameters and of FLOPs (the paper's four
-    sublayers; 1 MAC = 2 FLOPs; convolutions and linear layers are counted).
+    sublayers; 1 MAC = 2 FLOPs; convolutions and linear layers are counted). Once forms were chosen
+    by their times: fcr_run, the same ratio of FLOPs for the forms that run; measured_on, where.
     """
 
     model: str
     eps: float | None = Field(ge=MINIMUM_EPS, lt=1)
-    target: Target | None = None
     rule: Rule = "paper"
     objective: Objective = "storage"
     pcr: float
@@ -105,6 +130,9 @@ class CompressionPlan(_Frozen):
     macs: Ratio
     seconds: float
     layers: tuple[LayerPlan, ...]
+    target: Target | None = None
+    fcr_run: float | None = None
+    measured_on: MeasuredOn | None = None
 
     @property
     def label(self) -> str:

@@ -28,7 +28,8 @@ class LayerProfile:
 
     name: its dotted module name; kernel: weight, (O, I/groups, KH, KW), detached; input_size,
     output_size: (H, W) for the model's input; macs: dense MACs for one input; in_paper_policy:
-    whether the program behind the paper compresses it; obstacle: why it cannot be a ring, or None.
+    whether the program behind the paper compresses it; obstacle: why it cannot be a ring, or None;
+    padding, dilation, padding_mode: as the convolution has them.
     """
 
     name: str
@@ -39,6 +40,9 @@ class LayerProfile:
     macs: int
     in_paper_policy: bool
     obstacle: str | None
+    padding: tuple[int, int] | str
+    dilation: tuple[int, int]
+    padding_mode: str
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -149,6 +153,9 @@ def profile(model: nn.Module, spec: ModelSpec) -> ModelProfile:
                 macs=sum(macs for _, _, macs in calls[conv]),
                 in_paper_policy=position > 0 and max(conv.kernel_size) > 1,
                 obstacle=_obstacle(conv, runs=len(calls[conv])),
+                padding=_pair(conv.padding),
+                dilation=(conv.dilation[0], conv.dilation[1]),
+                padding_mode=conv.padding_mode,
             )
             for position, conv in enumerate(convolutions)
         ),
@@ -163,6 +170,10 @@ def profile(model: nn.Module, spec: ModelSpec) -> ModelProfile:
 @lru_cache(maxsize=SPECTRA_KEPT)
 def _spectra(layer: LayerProfile) -> KernelSpectra:
     return KernelSpectra(layer.kernel)
+
+
+def _pair(padding: str | tuple[int, ...]) -> tuple[int, int] | str:
+    return padding if isinstance(padding, str) else (padding[0], padding[1])
 
 
 def _size(images: Tensor) -> Size:

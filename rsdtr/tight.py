@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rsdtr.bounds import Cost, Needs, cost_at, needed, open_ranks
 from rsdtr.search import Candidate, KernelSpectra, Pruned, SearchResult, divisors
@@ -20,6 +21,7 @@ from rsdtr.unfolding import FirstUnfolding, SecondUnfolding
 
 NEIGHBOURS = 2  # first ranks tried on either side of the published one, in modes of up to
 SMALL_MODE = 64  # so many; in larger ones a rank more or less changes little and costs much
+Ranks = NDArray[np.int64]
 ROUNDING = 1e-9  # of ε_p², kept back so that the promise also holds in floating point
 
 
@@ -108,7 +110,9 @@ class _Search:
         """Find the cheapest second and third rank behind one first rank and divisor.
 
         A larger second rank never needs a larger third one, so each third rank that is computed
-        bounds those on its left from below. The most promising second rank comes first.
+        bounds those on its left from below. It also only adds rows to the third matrix, whose tails
+        therefore grow: known tails bound the third ranks on their right. The most promising second
+        rank comes first.
         """
         second = first.second(rank, r0)
         left = self.budget - float(first.tails[rank])
@@ -121,11 +125,14 @@ class _Search:
         r2, r3, _ = self._open(first, rank, r0, replace(needs, r2=rank_within(second.tails, left)))
         inside = r2 < len(second.tails)
         r2, r3 = r2[inside], r3[inside]
+        for at in second.known_thirds:
+            r3 = np.maximum(r3, _third_floors(second, at, r2, left))
         bounded: set[int] = set()
         while True:
             costs = cost_at(self.cost, first.shift, (r0, rank // r0, r2, r3))
             cheaper = costs < self.least
             if not cheaper.any():
+                second.release()
                 return
             r2, r3 = r2[cheaper], r3[cheaper]
             at = int(r2[costs[cheaper].argmin()])
@@ -137,6 +144,8 @@ class _Search:
                 third = rank_within(second.third_tails(at), spare)
                 self._keep(first, rank, r0, (at, third), second)
                 r2, r3 = r2[r2 != at], r3[r2 != at]
+                r3 = np.maximum(r3, _third_floors(second, at, r2, left))
+                continue
             r3 = np.where(r2 <= at, np.maximum(r3, third), r3)
 
     def _keep(
@@ -154,3 +163,15 @@ class _Search:
             self.seen[cell] = found
         if cost < self.least:
             self.winner, self.least = found, cost
+
+
+def _third_floors(second: SecondUnfolding, at: int, r2: Ranks, left: float) -> Ranks:
+    """What the tails at second rank `at` say of the third ranks at others, (len(r2),).
+
+    left: the energy that the second and third truncation may lose.
+    """
+    tails = second.third_tails(at)
+    spare = left - second.tails[np.maximum(r2, at)]
+    # Room for rounding where another matrix is spoken of; at itself the tails are exact.
+    spare += np.where(r2 > at, 1e-12 * tails[0], 0.0)
+    return len(tails) - np.searchsorted(tails[::-1], spare, side="right")

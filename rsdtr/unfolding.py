@@ -115,6 +115,7 @@ class SecondUnfolding:
         self._remainder = partial(first.remainder, rank, r0)
         self._third_norms: dict[int, float] = {}
         self._third_tails: dict[int, Energies] = {}
+        self._latest: tuple[int, Tensor] | None = None  # second rank and its third Gram matrix
 
     @cached_property
     def _matrix(self) -> Tensor:
@@ -169,10 +170,42 @@ class SecondUnfolding:
             self._third_tails[r2] = tail_energies(squared_values(self._third_gram(r2)))
         return self._third_tails[r2]
 
+    @property
+    def known_thirds(self) -> tuple[int, ...]:
+        """The second ranks whose `third_tails` are known already."""
+        return tuple(self._third_tails)
+
+    def release(self) -> None:
+        """Drop the third Gram matrix that was kept for its neighbours: it may be large."""
+        self._latest = None
+
     def _third_gram(self, r2: int) -> Tensor:
-        """The smaller Gram matrix of the third matrix (r2·c, d·r0) at second rank r2."""
+        """The smaller Gram matrix of the third matrix (r2·c, d·r0) at second rank r2.
+
+        A larger second rank adds rows to that matrix: what the latest Gram matrix has is not
+        computed again.
+        """
         c, rest = self._third_shape
-        return smaller_gram(self._svd[1][:r2].reshape(r2 * c, rest))
+        rows = self._svd[1]
+        wide = r2 * c <= rest
+        if self._latest is not None and (self._latest[0] * c <= rest) == wide:
+            at, gram = self._latest
+            low, high = sorted((at, r2))
+            between = rows[low:high].reshape((high - low) * c, rest)
+            if wide and at < r2:
+                across = rows[:at].reshape(at * c, rest) @ between.T  # (at·c, (r2-at)·c)
+                right = torch.cat([across, between @ between.T])
+                gram = torch.cat([torch.cat([gram, across.T]), right], 1)
+            elif wide:
+                return gram[: r2 * c, : r2 * c]
+            elif high - low < r2:
+                gram = torch.addmm(gram, between.T, between, alpha=1 if at < r2 else -1)
+            else:
+                gram = smaller_gram(rows[:r2].reshape(r2 * c, rest))
+        else:
+            gram = smaller_gram(rows[:r2].reshape(r2 * c, rest))
+        self._latest = r2, gram
+        return gram
 
     def _kept(self, r2: int) -> float:
         return float(self.tails[0] - self.tails[r2])
