@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from rsdtr.charts import fronts_figure, layers_figure, ratios_figure, stages_figure
+from rsdtr.accuracy_charts import stages_figure
+from rsdtr.charts import fronts_figure, layers_figure, ratios_figure
 from rsdtr.tables import layers_table
 from rsdtr.ui import metrics, tradeoff
 from rsdtr.ui.choosing import choose
@@ -21,7 +22,7 @@ with page(
 
     chart(
         layers_figure(plan),
-        key="layers",
+        key="before_after",
         alt=f"Kernel parameters of each convolution of {plan.model} before and after compression",
     )
     st.caption(
@@ -74,7 +75,7 @@ with page(
     )
     st.download_button(
         "Download this table (CSV)",
-        layers_table(plan, chosen.own).to_csv(index=False),
+        lambda: layers_table(plan, chosen.own).to_csv(index=False),
         file_name=f"{metrics.file_stem(plan)}.csv",
         mime="text/csv",
         icon=":material/table:",

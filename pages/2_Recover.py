@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from rsdtr.charts import stages_figure, training_figure
+from rsdtr.accuracy_charts import stages_figure, training_figure
 from rsdtr.ui import state, training
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import recovered_stages

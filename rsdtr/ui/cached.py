@@ -22,7 +22,9 @@ from rsdtr.ui.state import Configuration
 from rsdtr.winners import GRID, Question
 from rsdtr.zoo import ModelSpec, load_model, model_spec
 
-CHEAP_SCALARS = 2_000_000  # in kernels: a ResNet-110 for CIFAR, a second for one ε_p
+# Networks of so many scalars in kernels are searched while the reader waits:
+CHEAP_SCALARS = 2_000_000  # at one ε_p; a ResNet-110 for CIFAR takes about a second
+CHEAP_GRID_SCALARS = 500_000  # at all of them; a ResNet-20 takes a few seconds
 
 _networks: Memo[Network] = Memo(4)
 _plans: Memo[CompressionPlan] = Memo(1024)
@@ -56,9 +58,9 @@ class Network:
         return self.weights == "none"
 
     @cached_property
-    def cheap(self) -> bool:
-        """Whether it is small enough to be searched while the reader waits."""
-        return sum(layer.kernel.numel() for layer in self.profile.layers) <= CHEAP_SCALARS
+    def scalars(self) -> int:
+        """Scalars in all kernels: what a search takes grows with them."""
+        return sum(layer.kernel.numel() for layer in self.profile.layers)
 
     @cached_property
     def dense_bytes(self) -> int:
@@ -111,7 +113,8 @@ def questions(of: Network, asked: Choices) -> Iterator[tuple[str, Question]]:
 
 def is_ready(of: Network, asked: Choices) -> bool:
     """Whether the plan needs no search, or only one that takes no time worth mentioning."""
-    if of.cheap or _plan_key(of, asked) in _plans:
+    cheap = CHEAP_SCALARS if asked.target is None else CHEAP_GRID_SCALARS
+    if of.scalars <= cheap or _plan_key(of, asked) in _plans:
         return True
     known = of.profile.winners.known
     return all(known(name, question) is not None for name, question in questions(of, asked))

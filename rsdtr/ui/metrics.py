@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from rsdtr.charts import Stage
+from rsdtr.accuracy_charts import Stage
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import LayerProfile
 from rsdtr.search import Candidate

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import streamlit as st
 from torch import nn
 
-from rsdtr.charts import Stage
+from rsdtr.accuracy_charts import Stage
 from rsdtr.recover import EpochResult
 
 if TYPE_CHECKING:  # the ONNX stack is loaded where it is needed: on the Export page

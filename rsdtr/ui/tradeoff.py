@@ -59,6 +59,8 @@ def known_fronts(of: Network, asked: Choices) -> Fronts | None:
 
 def can_be_solved(of: Network, asked: Choices) -> bool:
     """Whether all rings that a target is solved with are known, or searched in no time."""
+    if known_fronts(of, asked) is not None:
+        return True
     return cached.is_ready(of, replace(asked, target=Target(kind=kind_of(asked), value=1.5)))
 
 

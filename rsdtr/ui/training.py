@@ -15,7 +15,7 @@ from typing import cast
 
 import streamlit as st
 
-from rsdtr.charts import Stage, training_figure
+from rsdtr.accuracy_charts import Stage, training_figure
 from rsdtr.plan import CompressionPlan
 from rsdtr.recover import EpochResult, FinetuneOptions, finetune, recalibrate
 from rsdtr.ui import cached, state

@@ -3,7 +3,7 @@
 import pytest
 
 from rsdtr import worker
-from rsdtr.ui import cached, tradeoff, warming
+from rsdtr.ui import warming
 
 
 @pytest.fixture(autouse=True)
