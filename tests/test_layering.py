@@ -34,13 +34,14 @@ FLOW = (
     {"saved", "timing"},
     {"export"},
     {"bench"},
-    {"proof", "charts", "layer_charts", "tables"},
+    {"proof", "charts", "tables"},
+    {"layer_charts", "accuracy_charts"},
     {"options", "console"},
     {"profile_command"},
     {"cli"},
     {"__main__"},
 )
-DRAWING = {"charts", "layer_charts"}
+DRAWING = {"charts", "layer_charts", "accuracy_charts"}
 
 
 def imports(source: str, package: str = "rsdtr") -> Iterator[str]:
