@@ -1,25 +1,28 @@
-"""Explore: choose a model and ε_p, and see what the rings make of it."""
+"""Explore: choose a model and what to ask of it, and see what the rings make of it."""
 
 import streamlit as st
 
-from rsdtr.charts import layers_figure, ratios_figure, stages_figure
+from rsdtr.accuracy_charts import stages_figure
+from rsdtr.charts import fronts_figure, layers_figure, ratios_figure
 from rsdtr.tables import layers_table
-from rsdtr.ui import cached, metrics
-from rsdtr.ui.measuring import CALIBRATION_IMAGES, known_stages, measured_stages
+from rsdtr.ui import metrics, tradeoff
+from rsdtr.ui.choosing import choose
+from rsdtr.ui.measuring import CALIBRATION_IMAGES, known_stages, measure_damage, measured_stages
 from rsdtr.ui.page import page, progress
-from rsdtr.ui.widgets import chart, choose, choose_data
+from rsdtr.ui.widgets import chart, choose_data, edit_layers
 
 with page(
     "Explore",
-    "Replace the convolutions of a trained network by tensor rings: choose a model, move εₚ, "
-    "and see at once what it saves.",
+    "Replace the convolutions of a trained network by tensor rings: choose a model and an εₚ, or "
+    "what it should reach, and see at once what it saves.",
 ):
-    network, plan = choose()
+    chosen = choose()
+    network, plan = chosen.network, chosen.plan
     row = st.container()
 
     chart(
         layers_figure(plan),
-        key="layers",
+        key="before_after",
         alt=f"Kernel parameters of each convolution of {plan.model} before and after compression",
     )
     st.caption(
@@ -29,11 +32,13 @@ with page(
     )
 
     left, right = st.columns(2, gap="large")
-    curve = left.container()
+    curves = left.container()
     with right:
         st.subheader("Accuracy")
         test_set = choose_data(network.spec)
-        asked = st.button("Measure accuracy", key="measure", icon=":material/speed:")
+        asked = st.button(
+            "Measure accuracy", key="measure", icon=":material/speed:", disabled=network.synthetic
+        )
         stages = (
             measured_stages(network, plan, test_set)
             if asked
@@ -50,49 +55,59 @@ with page(
                 f"BatchNorm statistics from up to {CALIBRATION_IMAGES:,} training images, no "
                 "gradient. For more, go to Recover."
             )
+        elif network.synthetic:
+            st.info("Synthetic weights: there is no accuracy to measure.", icon=":material/block:")
         else:
             st.info(
-                "Not measured yet at this εₚ: dense, compressed and recalibrated, without any "
+                "Not measured yet for this plan: dense, compressed and recalibrated, without any "
                 "training.",
                 icon=":material/speed:",
             )
+        measure_damage(chosen, test_set)
     with row:
         metrics.show(network, plan, stages)
 
     st.subheader("Layers")
-    table = layers_table(plan)
-    st.dataframe(
-        table,
-        hide_index=True,
-        placeholder="–",
-        column_config=metrics.LAYER_COLUMNS,
-        key="layer_table",
-        alt="What the plan makes of each convolution",
+    edit_layers(chosen)
+    st.caption(
+        "Give a layer an εₚ of its own, or keep it dense: the plan follows at once, and a target "
+        "is solved around it. An emptied εₚ is the plan's choice again."
     )
     st.download_button(
         "Download this table (CSV)",
-        table.to_csv(index=False),
-        file_name=f"{plan.model}-eps-{plan.eps:.2f}.csv",
+        lambda: layers_table(plan, chosen.own).to_csv(index=False),
+        file_name=f"{metrics.file_stem(plan)}.csv",
         mime="text/csv",
         icon=":material/table:",
         on_click="ignore",
     )
 
-    with curve:
-        cheap = cached.curve_is_cheap(network)
-        if not cheap:
-            st.subheader("PCR and FCR against εₚ")
-            st.caption(metrics.curve_cost(plan))
-        if cheap or st.button("Calculate the curve", key="curve", icon=":material/show_chart:"):
-            with progress("Planning over εₚ") as show:
-                points = cached.curve(network, show)
+    with curves:
+        if tradeoff.can_be_solved(network, chosen.asked):
+            with progress("Solving for the least damage") as show:
+                fronts = tradeoff.fronts(network, chosen.asked, show)
+            reached, damage = tradeoff.axes(network, chosen.asked)
             chart(
-                ratios_figure(points, cached.ratio_point(plan)),
-                key="ratios",
-                alt="Compression ratio of parameters and of FLOPs against the prescribed error",
+                fronts_figure(
+                    fronts.uniform,
+                    fronts.solved,
+                    tradeoff.point(network, chosen.asked, plan),
+                    reached=reached,
+                    damage=damage,
+                ),
+                key="fronts",
+                alt="Damage against compression, for one ε_p for all layers and for one for each",
             )
-            st.caption(
-                "Above the dotted line at 1 the network got smaller (PCR) or needs fewer "
-                "multiplications (FCR); the stars are the present εₚ. FCR counts the paper's "
-                "four sublayers, 1 MAC = 2 FLOPs."
-            )
+            st.caption(tradeoff.explained(network, chosen.asked))
+        with progress("Planning over εₚ") as show:
+            points = tradeoff.ratios(network, chosen.asked, show)
+        chart(
+            ratios_figure(points, tradeoff.ratio_point(plan)),
+            key="ratios",
+            alt="Compression ratio of parameters and of FLOPs against the prescribed error",
+        )
+        st.caption(
+            "One εₚ for all layers. Above the dotted line at 1 the network got smaller (PCR) or "
+            "needs fewer multiplications (FCR); the stars are the present plan. FCR counts the "
+            "paper's four sublayers, 1 MAC = 2 FLOPs."
+        )

@@ -3,43 +3,49 @@
 import streamlit as st
 
 from rsdtr.layer_charts import candidates_figure, ring_figure, spectra, spectra_figure
-from rsdtr.search import smallest
 from rsdtr.tables import candidates_table
-from rsdtr.ui import cached, metrics
+from rsdtr.ui import metrics, own
+from rsdtr.ui.choosing import choose
 from rsdtr.ui.page import page, plain
-from rsdtr.ui.widgets import chart, choose, choose_layer
+from rsdtr.ui.widgets import candidates_of, chart, choose_layer
 
 with page(
     "Layers",
     "One convolution under the lens: every circular shift and every divisor that the search "
     "tried, and the ring that won.",
 ):
-    network, plan = choose()
-    decided = choose_layer(plan)
+    chosen = choose()
+    network, plan = chosen.network, chosen.plan
+    pick, pin = st.columns([3, 2], gap="large", vertical_alignment="bottom")
+    with pick:
+        decided = choose_layer(plan)
     layer = network.profile.layer(decided.name)
+    eps = chosen.eps_of(decided)
+    if layer.obstacle is None:
+        with pin:
+            own.choose(layer.name, chosen.own, eps)
     if decided.kept_dense is not None:
         st.info(plain(f"This layer stays dense: {decided.kept_dense}."))
     if layer.obstacle is not None:
         st.stop()
-    found = cached.candidates(network, layer.name, plan.eps)
-    winner = smallest(found)
-    metrics.show_layer(layer, winner)
 
+    cards = st.container()
     left, right = st.columns([3, 2], gap="large")
     with left:
+        found = candidates_of(chosen, layer, eps)
         chart(
-            candidates_figure(found, winner, layer.kernel.numel()),
+            candidates_figure(
+                found.computed, found.winner, layer.kernel.numel(), found.pruned, found.unit
+            ),
             key="candidates",
-            alt="Storage of every candidate ring by circular shift and divisor",
+            alt="Cost of every candidate ring by circular shift and divisor",
         )
-        st.caption(
-            "Each cell is one ring: its row says which mode comes first, its column how the first "
-            "rank is split. ★ stores least; ✕ would store no less than the kernel itself. Rows "
-            "have gaps where r0 does not divide the first rank."
-        )
+        st.caption(found.explained)
+    with cards:
+        metrics.show_layer(layer, found.winner)
     with right:
         chart(
-            ring_figure(layer.shape, winner.ranks, winner.storage),
+            ring_figure(layer.shape, found.winner.ranks, found.winner.storage),
             key="ring",
             alt="The ring's four cores and the ranks of the bonds between them",
         )
@@ -49,18 +55,19 @@ with page(
         )
 
     chart(
-        spectra_figure(spectra(layer.spectra), plan.eps),
+        spectra_figure(spectra(layer.spectra), eps),
         key="spectra",
         alt="Singular values of the four first unfoldings and the error of truncating each",
     )
     st.caption(
         "Left: how fast the singular values of each shift's first unfolding fall. Right: what is "
-        "lost by keeping r of them; the first rank under the dashed line, drawn large, is kept. "
-        "Each of the three truncations may spend εₚ/√3."
+        "lost by keeping r of them; the first rank under the dashed line, drawn large, is kept by "
+        "the paper's rule, where each of the three truncations may spend εₚ/√3. The tight rule "
+        "tries ranks beside it too."
     )
 
     st.subheader("Candidates")
-    table = candidates_table(found, winner, layer.kernel.numel())
+    table = candidates_table(found.computed, found.winner, layer.kernel.numel(), found.pruned)
     st.dataframe(
         table,
         hide_index=True,
@@ -72,7 +79,7 @@ with page(
     st.download_button(
         "Download this table (CSV)",
         table.to_csv(index=False),
-        file_name=f"{plan.model}-{layer.name}-eps-{plan.eps:.2f}.csv",
+        file_name=f"{metrics.file_stem(plan)}-{layer.name}.csv",
         mime="text/csv",
         icon=":material/table:",
         on_click="ignore",

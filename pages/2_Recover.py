@@ -2,20 +2,29 @@
 
 import streamlit as st
 
-from rsdtr.charts import stages_figure, training_figure
+from rsdtr.accuracy_charts import stages_figure, training_figure
 from rsdtr.ui import state, training
+from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import recovered_stages
 from rsdtr.ui.page import page
-from rsdtr.ui.widgets import chart, choose, choose_calibration, choose_data, choose_training
+from rsdtr.ui.widgets import chart, choose_calibration, choose_data, choose_training
 
 with page(
     "Recover",
     "Compression costs accuracy. Recalibration gets much of it back in seconds, fine-tuning most "
     "of the rest. What you recover here is what Export writes.",
 ):
-    network, plan = choose()
+    chosen = choose()
+    network, plan = chosen.network, chosen.plan
+    if network.synthetic:
+        st.info(
+            "Synthetic weights: there is no accuracy to win back. Choose published weights to "
+            "recalibrate or fine-tune.",
+            icon=":material/block:",
+        )
+        st.stop()
     test_set = choose_data(network.spec)
-    configuration = network.configuration(plan.eps)
+    configuration = network.configuration(plan)
 
     left, right = st.columns([2, 3], gap="large")
     with left.container(border=True, height="stretch"):
@@ -40,7 +49,7 @@ with page(
     recovery = state.recoveries().get(configuration)
     if recovery is None:
         st.info(
-            "Nothing recovered yet for this model and εₚ: recalibrate first, then fine-tune.",
+            "Nothing recovered yet for this plan: recalibrate first, then fine-tune.",
             icon=":material/healing:",
         )
         st.stop()

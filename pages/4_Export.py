@@ -4,19 +4,27 @@ import streamlit as st
 
 from rsdtr.tables import artefacts_table
 from rsdtr.ui import downloads, metrics, state
+from rsdtr.ui.choosing import choose
 from rsdtr.ui.page import page, plain
-from rsdtr.ui.widgets import choose, choose_data, choose_formats
+from rsdtr.ui.widgets import choose_data, choose_formats
 
 with page(
     "Export",
     "Every file is written, read back by a fresh process and compared on real images before it "
     "is offered.",
 ):
-    network, plan = choose()
-    configuration = network.configuration(plan.eps)
+    chosen = choose()
+    network, plan = chosen.network, chosen.plan
+    configuration = network.configuration(plan)
     test_set = choose_data(network.spec)
     recovery = state.recoveries().get(configuration)
-    if recovery is None:
+    if network.synthetic:
+        st.info(
+            "These files will hold synthetic weights: good for measuring latency elsewhere, for "
+            "nothing else. They are proved on images of the data set above all the same.",
+            icon=":material/science:",
+        )
+    elif recovery is None:
         st.info(
             "This exports the network as compressed, without recovery: its accuracy may be poor. "
             "Recalibrate or fine-tune it on the Recover page first.",
@@ -38,7 +46,7 @@ with page(
 
     exported = state.exports().get(configuration)
     if exported is None:
-        st.caption("Nothing exported yet for this model and εₚ.")
+        st.caption("Nothing exported yet for this plan.")
         st.stop()
     if not downloads.is_current(exported, recovery):
         st.warning(

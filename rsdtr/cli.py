@@ -7,32 +7,36 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
+import torch
 from torch import nn
 
 from rsdtr import options
+from rsdtr.bench import ENGINES, checked_engines, layer_rows, network_rows, network_variants
 from rsdtr.compress import compress as compressed
 from rsdtr.console import Commands, emit, plan_table, progress, table
+from rsdtr.damage import measure_damage
 from rsdtr.data import load_data
 from rsdtr.errors import UnknownName
 from rsdtr.evaluate import accuracy, saved_bytes
 from rsdtr.export import FORMATS
 from rsdtr.export import export as exported
+from rsdtr.fast import measured_forms, running_in
 from rsdtr.plan import CompressionPlan
-from rsdtr.plan import plan as planned
-from rsdtr.profile import profile
+from rsdtr.profile import ModelProfile, profile
 from rsdtr.profile_command import profile as profile_command
 from rsdtr.recover import FinetuneOptions, recalibrate
 from rsdtr.recover import finetune as finetuned
-from rsdtr.saved import is_saved, load, save, writable_folder
+from rsdtr.saved import Saved, is_saved, load, save, writable_folder
 from rsdtr.store import load_winners
-from rsdtr.timing import machine, network_timings
+from rsdtr.targets import Choices, Damage
+from rsdtr.timing import Timing, machine
 from rsdtr.zoo import ModelSpec, load_model, model_names, model_spec
 
 
@@ -77,23 +81,50 @@ def _weights_of(spec: ModelSpec) -> str:
 @cli.command()
 @click.argument("model")
 @options.choices
+@options.calibrate
 @options.weights
+@options.data
 @options.json
 def plan(
-    model: str, eps: float, rule: str, objective: str, layers: Sequence[str],
-    weights: str | None, as_json: bool,
+    model: str, choices: Choices, calibrate: int | None, weights: str | None,
+    data: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Decide which ring every convolution of MODEL becomes; nothing is changed."""
-    _, _, decided = _planned(model, eps, layers, weights)
+    _data_is_read(data, calibrate)
+    _, _, decided = _planned(model, choices, weights, calibrate, data)
     click.echo(decided.model_dump_json(indent=1) if as_json else plan_table(decided))
 
 
+def _data_is_read(data: str | None, *readers: object) -> None:
+    if data is not None and not any(readers):
+        raise click.UsageError(
+            "--data is what --calibrate and --recalibrate read: give one of them as well"
+        )
+
+
 def _planned(
-    model: str, eps: float, layers: Sequence[str], weights: str | None
+    model: str,
+    choices: Choices,
+    weights: str | None,
+    calibrate: int | None = None,
+    data: str | None = None,
 ) -> tuple[nn.Module, ModelSpec, CompressionPlan]:
+    if calibrate is not None and choices.target is None:
+        raise click.UsageError("--calibrate measures damage for a target: give one, or leave it")
     spec = model_spec(model)
     network = _network(model, weights)
-    return network, spec, _decided(network, spec, eps, layers)
+    costs = profile(network, spec)
+    load_winners(costs)
+    damage = None
+    if calibrate is not None:
+        train = load_data(data, spec).train
+        with progress(f"measuring damage on {train.name}", "runs") as show:
+            damage = measure_damage(
+                network, costs, train, calibrate,
+                rule=choices.rule, objective=choices.solved_objective, layers=choices.layers,
+                progress=show,
+            )  # fmt: skip
+    return network, spec, _decided(costs, choices, damage)
 
 
 def _network(model: str, weights: str | None) -> nn.Module:
@@ -102,18 +133,16 @@ def _network(model: str, weights: str | None) -> nn.Module:
 
 
 def _decided(
-    network: nn.Module, spec: ModelSpec, eps: float, layers: Sequence[str]
+    costs: ModelProfile, choices: Choices, damage: Damage | None = None
 ) -> CompressionPlan:
-    policy = layers[0] if len(layers) == 1 else layers
-    found = profile(network, spec)
-    load_winners(found)
-    with progress(f"planning {spec.name} at ε_p {eps:g}", "layers") as show:
-        return planned(found, eps, layers=policy, progress=show)
+    with progress(f"planning {costs.model}", "layers") as show:
+        return choices.decide(costs, damage, show)
 
 
 @cli.command()
 @click.argument("model")
 @options.choices
+@options.calibrate
 @options.weights
 @options.data
 @click.option("--out", required=True, metavar="DIR", help="Folder for the compressed model.")
@@ -123,27 +152,38 @@ def _decided(
     type=click.IntRange(min=2),
     help="Re-estimate BatchNorm statistics from so many training images, without labels.",
 )
+@click.option(
+    "--fast",
+    "batch",
+    type=click.IntRange(min=1),
+    metavar="BATCH",
+    help="Let each ring run in the form that is fastest on this machine for so many images, with "
+    "two threads; what was not measured before is.",
+)
 def compress(
-    model: str, eps: float, rule: str, objective: str, layers: Sequence[str],
-    weights: str | None, data: str | None, out: str, images: int | None,
+    model: str, choices: Choices, calibrate: int | None, weights: str | None,
+    data: str | None, out: str, images: int | None, batch: int | None,
 ) -> None:  # fmt: skip
     """Compress MODEL and save it in a folder."""
-    if data is not None and images is None:
-        raise click.UsageError("--data is what --recalibrate reads: give --recalibrate N as well")
+    _data_is_read(data, calibrate, images)
     folder = writable_folder(out)
-    network, spec, decided = _planned(model, eps, layers, weights)
+    dense, spec, decided = _planned(model, choices, weights, calibrate, data)
+    if batch is not None:
+        with progress(f"measuring forms at batch {batch}", "layers") as show:
+            decided = measured_forms(decided, profile(dense, spec), batch=batch, progress=show)
     with progress("computing the rings"):
-        network = compressed(network, decided)
+        network = compressed(dense, decided)
     metrics: dict[str, Any] = {}
     if images is not None:
         train = load_data(data, spec).train
         with progress(f"recalibrating on {train.name}", "images") as show:
-            network = recalibrate(network, train, images, progress=show)
+            network = recalibrate(network, train, images, reference=dense, progress=show)
         metrics["recalibrated"] = {"data": train.name, "images": min(images, len(train))}
     save(network, decided, folder, metrics=metrics)
     click.echo(
-        f"{folder}: {decided.model} at ε_p {decided.eps:g}, "
+        f"{folder}: {decided.model} at {decided.label}, "
         f"PCR {decided.pcr:.3f}, FCR {decided.fcr:.3f}"
+        + (f" (as it runs: {decided.fcr_run:.3f})" if decided.fcr_run is not None else "")
     )
 
 
@@ -216,14 +256,25 @@ def _found(
 @click.option("--lr", default=FinetuneOptions.lr, show_default=True, help="Highest learning rate.")
 @click.option("--seed", default=FinetuneOptions.seed, show_default=True, help="Of the shuffling.")
 @click.option("--out", metavar="DIR", help="Folder for the result.  [default: DIR itself]")
-def finetune(folder: str, data: str, epochs: int, lr: float, seed: int, out: str | None) -> None:
+@click.option(
+    "--fast",
+    is_flag=True,
+    help="Train each ring in the form whose steps are fastest on this machine; what was not "
+    "measured before is. The result may differ in the last digits.",
+)
+def finetune(
+    folder: str, data: str, epochs: int, lr: float, seed: int, out: str | None, fast: bool
+) -> None:
     """Train the compressed model in DIR further and save its best epoch (on validation images)."""
     options = FinetuneOptions(epochs=epochs, lr=lr, seed=seed)
     saved = load(folder)
     target = writable_folder(out or folder)
     splits = load_data(data, saved.spec)
     results = []
-    with progress(f"fine-tuning {saved.spec.name} on {splits.train.name}", "steps") as show:
+    with (
+        _training_forms(saved, options.batch_size) if fast else nullcontext(),
+        progress(f"fine-tuning {saved.spec.name} on {splits.train.name}", "steps") as show,
+    ):
         for result in finetuned(
             saved.model, splits, options, on_step=lambda step, steps, _: show(step, steps)
         ):
@@ -243,6 +294,18 @@ def finetune(folder: str, data: str, epochs: int, lr: float, seed: int, out: str
     save(saved.model, saved.plan, target, metrics=metrics)
     best = max(result.validation.percent for result in results)
     click.echo(f"{target}: best validation accuracy {best:.2f} %")
+
+
+@contextmanager
+def _training_forms(saved: Saved, batch: int) -> Iterator[None]:
+    found = profile(saved.spec.build(), saved.spec)
+    with progress(f"measuring training steps at batch {batch}", "layers") as show:
+        chosen = measured_forms(
+            saved.plan, found, batch=batch, threads=torch.get_num_threads(), training=True,
+            progress=show,
+        )  # fmt: skip
+    with running_in(saved.model, chosen):
+        yield
 
 
 @cli.command()
@@ -295,42 +358,91 @@ def export(folder: str, formats: Sequence[str], out: str, data: str | None, as_j
 @click.option("--batch", default="1", show_default=True, help="Batch sizes, as in 1,16.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--runs", type=click.IntRange(min=2), default=30, show_default=True)
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    default=("eager", "onnxruntime"),
+    metavar="|".join(ENGINES),
+    help="What runs the network; may be repeated.  [default: eager, onnxruntime]",
+)
+@click.option(
+    "--scope",
+    type=click.Choice(["network", "layers", "all"]),
+    default="all",
+    show_default=True,
+    help="The whole network, each of its rings, or both.",
+)
 @options.json
 def bench(
-    model_or_dir: str, eps: float, rule: str, objective: str, layers: Sequence[str],
-    weights: str | None, batch: str, threads: int, runs: int, as_json: bool,
+    model_or_dir: str, choices: Choices, weights: str | None, batch: str, threads: int,
+    runs: int, engines: Sequence[str], scope: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Time the dense and the compressed network on this machine."""
+    """Time the dense network, the paper's pipeline, every form and the fastest, side by side.
+
+    The forms of `auto` are chosen from this machine's device profile, which is measured first
+    where it lacks a layer. Layers are timed eagerly.
+    """
     try:
         batches = [int(text) for text in batch.split(",")]
     except ValueError:
         raise click.UsageError(f"--batch is {batch!r}: give whole numbers, as in 1,16") from None
+    if min(batches) < 1:
+        raise click.UsageError(f"--batch is {batch!r}: give batches of at least 1")
+    engines = checked_engines(engines)
     dense, spec, decided = _found(model_or_dir, weights)
     if decided is None:
-        ring = compressed(dense, _decided(dense, spec, eps, layers))
+        costs = profile(dense, spec)
+        load_winners(costs)
+        decided = _decided(costs, choices)
+        with progress("computing the rings"):
+            ring = compressed(dense, decided)
     else:
-        source = click.get_current_context().get_parameter_source
-        if {source("eps"), source("layers")} != {ParameterSource.DEFAULT}:
-            raise click.UsageError("--eps and --layers are for a model: a saved folder has a plan")
+        if choices != Choices():
+            raise click.UsageError(
+                "what decides a plan (--eps, --layers and so on) is for a model: a saved folder "
+                "has a plan"
+            )
         # How long a network takes does not depend on the values of its weights.
         ring, dense = dense, spec.build()
-    with progress(f"timing {spec.name}", "networks") as show:
-        rows = network_timings(
-            {"dense": dense, "pipeline": ring},
-            spec.input_shape,
-            batches=batches,
-            runs=runs,
-            threads=threads,
-            progress=show,
-        )
+    found = profile(dense, spec)
+    rows: list[Timing] = []
+    for size in batches:
+        with progress(f"measuring forms at batch {size}", "layers") as show:
+            fast = measured_forms(decided, found, batch=size, threads=threads, progress=show)
+        variants = network_variants(dense.eval(), ring.eval(), fast, found)
+        if scope != "layers":
+            for engine in engines:
+                with progress(f"timing {spec.name} at batch {size} in {engine}"):
+                    rows += network_rows(
+                        variants, spec, engine, batch=size, runs=runs, threads=threads
+                    )
+        if scope != "network":
+            with progress(f"timing its rings at batch {size}", "layers") as show:
+                rows += layer_rows(
+                    variants, found, batch=size, runs=runs, threads=threads, progress=show
+                )
     if as_json:
         emit({"machine": machine(), "threads": threads, "rows": [asdict(row) for row in rows]})
         return
     click.echo(f"{spec.name} on {machine()}, {threads} threads, {runs} runs")
+    dense_ms = {
+        (row.scope, row.engine, row.batch): row.median_ms for row in rows if row.variant == "dense"
+    }
     cells = [
-        (str(row.batch), row.variant, f"{row.median_ms:.2f}", f"{row.iqr_ms:.2f}") for row in rows
+        (
+            row.scope,
+            row.engine,
+            str(row.batch),
+            row.variant,
+            f"{row.median_ms:.2f}",
+            f"{row.iqr_ms:.2f}",
+            f"{row.median_ms / dense_ms[row.scope, row.engine, row.batch]:.2f}",
+        )
+        for row in rows
     ]
-    click.echo(table(("batch", "variant", "median ms", "IQR ms"), cells))
+    header = ("scope", "engine", "batch", "variant", "median ms", "IQR ms", "of dense")
+    click.echo(table(header, cells))
 
 
 cli.add_command(profile_command)

@@ -11,7 +11,7 @@ from torch import nn
 from rsdtr.errors import PlanError
 from rsdtr.layers import TRConv2d
 from rsdtr.plan import CompressionPlan, LayerPlan
-from rsdtr.ring import TensorRing
+from rsdtr.ring import TensorRing, ring_shapes
 from rsdtr.search import ring_svd
 
 Ranks = tuple[int, int, int, int]
@@ -33,8 +33,7 @@ def skeleton(model: nn.Module, plan: CompressionPlan) -> nn.Module:
     """The same structure with zero cores, to load a saved state_dict into; errors as `compress`."""
 
     def blank(conv: nn.Conv2d, shift: int, ranks: Ranks) -> TensorRing:
-        shape = conv.weight.shape
-        c0, c1, c2, c3 = (torch.zeros(ranks[k], shape[k], ranks[(k + 1) % 4]) for k in range(4))
+        c0, c1, c2, c3 = (torch.zeros(core) for core in ring_shapes(conv.weight.shape, ranks))
         return TensorRing((c0, c1, c2, c3), shift)
 
     return _rebuilt(model, plan, blank)

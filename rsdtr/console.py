@@ -104,10 +104,11 @@ def plan_table(decided: CompressionPlan) -> str:
         shape = "×".join(map(str, layer.shape))
         o, i, kh, kw = layer.shape
         if layer.ranks is None:
-            return layer.name, shape, "", "", "", f"{layer.storage:,}", f"{layer.kept_dense}"
+            return layer.name, shape, "", "", "", "", f"{layer.storage:,}", f"{layer.kept_dense}"
         return (
             layer.name,
             shape,
+            f"{layer.eps:g}",
             str(layer.shift),
             str(layer.r0),
             " ".join(map(str, layer.ranks)),
@@ -115,11 +116,11 @@ def plan_table(decided: CompressionPlan) -> str:
             f"{layer.relative_error:.3f}",
         )
 
-    header = ("layer", "kernel", "shift", "r0", "ranks", "parameters", "error, or why dense")
+    header = ("layer", "kernel", "ε_p", "shift", "r0", "ranks", "parameters", "error, or why dense")
     params, macs = decided.params, decided.macs
     return (
         f"{table(header, [row(layer) for layer in decided.layers])}\n\n"
-        f"{decided.model} at ε_p {decided.eps:g}: "
+        f"{decided.model} at {decided.label}: "
         f"PCR {decided.pcr:.3f} ({params.original:,} → {params.compressed:,} parameters), "
         f"FCR {decided.fcr:.3f} ({macs.original:,} → {macs.compressed:,} MACs)"
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import prod
+
+from rsdtr.forms import Form, Sublayer, sublayers
 
 Size = tuple[int, int]
 
@@ -11,6 +14,53 @@ def conv_macs(shape: Sequence[int], output_size: Size) -> int:
     """MACs of a convolution for one input: weight shape (O, I/groups, KH, KW), output (H', W')."""
     o, i, kh, kw = shape
     return o * i * kh * kw * output_size[0] * output_size[1]
+
+
+def form_macs(
+    form: Form,
+    shape: Sequence[int],
+    ranks: Sequence[int],
+    input_size: Size,
+    output_size: Size,
+) -> int:
+    """MACs of a ring layer for one input in the form it runs in, its kernels being merged already.
+
+    A sublayer has the input's size along the axes that no sublayer has strided yet, and the
+    output's along the others.
+    """
+    return sum(
+        step.copies * prod(step.kernel) * prod(size)
+        for step, size in _sizes(form, shape, ranks, input_size, output_size)
+    )
+
+
+def form_activations(
+    form: Form,
+    shape: Sequence[int],
+    ranks: Sequence[int],
+    input_size: Size,
+    output_size: Size,
+) -> int:
+    """Elements of all intermediate outputs of a ring layer for one input; its own output is not
+    one of them. Training keeps every one of them until the backward pass.
+    """
+    *between, _ = _sizes(form, shape, ranks, input_size, output_size)
+    return sum(step.copies * step.kernel[0] * prod(size) for step, size in between)
+
+
+def _sizes(
+    form: Form,
+    shape: Sequence[int],
+    ranks: Sequence[int],
+    input_size: Size,
+    output_size: Size,
+) -> Iterator[tuple[Sublayer, Size]]:
+    """The sublayers of a form, each with the size (H, W) of its output."""
+    height, width = input_size
+    for step in sublayers(form, shape, ranks):
+        height = output_size[0] if 0 in step.axes else height
+        width = output_size[1] if 1 in step.axes else width
+        yield step, (height, width)
 
 
 def pipeline_macs(

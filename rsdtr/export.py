@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from rsdtr.data import LabelledImages
 from rsdtr.errors import ExportError, UnknownName
 from rsdtr.evaluate import saved_bytes
+from rsdtr.fuse import fuse
 from rsdtr.plan import CompressionPlan
 from rsdtr.saved import MANIFEST, Saved, is_saved, load, save, write_into
 from rsdtr.zoo import ModelSpec, model_spec
@@ -80,7 +81,8 @@ def export(
     Each file is read back in a fresh process, run on real images in batches of 1, 5 and 64 and
     compared with the model in memory. All files appear together, after the last proof: a logit
     off by 1e-4 or more (or by 1e-6 of the largest logit, if that is more: what float32 resolves)
-    is an ExportError and leaves nothing. onnx and pt2 take any batch; onnx is one file.
+    is an ExportError and leaves nothing. onnx and pt2 take any batch; onnx is one file. They hold
+    the fused network, plain convolutions in the forms of `model`; safetensors holds the cores.
     progress: called with (steps done, steps in all). UnknownName for a format not in FORMATS.
     """
     chosen = _checked_formats(formats)
@@ -91,7 +93,7 @@ def export(
         )
     network = copy.deepcopy(model).eval().requires_grad_(False).float().cpu()
     spec = model_spec(plan.model)
-    graph = cache(lambda: _program(network, spec))
+    graph = cache(lambda: _program(fuse(network), spec))
     folder = _folder(out, chosen)
     artefacts = []
     with _workplace(folder) as temporary:
@@ -200,7 +202,7 @@ def _dense_bytes(form: str, spec: ModelSpec) -> int | None:
     """What the dense model takes in that format; None for pt2, which is not worth the time."""
     if form == "safetensors":
         return saved_bytes(_dense(spec))
-    return len(_onnx(_program(_dense(spec), spec))) if form == "onnx" else None
+    return len(onnx_file(_dense(spec), spec)) if form == "onnx" else None
 
 
 def _dense(spec: ModelSpec) -> nn.Module:
@@ -214,6 +216,11 @@ def _dense(spec: ModelSpec) -> nn.Module:
             if value.is_floating_point():
                 value.uniform_(0.5, 1.5)
     return model
+
+
+def onnx_file(network: nn.Module, spec: ModelSpec) -> bytes:
+    """The network, fused, as one ONNX file: `images` (batch, C, H, W) to `logits`."""
+    return _onnx(_program(fuse(network), spec))
 
 
 def _program(network: nn.Module, spec: ModelSpec) -> torch.export.ExportedProgram:

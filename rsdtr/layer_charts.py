@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from rsdtr.charts import GREEN, GREY, ORANGE, VERMILION, titled
 from rsdtr.ring import MODES
-from rsdtr.search import Candidate, KernelSpectra
+from rsdtr.search import Candidate, KernelSpectra, Pruned
 from rsdtr.truncation import equal_split, rank_of
+from rsdtr.winners import Objective
 
 MODE_COLOURS = ("#56B4E9", ORANGE, GREEN, "#CC79A7")
+PRUNED = "#B8BCC2"
 MODE_SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 
 
@@ -50,42 +53,62 @@ def spectra(kernel: KernelSpectra) -> tuple[Spectrum, ...]:
 
 
 def candidates_figure(
-    found: Sequence[Candidate], winner: Candidate, dense_storage: int
+    found: Sequence[Candidate],
+    winner: Candidate,
+    dense_storage: int,
+    pruned: Sequence[Pruned] = (),
+    unit: Objective = "storage",
 ) -> go.Figure:
-    """Storage of every candidate: circular shift down, divisor r0 across; ★ marks the winner."""
-    divisors = sorted({candidate.r0 for candidate in found})
-    shifts = sorted({candidate.shift for candidate in found})
-    by_cell = {(candidate.shift, candidate.r0): candidate for candidate in found}
-    colour, text, hover = [], [], []
-    for shift in shifts:
-        row = [by_cell.get((shift, r0)) for r0 in divisors]
-        colour.append([math.log10(cell.storage) if cell else None for cell in row])
-        text.append([_cell_text(cell, winner, dense_storage) if cell else "" for cell in row])
-        hover.append([_candidate_story(cell, dense_storage) if cell else "" for cell in row])
+    """Storage of every computed candidate, shift down, divisor r0 across; ★ marks the winner.
+
+    pruned: candidates that were ruled out, drawn grey with their floor: storage, or the layer's
+    MACs for one input, as `unit` says.
+    """
+    cells: dict[tuple[int, int], Candidate | Pruned] = {(p.shift, p.r0): p for p in pruned}
+    cells |= {(candidate.shift, candidate.r0): candidate for candidate in found}
+    divisors = sorted({r0 for _, r0 in cells})
+    shifts = sorted({shift for shift, _ in cells})
+    style = {
+        "x": [str(r0) for r0 in divisors],
+        "y": [_shift_label(shift) for shift in shifts],
+        "texttemplate": "%{text}",
+        "textfont": {"size": 12 if len(divisors) <= 8 else 9},
+        "hovertemplate": "%{hovertext}<extra></extra>",
+        "hoverongaps": False,
+        "xgap": 2,
+        "ygap": 2,
+    }
     low = math.log10(min(candidate.storage for candidate in found))
     high = math.log10(max(candidate.storage for candidate in found))
     ticks = [low + (high - low) * step / 4 for step in range(5)] if high > low else [low]
+    colour = _Layer(cells, shifts, divisors, Candidate)
     figure = go.Figure(
         go.Heatmap(
-            z=colour,
-            x=[str(r0) for r0 in divisors],
-            y=[_shift_label(shift) for shift in shifts],
-            text=text,
-            texttemplate="%{text}",
-            textfont={"size": 12 if len(divisors) <= 10 else 9},
-            hovertext=hover,
-            hovertemplate="%{hovertext}<extra></extra>",
-            hoverongaps=False,
+            name="computed",
+            z=colour.each(lambda cell: math.log10(cell.storage)),
+            text=colour.each(lambda cell: _cell_text(cell, winner, dense_storage), ""),
+            hovertext=colour.each(lambda cell: _candidate_story(cell, dense_storage), ""),
             colorscale="Cividis",
-            xgap=2,
-            ygap=2,
             colorbar={
                 "title": {"text": "Storage<br>(scalars, log)"},
                 "tickvals": ticks,
                 "ticktext": [_compact(10**tick) for tick in ticks],
             },
+            **style,
         )
     )
+    if pruned:
+        after = "" if unit == "storage" else "<br>MACs"
+        grey = _Layer(cells, shifts, divisors, Pruned)
+        figure.add_heatmap(
+            name="ruled out",
+            z=grey.each(lambda cell: 1),
+            text=grey.each(lambda cell: f"≥ {_compact(cell.floor)}{after}", ""),
+            hovertext=grey.each(lambda cell: _pruned_story(cell, unit), ""),
+            colorscale=[[0, PRUNED], [1, PRUNED]],
+            showscale=False,
+            **style,
+        )
     column, line = divisors.index(winner.r0), shifts.index(winner.shift)
     figure.add_shape(
         type="rect",
@@ -101,7 +124,7 @@ def candidates_figure(
     figure.update_yaxes(
         title="Circular shift: mode order", type="category", autorange="reversed", showgrid=False
     )
-    return titled(figure, "Storage of every candidate ring, shift × r<sub>0</sub>")
+    return titled(figure, "Storage of the candidate rings, shift × r<sub>0</sub>")
 
 
 def spectra_figure(found: Sequence[Spectrum], eps: float) -> go.Figure:
@@ -217,6 +240,23 @@ def ring_figure(shape: Sequence[int], ranks: Sequence[int], storage: int) -> go.
     return titled(figure, title, height=430)
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """The cells of one kind in the map of shift × r0, as rows; the others are gaps."""
+
+    cells: Mapping[tuple[int, int], Candidate | Pruned]
+    shifts: Sequence[int]
+    divisors: Sequence[int]
+    kind: type[Candidate | Pruned]
+
+    def each(self, value: Callable[[Any], object], gap: object = None) -> list[list[object]]:
+        """The value of every cell of this kind."""
+        rows = [[self.cells.get((shift, r0)) for r0 in self.divisors] for shift in self.shifts]
+        return [
+            [value(cell) if isinstance(cell, self.kind) else gap for cell in row] for row in rows
+        ]
+
+
 def _shift_label(shift: int) -> str:
     """A shift with the mode order it stands for, such as `1: I·KH·KW·O`."""
     return f"{shift}: " + "·".join(MODES[(shift + k) % 4] for k in range(4))
@@ -234,6 +274,14 @@ def _candidate_story(candidate: Candidate, dense_storage: int) -> str:
         f"shift {candidate.shift}, r<sub>0</sub> {candidate.r0}, ranks [{ranks}]"
         f"<br>{candidate.storage:,} scalars ({dense_storage / candidate.storage:.2f} × smaller)"
         f"<br>{candidate.macs:,} MACs per pixel<br>relative error {candidate.relative_error:.3f}"
+    )
+
+
+def _pruned_story(cell: Pruned, unit: Objective) -> str:
+    counted = "scalars" if unit == "storage" else "MACs for one input"
+    return (
+        f"shift {cell.shift}, r<sub>0</sub> {cell.r0}<br>ruled out: whatever its ranks, it needs "
+        f"at least<br>{cell.floor:,} {counted}"
     )
 
 

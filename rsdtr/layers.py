@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdtr.errors import RingError
+from rsdtr.forms import FORMS, Form, Kernels, Sublayer, sublayer_kernels, sublayers
 from rsdtr.ring import TensorRing
 
-Form = Literal["pipeline", "dense"]
-FORMS = get_args(Form)
 Pair = tuple[int, int]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 PADDING_MODES = get_args(PaddingMode)
@@ -23,9 +22,15 @@ class TRConv2d(nn.Module):
     """`nn.Conv2d` whose kernel (O, I, KH, KW) is a ring of four cores (arXiv 2405.10802, sec. 3.2).
 
     Same arguments as `nn.Conv2d` without groups, plus `ranks` (R_0…R_3, in the mode order
-    O, I, KH, KW), the `shift` the ring came from and the `form` it is computed in: `pipeline`,
-    the paper's four sublayers with the ring index R_1 folded into the batch, or `dense`, one
-    convolution with the rebuilt kernel. Input (B, I, H, W) or (I, H, W), output as `nn.Conv2d`.
+    O, I, KH, KW), the `shift` the ring came from and the `form` it is computed in, which may be
+    set at any time: `pipeline`, the paper's four sublayers with the ring index R_1 folded into the
+    batch; `O|IHW`, a KH×KW convolution to R0·R1 channels and a 1×1; `I|HWO`, a 1×1 to R1·R2
+    channels and a KH×KW; `IH|WO`, a KH×1 to R3·R1 channels and a 1×KW; `dense`, one convolution
+    with the rebuilt kernel. Input (B, I, H, W) or (I, H, W), output as `nn.Conv2d`.
+
+    Sublayer kernels are contracted at every step while gradients are taken. In eval mode without
+    gradients they are kept until a core changes; writing through `core.data` goes unnoticed there,
+    as it does for autograd. What is kept is neither saved nor copied.
 
     Parameters that train and save: `cores.0` … `cores.3`, core k of shape (R_k, n_k, R_{k+1}),
     and `bias` (O,) or None. RingError for arguments that make no convolution.
@@ -49,8 +54,6 @@ class TRConv2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if form not in FORMS:
-            raise RingError(f"form is {form!r}, expected one of {', '.join(FORMS)}")
         if len(ranks) != 4 or min(ranks) < 1:
             raise RingError(f"ranks are {tuple(ranks)}, expected four whole numbers of at least 1")
         if padding_mode not in PADDING_MODES:
@@ -65,7 +68,6 @@ class TRConv2d(nn.Module):
         self.dilation = _pair(dilation)
         self.padding_mode: PaddingMode = padding_mode
         self.shift = shift
-        self.form: Form = form
         self._margins = _margins(padding, self.kernel_size, self.dilation, self.stride)
         shape = (out_channels, in_channels, *self.kernel_size)
         self.cores = nn.ParameterList(
@@ -75,6 +77,7 @@ class TRConv2d(nn.Module):
         self.bias = (
             nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
         )
+        self.form = form
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -131,12 +134,62 @@ class TRConv2d(nn.Module):
         c0, c1, c2, c3 = (core.detach().clone() for core in self.cores)
         return TensorRing((c0, c1, c2, c3), self.shift)
 
+    @property
+    def form(self) -> Form:
+        """How the layer is computed; RingError when set to anything else than one of FORMS."""
+        return self._form
+
+    @form.setter
+    def form(self, form: Form) -> None:
+        if form not in FORMS:
+            raise RingError(f"form is {form!r}, expected one of {', '.join(FORMS)}")
+        self._form: Form = form
+        self._steps = tuple(self._step(sublayer) for sublayer in self.sublayers)
+        self._kept: _Kept | None = None
+
+    @property
+    def sublayers(self) -> tuple[Sublayer, ...]:
+        """The convolutions that compute the layer in its form, in the order they run."""
+        shape = (self.out_channels, self.in_channels, *self.kernel_size)
+        return sublayers(self.form, shape, self.ranks)
+
     def kernel(self) -> Tensor:
         """The kernel (O, I, KH, KW) the cores stand for; gradients flow to the cores."""
-        g0, g1, g2, g3 = self.cores
-        head = torch.einsum("aob,bic->aoic", g0, g1)
-        tail = torch.einsum("chd,dwa->chwa", g2, g3)
-        return torch.einsum("aoic,chwa->oihw", head, tail)
+        (kernel,) = sublayer_kernels("dense", list(self.cores))
+        return kernel
+
+    def kernels(self) -> Kernels:
+        """The kernels of `sublayers`; gradients flow to the cores where they are taken."""
+        # Not list(self.cores): that takes longer than a small convolution.
+        cores = cast(list[Tensor], list(self.cores._parameters.values()))
+        if not self._may_keep(cores):
+            return sublayer_kernels(self.form, cores)
+        kept = self._kept  # read once: another thread may replace it
+        if kept is None or not kept.valid(cores):
+            # Not an inference tensor: it may serve outside of inference mode as well.
+            with torch.inference_mode(False), torch.no_grad():
+                kernels = tuple(k.contiguous() for k in sublayer_kernels(self.form, cores))
+                versions = [core._version for core in cores]
+                kept = _Kept(kernels, [core.detach() for core in cores], versions)
+            self._kept = kept
+        return kept.kernels
+
+    def _may_keep(self, cores: list[Tensor]) -> bool:
+        if self.training or torch.compiler.is_compiling():
+            return False
+        if torch.is_grad_enabled() and any(core.requires_grad for core in cores):
+            return False
+        if any(
+            # Anything but a plain parameter is a stand-in: of functorch, or of a fake tensor mode.
+            type(core) is not nn.Parameter or core.is_meta or core.is_inference()
+            for core in cores
+        ):
+            return False
+        # Under autocast they are contracted in the dtype of the moment.
+        return not torch.is_autocast_enabled(cores[0].device.type)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": None}
 
     def to_dense(self) -> nn.Conv2d:
         """A plain convolution with the rebuilt kernel."""
@@ -155,45 +208,40 @@ class TRConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 3:
             return self.forward(x.unsqueeze(0)).squeeze(0)
-        if self.form == "dense":
-            return self._dense(x)
-        return self._pipeline(x)
+        batch, folded = x.shape[0], 1
+        kernels = self.kernels()
+        for step, kernel in zip(self._steps, kernels, strict=True):
+            if step.copies != folded:
+                x = x.reshape(batch * step.copies, step.channels, *x.shape[2:])
+                folded = step.copies
+            if step.margins is not None:
+                x = F.pad(x, step.margins, mode=step.mode)
+            bias = self.bias if kernel is kernels[-1] else None
+            x = F.conv2d(
+                x, kernel, bias, step.stride, step.padding, step.dilation
+            )  # (B·copies, out, H', W')
+        return x
 
-    def _dense(self, x: Tensor) -> Tensor:
-        x, rows = self._padded(x, axis=0)
-        x, columns = self._padded(x, axis=1)
-        return F.conv2d(
-            x, self.kernel(), self.bias, self.stride, (rows, columns), self.dilation
-        )  # (B, O, H', W')
+    def _step(self, sublayer: Sublayer) -> _Step:
+        """How a sublayer strides, dilates and pads: along its own axes, as the layer does.
 
-    def _pipeline(self, x: Tensor) -> Tensor:
-        g0, g1, g2, g3 = self.cores
-        r0, r1, r2, _ = self.ranks
-        (sh, sw), (dh, dw) = self.stride, self.dilation
-        batch, _, height, width = x.shape
-
-        # Padding waits until the channels are mixed: it moves pixels, the 1×1 moves channels.
-        x = F.conv2d(x, g1.permute(0, 2, 1).reshape(r1 * r2, -1, 1, 1))  # (B, R1·R2, H, W)
-        x = x.reshape(batch * r1, r2, height, width)  # (B·R1, R2, H, W)
-        x, margin = self._padded(x, axis=0)
-        x = F.conv2d(
-            x, g2.permute(2, 0, 1).unsqueeze(3), None, (sh, 1), (margin, 0), (dh, 1)
-        )  # (B·R1, R3, H', W)
-        x, margin = self._padded(x, axis=1)
-        x = F.conv2d(
-            x, g3.permute(2, 0, 1).unsqueeze(2), None, (1, sw), (0, margin), (1, dw)
-        )  # (B·R1, R0, H', W')
-        x = x.reshape(batch, r1 * r0, *x.shape[2:])  # (B, R1·R0, H', W')
-        return F.conv2d(x, g0.permute(1, 2, 0).reshape(-1, r1 * r0, 1, 1), self.bias)
-
-    def _padded(self, x: Tensor, axis: int) -> tuple[Tensor, int]:
-        """x padded along one spatial axis, and the zero padding left for the convolution to do."""
-        before, after = self._margins[axis]
-        if self.padding_mode == "zeros" and before == after:
-            return x, before
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        margins = (0, 0, before, after) if axis == 0 else (before, after, 0, 0)
-        return F.pad(x, margins, mode=mode), 0
+        Padding waits for the sublayer of its axis: it moves pixels, a 1×1 moves channels.
+        """
+        rows, columns = (
+            self._margins[axis] if axis in sublayer.axes else (0, 0) for axis in (0, 1)
+        )
+        even = rows[0] == rows[1] and columns[0] == columns[1]
+        by_conv = even and self.padding_mode == "zeros"
+        padded = any((*rows, *columns)) and not by_conv
+        return _Step(
+            copies=sublayer.copies,
+            channels=sublayer.kernel[1],
+            stride=along(self.stride, sublayer.axes, 1),
+            dilation=along(self.dilation, sublayer.axes, 1),
+            padding=(rows[0], columns[0]) if by_conv else (0, 0),
+            margins=(*columns, *rows) if padded else None,
+            mode="constant" if self.padding_mode == "zeros" else self.padding_mode,
+        )
 
     def extra_repr(self) -> str:
         return (
@@ -201,6 +249,46 @@ class TRConv2d(nn.Module):
             f"ranks={self.ranks}, stride={self.stride}, padding={self.padding}, "
             f"dilation={self.dilation}, padding_mode={self.padding_mode!r}, form={self.form!r}"
         )
+
+
+class _Step(NamedTuple):
+    """One convolution of the layer: what F.conv2d needs beside its kernel, and what F.pad does
+    before it (None: nothing).
+    """
+
+    copies: int
+    channels: int
+    stride: Pair
+    dilation: Pair
+    padding: Pair
+    margins: tuple[int, int, int, int] | None
+    mode: str
+
+
+class _Kept(NamedTuple):
+    """Sublayer kernels, and the state of the cores that they were contracted from.
+
+    The cores are kept as detached views: they hold on to the memory, so that no other tensor can
+    have the same address as long as they are compared.
+    """
+
+    kernels: Kernels
+    cores: list[Tensor]
+    versions: list[int]
+
+    def valid(self, cores: list[Tensor]) -> bool:
+        return all(
+            core.data_ptr() == old.data_ptr()
+            and core._version == version
+            and core.dtype == old.dtype
+            for core, old, version in zip(cores, self.cores, self.versions, strict=True)
+        )
+
+
+def along(values: Pair, axes: Sequence[int], elsewhere: int) -> Pair:
+    """The values on the given spatial axes, and `elsewhere` on the others."""
+    rows, columns = (values[axis] if axis in axes else elsewhere for axis in (0, 1))
+    return rows, columns
 
 
 def _pair(value: int | Sequence[int]) -> Pair:

@@ -2,49 +2,116 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from rsdtr.winners import OBJECTIVES, RULES
+from rsdtr.plan import Target, TargetKind
+from rsdtr.targets import Choices
+from rsdtr.winners import OBJECTIVES, RULES, Objective, Rule
 
+USUAL_EPS = Choices.eps
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def choices(command: Command) -> Command:
-    """The options that decide a plan."""
-    for option in (
-        click.option(
-            "--layers",
-            default=("paper",),
-            multiple=True,
-            metavar="paper|all|GLOB",
-            help="Which convolutions: paper (every k×k one but the first), all, or globs over "
-            "their names; may be repeated.  [default: paper]",
-        ),
-        click.option(
-            "--objective",
-            type=click.Choice(OBJECTIVES),
-            default="storage",
-            show_default=True,
-            help="What the choice among rings makes small.",
-        ),
-        click.option(
-            "--rule",
-            type=click.Choice(RULES),
-            default="paper",
-            show_default=True,
-            help="How ranks are chosen: as published, or storing less at the same ε_p.",
-        ),
-        click.option(
-            "--eps", default=0.6, show_default=True, help="ε_p, the relative error of each kernel."
-        ),
-    ):
-        command = option(command)
-    return command
+    """The options that decide a plan; the command gets them as one `targets.Choices`."""
+
+    @functools.wraps(command)
+    def with_choices(
+        *args: Any,
+        eps: float | None,
+        target_pcr: float | None,
+        target_fcr: float | None,
+        target_mb: float | None,
+        rule: Rule,
+        objective: Objective | None,
+        layers: tuple[str, ...],
+        layer_eps: tuple[str, ...],
+        keep_dense: tuple[str, ...],
+        **others: Any,
+    ) -> Any:
+        asked: dict[TargetKind, float | None] = {
+            "pcr": target_pcr, "fcr": target_fcr, "mb": target_mb,
+        }  # fmt: skip
+        targets = [Target(kind=k, value=value) for k, value in asked.items() if value is not None]
+        if len(targets) + (eps is not None) > 1:
+            raise click.UsageError("give one of --eps, --target-pcr, --target-fcr and --target-mb")
+        chosen = Choices(
+            eps=USUAL_EPS if eps is None else eps,
+            target=targets[0] if targets else None,
+            rule=rule,
+            objective=objective,
+            layers=layers[0] if len(layers) == 1 else layers,
+            own=(*map(_own_eps, layer_eps), *((name, None) for name in keep_dense)),
+        )
+        return command(*args, choices=chosen, **others)
+
+    for option in reversed(_CHOICES):
+        with_choices = option(with_choices)
+    return with_choices  # type: ignore[return-value]  # click's decorators keep the type loose
 
 
+def _own_eps(text: str) -> tuple[str, float]:
+    name, _, value = text.rpartition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise click.UsageError(f"--layer-eps is {text!r}: give NAME=EPS, as in conv1=0.4") from None
+
+
+def _target(kind: str, help: str) -> Callable[[Any], Any]:
+    above_zero = click.FloatRange(min=0, min_open=True)
+    return click.option(f"--target-{kind}", type=above_zero, metavar="NUMBER", help=help)
+
+
+_CHOICES = (
+    click.option(
+        "--eps",
+        type=float,
+        help=f"ε_p, the relative error of each kernel.  [default: {USUAL_EPS}]",
+    ),
+    _target("pcr", "Reach this parameter compression ratio, each layer with its own ε_p."),
+    _target("fcr", "Reach this FLOPs compression ratio."),
+    _target("mb", "Fit a safetensors file of so many MB (1,000,000 bytes)."),
+    click.option(
+        "--rule",
+        type=click.Choice(RULES),
+        default="paper",
+        show_default=True,
+        help="How ranks are chosen: as published, or storing less at the same ε_p.",
+    ),
+    click.option(
+        "--objective",
+        type=click.Choice(OBJECTIVES),
+        help="What the choice among rings makes small.  [default: storage; macs for --target-fcr]",
+    ),
+    click.option(
+        "--layers",
+        default=("paper",),
+        multiple=True,
+        metavar="paper|all|GLOB",
+        help="Which convolutions: paper (every k×k one but the first), all, or globs over "
+        "their names; may be repeated.  [default: paper]",
+    ),
+    click.option(
+        "--layer-eps",
+        multiple=True,
+        metavar="NAME=EPS",
+        help="An ε_p for one layer; may be repeated.",
+    ),
+    click.option(
+        "--keep-dense", multiple=True, metavar="NAME", help="Leave a layer dense; may be repeated."
+    ),
+)
+calibrate = click.option(
+    "--calibrate",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="For a target: measure each layer's damage on N unlabelled training images.",
+)
 json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 weights = click.option(
     "--weights",

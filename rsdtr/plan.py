@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -11,13 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rsdtr.cost import pipeline_macs
 from rsdtr.errors import PlanError
+from rsdtr.filesize import safetensors_bytes, with_ring
+from rsdtr.forms import Form
 from rsdtr.profile import LayerProfile, ModelProfile
-from rsdtr.ring import ring_storage
+from rsdtr.ring import ring_shapes, ring_storage
 from rsdtr.truncation import MINIMUM_EPS, checked_eps
 from rsdtr.winners import Objective, Question, Rule
 
 Progress = Callable[[int, int], None]
+TargetKind = Literal["pcr", "fcr", "mb"]
 Positive = Field(ge=1)
+_ASKED = "asked to stay dense"
+_NOT_NEEDED = "the target does without it, or it was asked to stay dense"
 
 
 class _Frozen(BaseModel):
@@ -31,11 +36,47 @@ class Ratio(_Frozen):
     compressed: int = Field(ge=0)
 
 
+class Target(_Frozen):
+    """What a whole network should reach: a PCR or FCR at least, or a file of at most so many MB.
+
+    1 MB = 1,000,000 bytes of the safetensors file.
+    """
+
+    kind: TargetKind
+    value: float = Field(gt=0)
+
+    def __str__(self) -> str:
+        if self.kind == "mb":
+            return f"file ≤ {self.value:g} MB"
+        return f"{self.kind.upper()} ≥ {self.value:g}"
+
+
+class Milliseconds(_Frozen):
+    """Best measured time of one pass before and after compression, in ms."""
+
+    original: float = Field(gt=0)
+    compressed: float = Field(gt=0)
+
+
+class MeasuredOn(_Frozen):
+    """What the forms of a plan were chosen for: a machine in words, its device and threads, the
+    images in a batch, and forward passes (`inference`) or training steps.
+    """
+
+    machine: str
+    device: str
+    threads: int = Positive
+    batch: int = Positive
+    mode: Literal["inference", "training"]
+
+
 class LayerPlan(_Frozen):
     """What one convolution becomes.
 
-    A ring: shift, r0, ranks R_0…R_3 (mode order O, I, KH, KW), its storage in scalars, form, MACs
-    for one input and ‖𝓦 − 𝓦̂‖_F/‖𝓦‖_F. Left alone: `kept_dense` says why, in words.
+    A ring: its own ε_p, shift, r0, ranks R_0…R_3 (mode order O, I, KH, KW), its storage in scalars,
+    form, MACs for one input and ‖𝓦 − 𝓦̂‖_F/‖𝓦‖_F. Left alone: `kept_dense` says why, in words.
+    macs counts the paper's four sublayers. Once a form was chosen by its time: macs_run, MACs for
+    one input in that form; latency_ms, as measured; runs_dense, why a stored ring runs dense.
     """
 
     name: str
@@ -46,9 +87,13 @@ class LayerPlan(_Frozen):
     r0: int | None = Field(default=None, ge=1)
     ranks: tuple[int, int, int, int] | None = None
     storage: int = Positive
-    form: Literal["pipeline", "dense"] = "dense"
+    form: Form = "dense"
     macs: Ratio
     relative_error: float = Field(default=0.0, ge=0)
+    eps: float | None = Field(default=None, ge=MINIMUM_EPS, lt=1)
+    macs_run: int | None = Field(default=None, ge=0)
+    latency_ms: Milliseconds | None = None
+    runs_dense: str | None = None
 
     @model_validator(mode="after")
     def _either_ring_or_dense(self) -> LayerPlan:
@@ -69,12 +114,14 @@ class LayerPlan(_Frozen):
 class CompressionPlan(_Frozen):
     """The decision for a model: JSON-able, and all that `compress` obeys.
 
+    eps: the ε_p of every layer that has none of its own, or None where a target gave each its own;
     pcr, fcr: whole-network ratios original/compressed of parameters and of FLOPs (the paper's four
-    sublayers; 1 MAC = 2 FLOPs; convolutions and linear layers are counted).
+    sublayers; 1 MAC = 2 FLOPs; convolutions and linear layers are counted). Once forms were chosen
+    by their times: fcr_run, the same ratio of FLOPs for the forms that run; measured_on, where.
     """
 
     model: str
-    eps: float = Field(ge=MINIMUM_EPS, lt=1)
+    eps: float | None = Field(ge=MINIMUM_EPS, lt=1)
     rule: Rule = "paper"
     objective: Objective = "storage"
     pcr: float
@@ -83,6 +130,20 @@ class CompressionPlan(_Frozen):
     macs: Ratio
     seconds: float
     layers: tuple[LayerPlan, ...]
+    target: Target | None = None
+    fcr_run: float | None = None
+    measured_on: MeasuredOn | None = None
+
+    @property
+    def label(self) -> str:
+        """What was asked for, in words: an ε_p or a target, and the rule if not the paper's."""
+        asked = str(self.target) if self.target else f"ε_p {self.eps:g}"
+        own = sum(layer.eps not in (None, self.eps) for layer in self.layers)
+        return (
+            asked
+            + (f" with {own} layers pinned" if own and not self.target else "")
+            + (", tight" if self.rule == "tight" else "")
+        )
 
     @classmethod
     def from_json(cls, text: str | bytes) -> CompressionPlan:
@@ -100,11 +161,13 @@ class CompressionPlan(_Frozen):
 
 def plan(
     profile: ModelProfile,
-    eps: float,
+    eps: float | None,
     *,
     rule: Rule = "paper",
     objective: Objective = "storage",
     layers: str | Sequence[str] = "paper",
+    own: Mapping[str, float | None] | None = None,
+    target: Target | None = None,
     progress: Progress | None = None,
 ) -> CompressionPlan:
     """Choose for every convolution the best ring at relative error ε_p.
@@ -112,18 +175,26 @@ def plan(
     rule: `paper`, the published procedure, or `tight`, which stores less at the same ε_p;
     objective: what the choice among rings makes small, `storage` or `macs`; layers: `paper` (every
     k×k convolution but the first, as the program behind the paper does), `all`, or glob patterns
-    over layer names; progress: called with (layers done, layers in all).
-    RingError for ε_p out of range, PlanError for a pattern that matches no layer.
+    over layer names; own: layers that have an ε_p of their own, or None to stay dense (eps may be
+    None if these are all); target: what they were solved for; progress: called with (layers done,
+    layers in all). RingError for ε_p out of range, PlanError for a pattern or name without a layer.
     """
     started = time.perf_counter()
-    eps = checked_eps(eps)
-    question = Question(rule, objective, eps)
-    chosen = _chosen(profile, layers)
+    chosen = policy_layers(profile, layers)
+    each = _each_eps(profile, chosen, eps, own or {})
     planned = []
     for done, layer in enumerate(profile.layers):
         if progress:
             progress(done, len(profile.layers))
-        planned.append(_layer_plan(profile, layer, question, layer.name in chosen, layers))
+        if layer.name not in each:
+            named = layers if isinstance(layers, str) else " ".join(layers)
+            planned.append(_dense(layer, f"outside the layer policy {named!r}"))
+        elif layer.obstacle is not None:
+            planned.append(_dense(layer, layer.obstacle))
+        elif (asked := each[layer.name]) is None:
+            planned.append(_dense(layer, _ASKED if target is None else _NOT_NEEDED))
+        else:
+            planned.append(_layer_plan(profile, layer, Question(rule, objective, asked)))
     if progress:
         progress(len(profile.layers), len(profile.layers))
     params = profile.params - sum(
@@ -134,6 +205,7 @@ def plan(
     return CompressionPlan(
         model=profile.model,
         eps=eps,
+        target=target,
         rule=rule,
         objective=objective,
         pcr=profile.params / params,
@@ -145,8 +217,33 @@ def plan(
     )
 
 
-def _chosen(profile: ModelProfile, layers: str | Sequence[str]) -> set[str]:
-    """Names of the layers that the policy wants compressed."""
+def planned_bytes(profile: ModelProfile, decided: CompressionPlan) -> int:
+    """Bytes of the compressed model's safetensors file, before any is written."""
+    entries = dict(profile.entries)
+    for layer in decided.layers:
+        if layer.ranks is not None:
+            entries = with_ring(entries, layer.name, ring_shapes(layer.shape, layer.ranks))
+    return safetensors_bytes(entries)
+
+
+def _each_eps(
+    profile: ModelProfile, chosen: set[str], eps: float | None, own: Mapping[str, float | None]
+) -> dict[str, float | None]:
+    """The ε_p of every layer that is to be compressed; None: it stays dense."""
+    for name in own:
+        profile.layer(name)  # UnknownName says which there are
+    each = dict.fromkeys(chosen, eps) | dict(own)
+    possible = {layer.name for layer in profile.layers if layer.obstacle is None}
+    if eps is None and (missing := sorted((chosen & possible) - own.keys())):
+        raise PlanError(
+            f"there is no ε_p for {', '.join(missing[:3])}: give one for the whole network or for "
+            "each layer"
+        )
+    return {name: None if value is None else checked_eps(value) for name, value in each.items()}
+
+
+def policy_layers(profile: ModelProfile, layers: str | Sequence[str]) -> set[str]:
+    """Names of the layers that the policy wants compressed; PlanError as `plan`."""
     if layers == "paper":
         return {layer.name for layer in profile.layers if layer.in_paper_policy}
     names = {layer.name for layer in profile.layers}
@@ -165,18 +262,7 @@ def _chosen(profile: ModelProfile, layers: str | Sequence[str]) -> set[str]:
     return chosen
 
 
-def _layer_plan(
-    profile: ModelProfile,
-    layer: LayerProfile,
-    question: Question,
-    chosen: bool,
-    policy: str | Sequence[str],
-) -> LayerPlan:
-    if not chosen:
-        named = policy if isinstance(policy, str) else " ".join(policy)
-        return _dense(layer, f"outside the layer policy {named!r}")
-    if layer.obstacle is not None:
-        return _dense(layer, layer.obstacle)
+def _layer_plan(profile: ModelProfile, layer: LayerProfile, question: Question) -> LayerPlan:
     best = profile.winner(layer, question)
     if best.storage >= layer.kernel.numel():
         return _dense(
@@ -189,6 +275,7 @@ def _layer_plan(
         name=layer.name,
         shape=layer.shape,
         stride=layer.stride,
+        eps=question.eps,
         shift=best.shift,
         r0=best.r0,
         ranks=best.ranks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from rsdtr.bounds import Cost
 from rsdtr.cost import Size, conv_macs, pipeline_macs
 from rsdtr.errors import PlanError, UnknownName
+from rsdtr.filesize import Entry, entries_of
 from rsdtr.ring import ring_storage
 from rsdtr.search import Candidate, KernelSpectra, SearchResult
 from rsdtr.tight import best_tight
@@ -26,7 +28,8 @@ class LayerProfile:
 
     name: its dotted module name; kernel: weight, (O, I/groups, KH, KW), detached; input_size,
     output_size: (H, W) for the model's input; macs: dense MACs for one input; in_paper_policy:
-    whether the program behind the paper compresses it; obstacle: why it cannot be a ring, or None.
+    whether the program behind the paper compresses it; obstacle: why it cannot be a ring, or None;
+    padding, dilation, padding_mode: as the convolution has them.
     """
 
     name: str
@@ -37,6 +40,9 @@ class LayerProfile:
     macs: int
     in_paper_policy: bool
     obstacle: str | None
+    padding: tuple[int, int] | str
+    dilation: tuple[int, int]
+    padding_mode: str
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -68,8 +74,8 @@ class ModelProfile:
     """Every convolution of a model in network order, and the whole network's costs.
 
     params: scalars in all parameters; macs: MACs of convolutions and linear layers for one input;
-    not_counted: kinds of modules that ran and whose arithmetic is not in `macs`; winners: the best
-    rings that are known already.
+    not_counted: kinds of modules that ran and whose arithmetic is not in `macs`; entries: every
+    tensor of its file; winners: the best rings that are known already.
     """
 
     model: str
@@ -78,6 +84,7 @@ class ModelProfile:
     macs: int
     not_counted: tuple[str, ...]
     weights_sha256: str
+    entries: Mapping[str, Entry]
     winners: Winners = field(default_factory=Winners)
 
     def winner(self, layer: LayerProfile, question: Question) -> Candidate:
@@ -146,6 +153,9 @@ def profile(model: nn.Module, spec: ModelSpec) -> ModelProfile:
                 macs=sum(macs for _, _, macs in calls[conv]),
                 in_paper_policy=position > 0 and max(conv.kernel_size) > 1,
                 obstacle=_obstacle(conv, runs=len(calls[conv])),
+                padding=_pair(conv.padding),
+                dilation=(conv.dilation[0], conv.dilation[1]),
+                padding_mode=conv.padding_mode,
             )
             for position, conv in enumerate(convolutions)
         ),
@@ -153,12 +163,17 @@ def profile(model: nn.Module, spec: ModelSpec) -> ModelProfile:
         macs=sum(macs for runs in calls.values() for _, _, macs in runs),
         not_counted=tuple(sorted(not_counted)),
         weights_sha256=weights_sha256(model),
+        entries=entries_of(model),
     )
 
 
 @lru_cache(maxsize=SPECTRA_KEPT)
 def _spectra(layer: LayerProfile) -> KernelSpectra:
     return KernelSpectra(layer.kernel)
+
+
+def _pair(padding: str | tuple[int, ...]) -> tuple[int, int] | str:
+    return padding if isinstance(padding, str) else (padding[0], padding[1])
 
 
 def _size(images: Tensor) -> Size:

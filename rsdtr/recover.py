@@ -23,6 +23,7 @@ def recalibrate(
     images: LabelledImages,
     n: int = 2000,
     *,
+    reference: nn.Module | None = None,
     batch_size: int = 200,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -30,8 +31,12 @@ def recalibrate(
     """A copy of the model whose BatchNorm statistics are those of n unlabelled images.
 
     The statistics are the plain average over batches (momentum None); nothing else changes and
-    no gradient is taken. A model without BatchNorm comes back as a copy. `progress` gets
-    (seen, all) images. Raises DataError when n is below 2, RsdtrError when batch_size is.
+    no gradient is taken. reference: the dense network that `model` was made from. Its statistics
+    come from training, on augmented images, and these n have others; with it, each mean is moved by
+    as much, and each variance scaled by as much, as compression moves and scales them on the same
+    images. A model without BatchNorm comes back as a copy. `progress` gets (seen, all) images.
+    Raises DataError when n is below 2, RsdtrError when batch_size is, or when the reference is
+    another network.
     """
     if n < 2 or len(images) < 2:
         raise DataError(
@@ -40,9 +45,56 @@ def recalibrate(
     if batch_size < 2:
         raise RsdtrError(f"recalibrate got batch_size={batch_size}: give at least 2")
     model = copy.deepcopy(model)
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    norms = _norms(model)
     if not norms:
         return model
+    chosen = images.subset(n, seed)
+    everything = len(chosen) * (1 if reference is None else 2)
+
+    def show(seen: int) -> None:
+        if progress:
+            progress(seen, everything)
+
+    if reference is None:
+        _take_statistics(model, chosen, batch_size, seed, show)
+        return model
+    trained = _norms(reference)
+    if [norm.num_features for norm in trained] != [norm.num_features for norm in norms]:
+        raise RsdtrError(
+            "recalibrate was given a reference with other BatchNorm layers than the model: give "
+            "the dense network that the model was compressed from"
+        )
+    here = copy.deepcopy(reference)
+    _take_statistics(here, chosen, batch_size, seed, show)
+    _take_statistics(model, chosen, batch_size, seed, lambda seen: show(len(chosen) + seen))
+    for norm, before, own in zip(norms, _norms(here), trained, strict=True):
+        mean, variance = _statistics(norm)
+        dense_mean, dense_variance = _statistics(before)
+        own_mean, own_variance = _statistics(own)
+        mean += own_mean - dense_mean
+        variance *= own_variance / dense_variance.clamp_min(norm.eps)
+    return model
+
+
+def _statistics(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+def _take_statistics(
+    model: nn.Module,
+    chosen: LabelledImages,
+    batch_size: int,
+    seed: int,
+    show: Callable[[int], None],
+) -> None:
+    """Give every BatchNorm of `model`, in place, the average statistics of these images."""
+    norms = _norms(model)
     modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
     model.eval()
@@ -50,7 +102,6 @@ def recalibrate(
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    chosen = images.subset(n, seed)
     device, seen = device_of(model), 0
     # Shuffled: folders come class by class, and a batch of one class has too small a variance.
     generator = torch.Generator().manual_seed(seed)
@@ -59,13 +110,11 @@ def recalibrate(
             if len(labels) > 1:  # a single picture has no variance in layers of 1×1 pixels
                 model(pixels.to(device))
             seen += len(labels)
-            if progress:
-                progress(seen, len(chosen))
+            show(seen)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     for module, training in modes.items():
         module.training = training
-    return model
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,11 @@ def ring_storage(shape: Sequence[int], ranks: Sequence[int]) -> int:
     return r0 * o * r1 + r1 * i * r2 + r2 * kh * r3 + r3 * kw * r0
 
 
+def ring_shapes(shape: Sequence[int], ranks: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+    """The shapes (R_k, n_k, R_{k+1}) of the four cores of a ring."""
+    return tuple((ranks[k], shape[k], ranks[(k + 1) % 4]) for k in range(4))
+
+
 def checked_kernel(kernel: Tensor) -> Tensor:
     """The kernel, detached, in float64; RingError if it is not a finite 4-way tensor."""
     if kernel.ndim != 4 or prod(kernel.shape) == 0:

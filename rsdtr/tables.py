@@ -3,60 +3,87 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from rsdtr.plan import CompressionPlan
-from rsdtr.search import Candidate
+from rsdtr.search import Candidate, Pruned
 
 if TYPE_CHECKING:  # importing it would load the ONNX stack
     from rsdtr.export import Artefact
 
 
-def layers_table(plan: CompressionPlan) -> pd.DataFrame:
-    """One row per convolution: what the plan makes of it, before and after."""
-    return pd.DataFrame(
-        [
-            {
-                "layer": layer.name,
-                "kernel (O × I × KH × KW)": " × ".join(map(str, layer.shape)),
-                "stride": " × ".join(map(str, layer.stride)),
-                "before (scalars)": math.prod(layer.shape),
-                "after (scalars)": layer.storage,
-                "ratio (×)": math.prod(layer.shape) / layer.storage,
-                "ranks R0…R3": ", ".join(map(str, layer.ranks or ())),
-                "shift": layer.shift,
-                "r0": layer.r0,
-                "relative error": layer.relative_error,
-                "before (MACs)": layer.macs.original,
-                "after (MACs)": layer.macs.compressed,
-                "form": layer.form,
-                "kept dense because": layer.kept_dense or "",
-            }
-            for layer in plan.layers
-        ]
-    ).astype({"shift": "Int64", "r0": "Int64"})
+def layers_table(
+    plan: CompressionPlan, own: Mapping[str, float | None] | None = None
+) -> pd.DataFrame:
+    """One row per convolution: what the plan makes of it, before and after.
 
-
-def candidates_table(found: Sequence[Candidate], winner: Candidate, dense: int) -> pd.DataFrame:
-    """One row per candidate of a layer, in the search's order; dense: scalars of the kernel."""
+    own: layers with an ε_p of their own, or None to stay dense.
+    """
+    own = own or {}
+    rows = [
+        {
+            "layer": layer.name,
+            "εₚ": layer.eps if layer.eps is not None else own.get(layer.name),
+            "keep dense": layer.name in own and own[layer.name] is None,
+            "kernel (O × I × KH × KW)": " × ".join(map(str, layer.shape)),
+            "stride": " × ".join(map(str, layer.stride)),
+            "before (scalars)": math.prod(layer.shape),
+            "after (scalars)": layer.storage,
+            "ratio (×)": math.prod(layer.shape) / layer.storage,
+            "ranks R0…R3": ", ".join(map(str, layer.ranks or ())),
+            "shift": layer.shift,
+            "r0": layer.r0,
+            "relative error": layer.relative_error,
+            "before (MACs)": layer.macs.original,
+            "after (MACs)": layer.macs.compressed,
+            "form": layer.form,
+            "kept dense because": layer.kept_dense or "",
+        }
+        for layer in plan.layers
+    ]
+    # Typed column by column: guessing, and converting afterwards, takes most of a slider's move.
+    whole = ("shift", "r0")
     return pd.DataFrame(
-        [
-            {
-                "chosen": candidate == winner,
-                "shift": candidate.shift,
-                "r0": candidate.r0,
-                "ranks R0…R3": ", ".join(map(str, candidate.ranks)),
-                "storage (scalars)": candidate.storage,
-                "ratio (×)": dense / candidate.storage,
-                "MACs per pixel": candidate.macs,
-                "relative error": candidate.relative_error,
-            }
-            for candidate in found
-        ]
+        {
+            name: pd.array([row[name] for row in rows], "Int64")
+            if name in whole
+            else [row[name] for row in rows]
+            if name != "εₚ"
+            else pd.array([row[name] for row in rows], "Float64")
+            for name in rows[0]
+        }
     )
+
+
+def candidates_table(
+    found: Sequence[Candidate], winner: Candidate, dense: int, pruned: Sequence[Pruned] = ()
+) -> pd.DataFrame:
+    """One row per candidate of a layer, by shift and r0; dense: scalars of the kernel.
+
+    pruned: candidates that were ruled out, with nothing known but a floor on their cost.
+    """
+    rows = [
+        {
+            "chosen": candidate == winner,
+            "shift": candidate.shift,
+            "r0": candidate.r0,
+            "ranks R0…R3": ", ".join(map(str, candidate.ranks)),
+            "storage (scalars)": candidate.storage,
+            "ratio (×)": dense / candidate.storage,
+            "MACs per pixel": candidate.macs,
+            "relative error": candidate.relative_error,
+        }
+        for candidate in found
+    ] + [
+        {"chosen": False, "shift": cell.shift, "r0": cell.r0, "ruled out: at least": cell.floor}
+        for cell in pruned
+    ]
+    whole = ("storage (scalars)", "MACs per pixel", "ruled out: at least")
+    table = pd.DataFrame(rows).sort_values(["shift", "r0"], ignore_index=True)
+    return table.astype({name: "Int64" for name in whole if name in table})
 
 
 def artefacts_table(artefacts: Sequence[Artefact]) -> pd.DataFrame:

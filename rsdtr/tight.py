@@ -74,7 +74,11 @@ class _Search:
             floors.setdefault((shift, r0), lowest)
             if (lowest, shift, rank, r0) <= (self.least, *self.place[:3]):
                 self._look_into(self.spectra.unfoldings[shift], rank, r0, needs)
-        pruned = [Pruned(*cell, floor) for cell, floor in floors.items() if cell not in self.seen]
+        pruned = [
+            Pruned(*cell, max(lowest, self.least))
+            for cell, lowest in floors.items()
+            if cell not in self.seen
+        ]
         return SearchResult(self.winner, tuple(self.seen.values()), tuple(pruned))
 
     def _first_ranks(self, first: FirstUnfolding) -> range:

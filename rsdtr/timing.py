@@ -1,24 +1,28 @@
-"""How long networks take on this machine, side by side."""
+"""How long networks and their layers take on this machine, side by side."""
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from rsdtr.evaluate import latency
+from rsdtr import measure
+from rsdtr.errors import RsdtrError
+from rsdtr.measure import machine
+
+__all__ = ["Timing", "eager", "machine", "timings"]
+
+Run = Callable[[Tensor], object]
 
 
 @dataclass(frozen=True)
 class Timing:
     """Median and interquartile range in ms of a forward pass.
 
-    scope: `network` or a layer's name; engine: `eager`; variant: `dense` or a form.
+    scope: `network` or a layer's name; engine: `eager`, `onnxruntime`, …; variant: `dense`,
+    `paper` (the paper's pipeline as its program computes it), a form, or `auto`.
     """
 
     scope: str
@@ -29,40 +33,43 @@ class Timing:
     iqr_ms: float
 
 
-def network_timings(
-    variants: Mapping[str, nn.Module],
+def timings(
+    variants: Mapping[str, Run],
     input_shape: tuple[int, int, int],
     *,
-    batches: Sequence[int] = (1,),
+    scope: str = "network",
+    engine: str = "eager",
+    batch: int = 1,
     runs: int = 30,
     threads: int = 2,
-    progress: Callable[[int, int], None] | None = None,
 ) -> list[Timing]:
-    """Time every variant of a network at every batch size, on inputs (batch, *input_shape).
+    """Time functions of the same (batch, *input_shape) noise in turns; a row for each.
 
-    progress: called with (timings done, timings in all). RsdtrError as `evaluate.latency`.
+    Measurements that another program interrupted are made again, see `measure.interleaved`.
+    RsdtrError when batch, runs or threads is not at least 1.
     """
-    pairs = [(batch, variant) for batch in batches for variant in variants]
-    rows = []
-    for done, (batch, variant) in enumerate(pairs):
-        if progress:
-            progress(done, len(pairs))
-        found = latency(variants[variant], input_shape, batch=batch, runs=runs, threads=threads)
-        rows.append(Timing("network", "eager", batch, variant, found.median_ms, found.iqr_ms))
-    if progress:
-        progress(len(pairs), len(pairs))
-    return rows
+    for name, value in (("batch", batch), ("runs", runs), ("threads", threads)):
+        if value < 1:
+            raise RsdtrError(f"timing got {name}={value}: give at least 1")
+    noise = torch.randn(batch, *input_shape, generator=torch.Generator().manual_seed(0))
+    works = {name: _work(run, noise) for name, run in variants.items()}
+    with measure.threads(threads):
+        found = measure.interleaved(works, runs=runs)
+    return [
+        Timing(scope, engine, batch, name, spread.median_ms, spread.iqr_ms)
+        for name, spread in found.items()
+    ]
 
 
-def machine() -> str:
-    """Processor, cores and the versions that decide a timing, in words."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")  # Linux only; platform.processor() is empty on many of those
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        name = models[0] if models else name
-    return (
-        f"{name}, {os.cpu_count()} cores, {platform.system()}, "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
-    )
+def eager(model: nn.Module) -> Run:
+    """The model as a function without gradients, in whatever mode it is in."""
+
+    def run(images: Tensor) -> None:
+        with torch.inference_mode():
+            model(images)
+
+    return run
+
+
+def _work(run: Run, noise: Tensor) -> Callable[[], object]:
+    return lambda: run(noise)

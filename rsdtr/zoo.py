@@ -291,8 +291,19 @@ def decaying_spectrum_(model: nn.Module) -> nn.Module:
 
     The singular values of its (O, I·KH·KW) unfolding become exp(-6 k/(n-1)), k = 0..n-1, scaled
     to the Frobenius norm they had. Random weights have flat spectra, on which low rank is
-    hopeless; these are for timing, never for accuracy.
+    hopeless; these are for timing, never for accuracy. Computed by one thread: the last bits, and
+    so the SHA-256 that results are stored under, would depend on how many there are.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _decay_spectra(model)
+    finally:
+        torch.set_num_threads(threads)
+    return model
+
+
+def _decay_spectra(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             unfolding = module.weight.detach().flatten(1)  # (O, I·KH·KW)
@@ -301,4 +312,3 @@ def decaying_spectrum_(model: nn.Module) -> nn.Module:
             new *= old.norm() / new.norm()
             with torch.no_grad():
                 module.weight.copy_(((left * new) @ right).view_as(module.weight))
-    return model

@@ -5,7 +5,8 @@ import math
 import pytest
 from networks import varied, varied_spec
 
-from rsdtr.charts import RatioPoint, Stage, layers_figure, ratios_figure, stages_figure
+from rsdtr.accuracy_charts import Stage, stages_figure
+from rsdtr.charts import RatioPoint, layers_figure, ratios_figure
 from rsdtr.evaluate import Accuracy
 from rsdtr.layer_charts import candidates_figure, ring_figure, spectra, spectra_figure
 from rsdtr.plan import plan

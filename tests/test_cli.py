@@ -13,9 +13,11 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from rsdtr import device
 from rsdtr.cli import cli
 from rsdtr.errors import RsdtrError
 from rsdtr.evaluate import Accuracy
+from rsdtr.forms import FORMS
 from rsdtr.plan import CompressionPlan
 from rsdtr.recover import EpochResult
 from rsdtr.saved import load
@@ -71,10 +73,11 @@ def test_plan_prints_one_json_object_and_progress_elsewhere():
     found = json.loads(result.stdout)
     assert list(found) == [
         "model", "eps", "rule", "objective", "pcr", "fcr", "params", "macs", "seconds", "layers",
+        "target", "fcr_run", "measured_on",
     ]  # fmt: skip
     assert list(found["layers"][0]) == [
         "name", "shape", "stride", "kept_dense", "shift", "r0", "ranks", "storage", "form",
-        "macs", "relative_error",
+        "macs", "relative_error", "eps", "macs_run", "latency_ms", "runs_dense",
     ]  # fmt: skip
     ring = next(layer for layer in found["layers"] if layer["name"] == "layer3.2.conv2")
     r0, r1, r2, r3 = ring["ranks"]
@@ -87,7 +90,7 @@ def test_plan_prints_one_json_object_and_progress_elsewhere():
 
 def test_plan_is_a_table_for_people():
     lines = done("plan", NAME, *ONE_LAYER).stdout.splitlines()
-    assert lines[0].split()[:5] == ["layer", "kernel", "shift", "r0", "ranks"]
+    assert lines[0].split()[:6] == ["layer", "kernel", "ε_p", "shift", "r0", "ranks"]
     ring = next(line for line in lines if line.startswith("layer3.2.conv2"))
     assert "64×64×3×3" in ring
     assert "36,864 → " in ring
@@ -184,22 +187,73 @@ def test_export_proves_what_it_writes(folder, tmp_path):
     assert "100 % of 70" in text
 
 
-def test_bench_times_both_networks(folder):
-    words = ["--batch", "1,2", "--runs", "2", "--threads", "1"]
+@pytest.mark.usefixtures("own_cache")
+def test_compress_and_finetune_in_the_fastest_forms(tmp_path, monkeypatch):
+    out = tmp_path / "ring"
+    result = done("compress", NAME, *ONE_LAYER, "--fast", "2", "--out", str(out))
+    assert "(as it runs: " in result.stdout
+    saved = load(out)
+    on = saved.plan.measured_on
+    assert (on.batch, on.threads, on.mode) == (2, 2, "inference")
+    layer = saved.plan.layers[-1]
+    assert layer.latency_ms.compressed <= layer.latency_ms.original
+    forms = []
+
+    def trained(model, splits, options, *, on_step):
+        ring = model.get_submodule("layer3.2.conv2")
+        forms.append((ring.form, model.conv1.weight.is_contiguous()))
+        yield EpochResult(1, 1, 0.5, Accuracy.of(9, 10), options.lr, 0.1, best=True)
+
+    def times_of(case, **_):
+        raise AssertionError("measured already")
+
+    monkeypatch.setattr(module, "finetuned", trained)
+    done("finetune", str(out), *TUNING, "--fast")
+    assert forms[0][0] in FORMS
+    assert load(out).plan == saved.plan
+    monkeypatch.setattr(device, "measure", times_of)
+    done("finetune", str(out), *TUNING, "--fast")
+
+
+VARIANTS = ["dense", "paper", "pipeline", "O|IHW", "I|HWO", "IH|WO", "auto"]
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_bench_times_network_and_layers_in_every_form(folder, own_cache):
+    words = ["--batch", "1,2", "--runs", "2", "--threads", "1", "--engine", "eager"]
     found = json.loads(done("bench", str(folder), *words, "--json").stdout)
     assert list(found) == ["machine", "threads", "rows"]
     assert found["threads"] == 1
-    assert [(row["batch"], row["variant"]) for row in found["rows"]] == [
-        (1, "dense"), (1, "pipeline"), (2, "dense"), (2, "pipeline"),
-    ]  # fmt: skip
+    assert [(row["batch"], row["scope"], row["variant"]) for row in found["rows"]] == [
+        (batch, scope, variant)
+        for batch in (1, 2)
+        for scope in ("network", "layer3.2.conv2")
+        for variant in VARIANTS
+    ]
+    assert {row["engine"] for row in found["rows"]} == {"eager"}
     assert list(found["rows"][0]) == [
         "scope", "engine", "batch", "variant", "median_ms", "iqr_ms",
     ]  # fmt: skip
     assert all(row["median_ms"] > 0 for row in found["rows"])
+    (measured,) = (own_cache / "device").iterdir()
+    assert len(json.loads(measured.read_text())["layers"]) == 2
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_bench_of_a_model_is_a_table_for_people():
+    words = ["--runs", "2", "--threads", "1", "--engine", "eager", "--scope", "network"]
     text = done("bench", NAME, *ONE_LAYER, "--weights", "none", *words).stdout
-    assert [line.split()[:2] for line in text.splitlines()[-4:]] == [
-        ["1", "dense"], ["1", "pipeline"], ["2", "dense"], ["2", "pipeline"],
-    ]  # fmt: skip
+    lines = text.splitlines()
+    assert lines[0].startswith(f"{NAME} on ")
+    assert [line.split()[:4] for line in lines[2:]] == [
+        ["network", "eager", "1", variant] for variant in VARIANTS
+    ]
+    assert lines[2].split()[-1] == "1.00"
 
 
 def test_bad_requests_get_one_sentence(folder, tmp_path):
@@ -208,17 +262,25 @@ def test_bad_requests_get_one_sentence(folder, tmp_path):
     assert "'much' is not a valid float" in refused("plan", NAME, "--eps", "much")
     assert "Missing argument 'MODEL'" in refused("plan")
     assert "no layer of digits_resnet20 matches 'x*'" in refused("plan", NAME, "--layers", "x*")
-    assert "'tight' is not 'paper'" in refused("plan", NAME, "--rule", "tight")
+    assert "'tightest' is not one of" in refused("plan", NAME, "--rule", "tightest")
+    two = ("--target-pcr", "3", "--eps", "0.5")
+    assert "give one of --eps, --target-pcr" in refused("plan", NAME, *two)
+    assert "cannot reach PCR ≥ 900" in refused("plan", NAME, "--target-pcr", "900")
+    assert "no convolution 'conv9'" in refused("plan", NAME, "--keep-dense", "conv9")
+    assert "give NAME=EPS" in refused("plan", NAME, "--layer-eps", "conv1")
+    assert "--calibrate measures damage" in refused("plan", NAME, "--calibrate", "64")
     assert "No such command 'fold'" in refused("fold")
     assert "does not exist" in refused("plan", NAME, "--weights", str(tmp_path / "no.safetensors"))
     assert "holds no manifest.json" in refused("evaluate", str(tmp_path))
     assert "holds no manifest.json" in refused("evaluate", str(tmp_path / "nothing"))
     assert "no model 'nothing'" in refused("evaluate", "nothing")
     assert "--weights is for a model" in refused("evaluate", str(folder), "--weights", "none")
-    assert "--data is what --recalibrate reads" in refused(
+    assert "--data is what --calibrate and --recalibrate read" in refused(
         "compress", NAME, "--data", "digits", "--out", str(tmp_path / "new")
     )
     assert "--batch is '1,x': give whole" in refused("bench", NAME, "--batch", "1,x")
+    assert "--batch is '1,0': give batches" in refused("bench", NAME, "--batch", "1,0")
+    assert "'tvm' is no engine: choose from eager" in refused("bench", NAME, "--engine", "tvm")
     assert "a saved folder has a plan" in refused("bench", str(folder), "--eps", "0.5")
     assert "'torchscript' is not one of" in refused(
         "export", str(folder), "--format", "torchscript", "--out", str(tmp_path / "new")

@@ -15,29 +15,33 @@ PACKAGE = ROOT / "rsdtr"
 # Data flows one way: no module imports from a later group. saved, timing: where they are used.
 FLOW = (
     {"errors"},
-    {"truncation", "ring", "cost", "architectures", "weights"},
+    {"forms", "measure"},
+    {"truncation", "ring", "cost", "filesize", "architectures", "weights"},
     {"unfolding"},
     {"bounds"},
     {"search", "layers"},
-    {"tight", "winners"},
+    {"tight", "winners", "device", "fuse"},
     {"zoo"},
     {"pictures"},
     {"profile", "data"},
     {"plan", "store"},
-    {"grid"},
+    {"targets", "grid"},
     {"worker"},
-    {"compress"},
+    {"compress", "fast"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
+    {"damage"},
     {"recover"},
     {"saved", "timing"},
     {"export"},
-    {"proof", "charts", "layer_charts", "tables"},
+    {"bench"},
+    {"proof", "charts", "tables"},
+    {"layer_charts", "accuracy_charts"},
     {"options", "console"},
     {"profile_command"},
     {"cli"},
     {"__main__"},
 )
-DRAWING = {"charts", "layer_charts"}
+DRAWING = {"charts", "layer_charts", "accuracy_charts"}
 
 
 def imports(source: str, package: str = "rsdtr") -> Iterator[str]:

@@ -111,12 +111,148 @@ def test_under_autocast_compile_and_export(form):
     assert relative_difference(compiled(x), dense(x)) <= 1e-5
 
 
-def test_no_three_dimensional_convolution_is_run():
-    layer, _ = layer_and_dense(nn.Conv2d(4, 6, 3))
+@pytest.mark.parametrize(
+    ("form", "convolutions"),
+    [("pipeline", 4), ("O|IHW", 2), ("I|HWO", 2), ("IH|WO", 2), ("dense", 1)],
+)
+def test_plain_convolutions_are_all_that_is_run(form, convolutions):
+    layer, _ = layer_and_dense(nn.Conv2d(4, 6, 3), form=form)
+    assert len(layer.sublayers) == convolutions
     graph = torch.export.export(layer, (torch.randn(2, 4, 6, 6),)).graph
     calls = [str(node.target) for node in graph.nodes if node.op == "call_function"]
-    assert sum("conv2d" in call for call in calls) == 4
+    assert sum("conv2d" in call for call in calls) == convolutions
     assert not any("conv3d" in call or "tensordot" in call for call in calls)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_sublayer_kernels_have_the_shapes_that_costs_are_counted_from(form):
+    layer, _ = layer_and_dense(nn.Conv2d(5, 7, (3, 2)), (2, 3, 4, 5), form)
+    assert [kernel.shape for kernel in layer.kernels()] == [s.kernel for s in layer.sublayers]
+
+
+@pytest.fixture
+def kept():
+    """A layer in eval mode whose merged kernels are kept already, and an input."""
+    layer, _ = layer_and_dense(nn.Conv2d(4, 6, 3, padding=1), form="O|IHW")
+    layer.eval()
+    x = torch.randn(2, 4, 6, 6)
+    with torch.no_grad():
+        assert layer.kernels() is layer.kernels()
+    return layer, x
+
+
+def follows_its_cores(layer, x):
+    """Whether the layer computes what its present cores stand for."""
+    with torch.no_grad():
+        return relative_difference(layer(x), layer.to_dense()(x)) <= 1e-5
+
+
+def test_kept_kernels_follow_an_optimiser_and_other_writes(kept):
+    layer, x = kept
+    before = layer.kernels()
+    optimiser = torch.optim.SGD(layer.parameters(), lr=0.1)
+    layer(x).pow(2).mean().backward()  # in eval mode, as when statistics are frozen
+    optimiser.step()
+    with torch.no_grad():
+        assert not torch.equal(layer.kernels()[0], before[0])
+    assert follows_its_cores(layer, x)
+    with torch.no_grad():
+        layer.cores[1].mul_(2)
+    assert follows_its_cores(layer, x)
+    layer.cores[2] = nn.Parameter(torch.randn_like(layer.cores[2]))
+    assert follows_its_cores(layer, x)
+    layer.cores[3].data = torch.randn_like(layer.cores[3])
+    assert follows_its_cores(layer, x)
+
+
+def test_kept_kernels_follow_loading_copies_and_changes_of_type(kept):
+    layer, x = kept
+    other, _ = layer_and_dense(nn.Conv2d(4, 6, 3, padding=1))
+    other.reset_parameters()
+    layer.load_state_dict(other.state_dict())
+    assert follows_its_cores(layer, x)
+    layer.load_state_dict(copy.deepcopy(layer.state_dict()), assign=True)
+    assert follows_its_cores(layer, x)
+    twin = copy.deepcopy(layer)
+    with torch.no_grad():
+        twin.cores[0].add_(1)
+    assert follows_its_cores(twin, x)
+    assert follows_its_cores(layer, x)
+    layer.to(torch.float64)
+    assert follows_its_cores(layer, x.double())
+    layer.half().float()
+    assert follows_its_cores(layer, x)
+    layer.train()
+    with torch.no_grad():
+        layer.cores[1].add_(1)
+    assert follows_its_cores(layer.eval(), x)
+
+
+def test_the_form_can_be_changed_with_kernels_kept(kept):
+    layer, x = kept
+    for form in FORMS:
+        layer.form = form
+        assert follows_its_cores(layer, x)
+    with pytest.raises(RingError, match=r"form is 'HW\|OI', expected one of pipeline, O\|IHW"):
+        layer.form = "HW|OI"
+    assert layer.form == "dense"
+
+
+def test_kept_kernels_are_no_part_of_what_is_saved_or_copied(kept):
+    layer, x = kept
+    fresh, _ = layer_and_dense(nn.Conv2d(4, 6, 3, padding=1), form="O|IHW")
+    assert layer.state_dict().keys() == fresh.state_dict().keys()
+
+    def stored(module):
+        file = io.BytesIO()
+        torch.save(module, file)
+        return len(file.getvalue())
+
+    with torch.no_grad():
+        layer(x)
+        assert stored(layer) == stored(fresh.eval())
+        assert copy.deepcopy(layer)._kept is None
+
+
+def test_nothing_is_kept_where_it_could_be_wrong(kept):
+    layer, x = kept
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        assert layer.kernels()[0].dtype is torch.bfloat16
+    assert follows_its_cores(layer, x)
+    assert layer.kernels()[0].requires_grad
+    layer.train()
+    with torch.no_grad():
+        assert layer.kernels() is not layer.kernels()
+    with torch.inference_mode():
+        born_there, _ = layer_and_dense(nn.Conv2d(4, 6, 3, padding=1), form="O|IHW")
+        assert born_there.eval().kernels() is not born_there.kernels()
+
+
+def test_kernels_kept_in_inference_mode_serve_gradients_of_the_input(kept):
+    layer, x = kept
+    layer.requires_grad_(False)
+    layer.form = "IH|WO"  # forgets what is kept
+    with torch.inference_mode():
+        layer(x)
+    x.requires_grad_(True)
+    layer(x).sum().backward()
+    assert x.grad is not None
+
+
+def test_a_functional_call_uses_the_cores_it_is_given(kept):
+    layer, x = kept
+    with torch.no_grad():
+        doubled = {name: 2 * value for name, value in layer.named_parameters() if "cores" in name}
+        found = torch.func.functional_call(layer, doubled | {"bias": layer.bias}, (x,))
+        expected = 16 * (layer(x) - layer.bias[:, None, None]) + layer.bias[:, None, None]
+        assert relative_difference(found, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_on_the_meta_device_only_shapes_are_known(form):
+    layer = TRConv2d(4, 6, 3, (1, 2, 2, 1), stride=2, form=form, device=torch.device("meta"))
+    with torch.no_grad():
+        assert layer.eval()(torch.empty(2, 4, 9, 9, device="meta")).shape == (2, 6, 4, 4)
 
 
 def test_the_given_convolution_stays_as_it_was():

@@ -73,12 +73,23 @@ def test_json_round_trip_and_the_contract_s_fields(small):
     fields = json.loads(made.model_dump_json())
     assert set(fields) == {
         *("model", "eps", "rule", "objective", "pcr", "fcr", "params", "macs"),
-        *("seconds", "layers"),
+        *("seconds", "layers", "target", "fcr_run", "measured_on"),
     }
     assert set(fields["layers"][1]) == {
         *("name", "shape", "stride", "kept_dense", "shift", "r0", "ranks", "storage", "form"),
-        *("macs", "relative_error"),
+        *("macs", "relative_error", "eps", "macs_run", "latency_ms", "runs_dense"),
     }
+
+
+def test_a_plan_written_before_forms_were_chosen_still_loads(small):
+    made = plan(small, 0.4)
+    fields = json.loads(made.model_dump_json())
+    for name in ("fcr_run", "measured_on"):
+        assert fields.pop(name) is None
+    for layer in fields["layers"]:
+        for name in ("macs_run", "latency_ms", "runs_dense"):
+            assert layer.pop(name) is None
+    assert CompressionPlan.from_json(json.dumps(fields)) == made
 
 
 def broken(made, **changes):

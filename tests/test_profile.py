@@ -25,6 +25,7 @@ def test_every_convolution_in_network_order_with_its_sizes():
     assert (wide.shape, wide.stride) == ((20, 16, 3, 5), (2, 1))
     assert (wide.input_size, wide.output_size) == ((14, 10), (7, 10))
     assert wide.macs == 20 * 16 * 15 * 70
+    assert (wide.padding, wide.dilation, wide.padding_mode) == ((1, 2), (1, 1), "zeros")
     assert found.layer("twice").macs == 2 * 16 * 16 * 9 * 140
 
 

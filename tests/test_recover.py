@@ -1,5 +1,6 @@
 """Recalibration and fine-tuning: what changes, what must not, and when it stops."""
 
+import copy
 import dataclasses
 import itertools
 
@@ -318,3 +319,40 @@ def test_no_augmentation_is_none(light: DataSplits) -> None:
 def test_options_that_cannot_be_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(RsdtrError, match=message):
         FinetuneOptions(**changes)  # type: ignore[arg-type]  # wrong values are the point
+
+
+def test_with_the_dense_network_as_reference_nothing_moves_that_compression_did_not_move():
+    spec = model_spec("digits_resnet20")
+    dense = load_model(spec.name)
+    images = load_data("digits", spec).train
+    plain = recalibrate(dense, images, 200)
+    referred = recalibrate(dense, images, 200, reference=dense)
+    name = "layer2.0.bn1.running_var"
+    trained = dense.state_dict()
+    assert not torch.allclose(plain.state_dict()[name], trained[name], rtol=1e-3)
+    for key, value in referred.state_dict().items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        torch.testing.assert_close(value, trained[key], rtol=1e-4, atol=1e-5)
+
+
+def test_a_shifted_layer_is_shifted_back():
+    spec = model_spec("digits_resnet20")
+    dense = load_model(spec.name)
+    images = load_data("digits", spec).train
+    moved = copy.deepcopy(dense)
+    with torch.no_grad():
+        moved.conv1.weight *= 3
+    repaired = recalibrate(moved, images, 200, reference=dense)
+    ratio = repaired.state_dict()["bn1.running_var"] / dense.state_dict()["bn1.running_var"]
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 9.0), rtol=1e-3, atol=0)
+    repaired_mean = repaired.state_dict()["bn1.running_mean"]
+    assert not torch.allclose(repaired_mean, dense.state_dict()["bn1.running_mean"])
+
+
+def test_a_reference_of_another_architecture_is_refused():
+    spec = model_spec("digits_resnet20")
+    images = load_data("digits", spec).train
+    other = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4))
+    with pytest.raises(RsdtrError, match="reference with other BatchNorm layers"):
+        recalibrate(load_model(spec.name), images, 64, reference=other)

@@ -1,4 +1,4 @@
-"""Timings of networks side by side."""
+"""Timings of functions side by side."""
 
 import time
 
@@ -7,45 +7,50 @@ import torch
 from torch import Tensor, nn
 
 from rsdtr.errors import RsdtrError
-from rsdtr.timing import Timing, machine, network_timings
+from rsdtr.timing import Timing, eager, timings
 
 
-class Sleeps(nn.Module):
-    def __init__(self, milliseconds: float) -> None:
-        super().__init__()
-        self.milliseconds = milliseconds
+def sleeping(milliseconds):
+    def run(x: Tensor) -> None:
+        assert x.shape == (3, 1, 2, 2)
+        assert torch.get_num_threads() == 2
+        time.sleep(milliseconds / 1000)
 
-    def forward(self, x: Tensor) -> Tensor:
-        time.sleep(self.milliseconds / 1000)
-        return x
+    return run
 
 
 def test_rows_come_in_order_and_tell_slow_from_fast():
-    steps: list[tuple[int, int]] = []
-    rows = network_timings(
-        {"dense": Sleeps(1), "pipeline": Sleeps(8)},
+    rows = timings(
+        {"dense": sleeping(1), "pipeline": sleeping(8)},
         (1, 2, 2),
-        batches=(1, 3),
+        scope="layer1",
+        engine="eager",
+        batch=3,
         runs=3,
-        progress=lambda done, total: steps.append((done, total)),
+        threads=2,
     )
-    assert [(row.scope, row.engine, row.batch, row.variant) for row in rows] == [
-        ("network", "eager", 1, "dense"),
-        ("network", "eager", 1, "pipeline"),
-        ("network", "eager", 3, "dense"),
-        ("network", "eager", 3, "pipeline"),
-    ]
-    assert steps == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
     assert all(isinstance(row, Timing) and row.iqr_ms >= 0 for row in rows)
+    assert [(row.scope, row.engine, row.batch, row.variant) for row in rows] == [
+        ("layer1", "eager", 3, "dense"),
+        ("layer1", "eager", 3, "pipeline"),
+    ]
     assert rows[0].median_ms >= 1
     assert rows[1].median_ms >= 8
 
 
-def test_impossible_batches_are_refused():
-    with pytest.raises(RsdtrError, match="batch=0: give at least 1"):
-        network_timings({"dense": nn.Identity()}, (1, 2, 2), batches=(0,))
+def test_eagerly_no_gradient_is_kept():
+    class Noting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            self.output = x * nn.Parameter(torch.ones(()))
+            return self.output
+
+    model = Noting()
+    eager(model)(torch.ones(1))
+    assert not model.output.requires_grad
+    assert model.training
 
 
-def test_machine_names_what_decides_a_timing():
-    assert f"torch {torch.__version__}" in machine()
-    assert " cores" in machine()
+@pytest.mark.parametrize("name", ["batch", "runs", "threads"])
+def test_impossible_numbers_are_refused(name):
+    with pytest.raises(RsdtrError, match=f"{name}=0: give at least 1"):
+        timings({"dense": eager(nn.Identity())}, (1, 2, 2), **{name: 0})

@@ -18,7 +18,7 @@ from rsdtr.saved import MANIFEST
 from rsdtr.ui import cached, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import known_metrics, splits
-from rsdtr.ui.metrics import size
+from rsdtr.ui.metrics import file_stem, size
 from rsdtr.ui.page import progress
 from rsdtr.ui.state import Exported, Recovery, TestSet
 
@@ -36,7 +36,7 @@ def run_export(
     formats: Sequence[str],
 ) -> None:
     """Export the recovered model, or the compressed one, and remember the proved files."""
-    store, configuration = state.exports(), network.configuration(at.eps)
+    store, configuration = state.exports(), network.configuration(at)
     model = recovery.model if recovery else cached.compressed(network, at)
     images = splits(network, test_set).test.subset(test_set.images)
     folder = Path(tempfile.mkdtemp(prefix="rsdtr-export-"))
@@ -75,7 +75,7 @@ def manifest(exported: Exported, at: CompressionPlan) -> str:
 def buttons(exported: Exported, at: CompressionPlan) -> None:
     """One download button per file, and one for all of them as a zip."""
     files = sorted(exported.folder.iterdir())
-    stem = f"{at.model}-eps-{at.eps:.2f}"
+    stem = file_stem(at)
     with st.container(horizontal=True):
         for path in files:
             st.download_button(

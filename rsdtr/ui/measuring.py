@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
+import streamlit as st
 from pydantic import JsonValue
 from torch import nn
 
-from rsdtr.charts import Stage
+from rsdtr.accuracy_charts import Stage
 from rsdtr.data import DataSplits
 from rsdtr.evaluate import Accuracy, accuracy
 from rsdtr.plan import CompressionPlan
 from rsdtr.recover import recalibrate
 from rsdtr.ui import cached
 from rsdtr.ui.cached import Network
+from rsdtr.ui.choosing import Chosen
 from rsdtr.ui.memo import Memo
-from rsdtr.ui.page import progress
+from rsdtr.ui.page import plain, progress
 from rsdtr.ui.state import Recovery, TestSet
 
 CALIBRATION_IMAGES = 2000
+DAMAGE_IMAGES = 512
 
 # Keyed by what identifies the weights exactly, and by the images.
 _accuracies: Memo[Accuracy] = Memo(512)
@@ -31,7 +34,7 @@ def splits(network: Network, test_set: TestSet) -> DataSplits:
 
 def known_stages(network: Network, at: CompressionPlan, test_set: TestSet) -> list[Stage]:
     """Dense, compressed, recalibrated if all three have been measured, else an empty list."""
-    configuration = network.configuration(at.eps)
+    configuration = network.configuration(at)
     identities = (network.profile.weights_sha256, configuration, (configuration, "recalibrated"))
     if not all((identity, test_set) in _accuracies for identity in identities):
         return []
@@ -45,9 +48,11 @@ def measured_stages(network: Network, at: CompressionPlan, test_set: TestSet) ->
         images = splits(network, test_set).train
         with progress("Recalibrating, training images") as show:
             model = cached.compressed(network, at)
-            return recalibrate(model, images, CALIBRATION_IMAGES, progress=show)
+            return recalibrate(
+                model, images, CALIBRATION_IMAGES, reference=network.model, progress=show
+            )
 
-    identity = (network.configuration(at.eps), "recalibrated")
+    identity = (network.configuration(at), "recalibrated")
     return [
         *_first_stages(network, at, test_set),
         _stage("recalibrated", identity, recalibrated, network, test_set),
@@ -69,7 +74,7 @@ def known_metrics(
     network: Network, at: CompressionPlan, test_set: TestSet, recovery: Recovery | None
 ) -> dict[str, JsonValue]:
     """The accuracy of the model to be exported in the words of `evaluate --json`, if measured."""
-    identity = recovery.weights_sha256 if recovery else network.configuration(at.eps)
+    identity = recovery.weights_sha256 if recovery else network.configuration(at)
     found = _accuracies.known((identity, test_set))
     if found is None:
         return {}
@@ -79,6 +84,30 @@ def known_metrics(
         "interval": list(found.interval),
         "n": found.n,
     }
+
+
+def measure_damage(chosen: Chosen, test_set: TestSet) -> None:
+    """What a target weighs the layers by, and a button that measures it."""
+    network, asked = chosen.network, chosen.asked
+    if network.synthetic or asked.target is None:
+        return
+    known = cached.known_damage(network, asked)
+    if known is None and st.button(
+        "Measure damage",
+        key="damage",
+        icon=":material/monitor_heart:",
+        help=f"How far the output moves when one layer becomes a ring, on {DAMAGE_IMAGES} "
+        "training images, for each layer at seven εₚ. Targets are then solved with it.",
+    ):
+        with progress("Measuring damage, runs of the network") as show:
+            cached.measure(network, asked, test_set.data, DAMAGE_IMAGES, show)
+        st.rerun()
+    st.caption(
+        f"The target is solved with damage measured on {known.images:,} images of "
+        f"{plain(known.data)}."
+        if known
+        else "The target is solved with a guess of each layer's damage, e²·√entries of its kernel."
+    )
 
 
 def validation_stage(label: str, model: nn.Module, images: DataSplits) -> Stage:
@@ -92,7 +121,7 @@ def _first_stages(network: Network, at: CompressionPlan, test_set: TestSet) -> l
         _stage("dense", network.profile.weights_sha256, lambda: network.model, network, test_set),
         _stage(
             "compressed",
-            network.configuration(at.eps),
+            network.configuration(at),
             lambda: cached.compressed(network, at),
             network,
             test_set,

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from rsdtr.charts import Stage
+from rsdtr.accuracy_charts import Stage
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import LayerProfile
 from rsdtr.search import Candidate
 from rsdtr.ui import cached
 from rsdtr.ui.cached import Network
+from rsdtr.winners import GRID
 
 _RATIO = st.column_config.NumberColumn(format="%.2f")
 _ERROR = st.column_config.NumberColumn(format="%.3f")
 _COUNT = st.column_config.NumberColumn(format="localized")
 LAYER_COLUMNS = {
+    "layer": st.column_config.TextColumn(pinned=True),
+    "εₚ": st.column_config.NumberColumn(
+        format="%.2f",
+        min_value=GRID[0],
+        max_value=GRID[-1],
+        step=0.01,
+        help="Prescribed relative error of this layer. Edit it to pin it; empty it to undo that.",
+    ),
+    "keep dense": st.column_config.CheckboxColumn(help="Leave this layer as it is."),
     "before (scalars)": _COUNT,
     "after (scalars)": _COUNT,
     "ratio (×)": _RATIO,
@@ -30,6 +41,7 @@ CANDIDATE_COLUMNS = {
     "ratio (×)": _RATIO,
     "relative error": _ERROR,
     "MACs per pixel": _COUNT,
+    "ruled out: at least": _COUNT,
 }
 ARTEFACT_COLUMNS = {
     "size (bytes)": _COUNT,
@@ -46,7 +58,7 @@ LAYER_CARD = 232  # pixels: four ranks of three digits
 def show(network: Network, plan: CompressionPlan, stages: Sequence[Stage]) -> None:
     """PCR, FCR, parameters, file size, and accuracy once it is measured."""
     params, macs = plan.params, plan.macs
-    before, after = cached.dense_bytes(network), cached.compressed_bytes(network, plan)
+    before, after = network.dense_bytes, cached.compressed_bytes(network, plan)
     row = st.container(horizontal=True)
     _card(
         row,
@@ -156,10 +168,10 @@ def size(number: int) -> str:
     return f"{number} B"
 
 
-def curve_cost(plan: CompressionPlan) -> str:
-    """What the curve is likely to cost, in words."""
-    seconds = plan.seconds * len(cached.CURVE_EPS)
-    return f"It needs a plan for each of {len(cached.CURVE_EPS)} εₚ: about {seconds:.0f} seconds."
+def file_stem(plan: CompressionPlan) -> str:
+    """A name for files made from a plan: the model and what was asked, such as `vgg16-pcr-4`."""
+    asked = re.sub(r"[^a-z0-9.]+", "-", plan.label.lower().replace("ε_p", "eps"))
+    return f"{plan.model}-{asked}".rstrip("-")
 
 
 def count(number: int) -> str:

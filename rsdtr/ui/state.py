@@ -9,16 +9,32 @@ from typing import TYPE_CHECKING, Any, Final
 import streamlit as st
 from torch import nn
 
-from rsdtr.charts import Stage
+from rsdtr.accuracy_charts import Stage
 from rsdtr.recover import EpochResult
 
 if TYPE_CHECKING:  # the ONNX stack is loaded where it is needed: on the Export page
     from rsdtr.export import Artefact
 
-# Widgets; the first three are also the names of the parameters in the URL.
+# Names of parameters in the URL, and of their widgets.
 MODEL: Final = "model"
+WEIGHTS: Final = "weights"
+ASK: Final = "ask"
 EPS: Final = "eps"
+KIND: Final = "kind"  # of a target; its value is kept by kind
+PCR: Final = "pcr"
+FCR: Final = "fcr"
+MB: Final = "mb"
+RULE: Final = "rule"
+OBJECTIVE: Final = "objective"
+POLICY: Final = "layers"
+OWN: Final = "own"  # layers with an ε_p of their own, as text
 LAYER: Final = "layer"
+
+# Other widgets.
+OWN_EPS: Final = "own_eps"
+OWN_DENSE: Final = "own_dense"
+EVERY_CANDIDATE: Final = "every_candidate"
+DAMAGE_IMAGES: Final = "damage_images"
 DATA: Final = "data"
 TEST_IMAGES: Final = "test_images"
 CALIBRATION_IMAGES: Final = "calibration_images"
@@ -28,19 +44,27 @@ BATCH_SIZE: Final = "batch_size"
 SEED: Final = "seed"
 FORMATS: Final = "formats"
 
+EDITS: Final = "layer_edits"  # how often the layer table was edited: each edit draws a new one
+
 # Results of this session.
 _RECOVERIES: Final = "recoveries"
 _EXPORTS: Final = "exports"
 _KEPT: Final = 4  # recovered models held per session: each is a whole network
 
 
+Ring = tuple[float | None, int | None, tuple[int, int, int, int] | None]
+
+
 @dataclass(frozen=True)
 class Configuration:
-    """What a result belongs to: a model with exactly these weights, at this ε_p."""
+    """What a result belongs to: a model with exactly these weights, and its plan's rings.
+
+    rings: for every convolution its ε_p, shift and ranks, all None where it stays dense.
+    """
 
     model: str
     weights_sha256: str
-    eps: float
+    rings: tuple[Ring, ...]
 
 
 @dataclass(frozen=True)

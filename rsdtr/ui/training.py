@@ -15,7 +15,7 @@ from typing import cast
 
 import streamlit as st
 
-from rsdtr.charts import Stage, training_figure
+from rsdtr.accuracy_charts import Stage, training_figure
 from rsdtr.plan import CompressionPlan
 from rsdtr.recover import EpochResult, FinetuneOptions, finetune, recalibrate
 from rsdtr.ui import cached, state
@@ -31,12 +31,12 @@ REDRAW_SECONDS = 0.7
 
 def run_recalibration(network: Network, at: CompressionPlan, test_set: TestSet, n: int) -> None:
     """Recalibrate the current model of this configuration on n images, and keep it."""
-    store, configuration = state.recoveries(), network.configuration(at.eps)
+    store, configuration = state.recoveries(), network.configuration(at)
     images = splits(network, test_set).train
     before = store.get(configuration)
     with progress("Recalibrating, training images") as show:
         start = before.model if before else cached.compressed(network, at)
-        model = recalibrate(start, images, n, progress=show)
+        model = recalibrate(start, images, n, reference=network.model, progress=show)
     label = f"{before.label}, recalibrated" if before and before.epochs else "recalibrated"
     state.keep(
         store,
@@ -56,7 +56,7 @@ def run_finetuning(
     network: Network, at: CompressionPlan, test_set: TestSet, options: FinetuneOptions
 ) -> None:
     """Fine-tune the current model of this configuration, live; keep its best finished epoch."""
-    store, configuration = state.recoveries(), network.configuration(at.eps)
+    store, configuration = state.recoveries(), network.configuration(at)
     before = store.get(configuration)
     st.button(
         "Cancel and keep the best finished epoch",

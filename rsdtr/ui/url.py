@@ -2,38 +2,69 @@
 
 Streamlit's own bind="query-params" loses the value when the reader goes to another page by a link
 (1.67), so the two directions are written out: before the widget the URL is read, after it written.
+Defaults are left out, so that an address holds no more than what was chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import streamlit as st
 
+from rsdtr.ui import state
+
 Value = TypeVar("Value", str, float)
 
 
-def read(key: str, parse: Callable[[object], Value | None], default: Value) -> None:
+def read(key: str, parse: Callable[[object], Value | None], default: Value) -> Value:
     """Give the widget `key`, not yet drawn, its value: from the URL, as it was, or the default.
 
     parse: a URL's text or a widget's value to a valid one, or None. The URL wins where it is news:
     on the first run and when the reader went back or forward in the browser's history.
     """
     value = parse(st.session_state.get(key))
-    text = st.query_params.get(key)
-    if text is not None and text != st.session_state.get(_written(key)):
-        value = parse(text) or value
+    text, written = st.query_params.get(key), st.session_state.get(_written(key))
+    if text is not None and text != written:
+        news = parse(text)
+        value = value if news is None else news
+    elif text is None and written is not None and state.MODEL in st.query_params:
+        value = None  # went back to before it was chosen; a link to another page has no parameter
+        st.session_state[_written(key)] = None
+    value = default if value is None else value
     # Assigned even if unchanged: that carries the value over to another page's widget.
-    st.session_state[key] = default if value is None else value
+    st.session_state[key] = value
+    return value
 
 
-def write(key: str) -> None:
-    """Put the value of the widget `key` into the URL."""
-    text = str(st.session_state[key])
+def write(key: str, default: str | float | None = None) -> None:
+    """Put the value of the widget `key` into the URL; the default is left out."""
+    value = st.session_state[key]
+    text = None if value == default else str(value)
     st.session_state[_written(key)] = text
-    if st.query_params.get(key) != text:
+    if text is None:
+        st.query_params.pop(key, None)
+    elif st.query_params.get(key) != text:
         st.query_params[key] = text
+
+
+def one_of(names: Sequence[str]) -> Callable[[object], str | None]:
+    """Parse a name that is one of these."""
+    return lambda value: str(value) if value in names else None
+
+
+def number(lowest: float, highest: float, digits: int) -> Callable[[object], float | None]:
+    """Parse a number within limits, which a widget keeps only in the browser."""
+
+    def parse(value: object) -> float | None:
+        try:
+            found = round(float(str(value)), digits)
+        except (ValueError, OverflowError):
+            return None
+        return found if math.isfinite(found) and lowest <= found <= highest else None
+
+    return parse
 
 
 def _written(key: str) -> str:

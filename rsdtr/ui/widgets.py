@@ -3,74 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 import streamlit as st
 
 from rsdtr.plan import CompressionPlan, LayerPlan
+from rsdtr.profile import LayerProfile
 from rsdtr.recover import FinetuneOptions
-from rsdtr.ui import cached, state, url
-from rsdtr.ui.cached import Network
+from rsdtr.search import Candidate, Pruned
+from rsdtr.tables import layers_table
+from rsdtr.ui import cached, metrics, own, state, url
+from rsdtr.ui.choosing import Chosen
 from rsdtr.ui.measuring import CALIBRATION_IMAGES
-from rsdtr.ui.page import progress
 from rsdtr.ui.state import TestSet
-from rsdtr.zoo import ModelSpec, model_names
+from rsdtr.winners import Objective, Question
+from rsdtr.zoo import ModelSpec
 
-DEFAULT_MODEL = "digits_resnet20"
-MINIMUM_EPS, MAXIMUM_EPS, DEFAULT_EPS = 0.02, 0.95, 0.6
 FORMAT_NAMES = {
     "safetensors": "safetensors + manifest",
     "onnx": "ONNX",
     "pt2": "torch.export (.pt2)",
 }
 TEST_LIMITS = (500, 2000, 10_000, 50_000)
-
-
-def choose() -> tuple[Network, CompressionPlan]:
-    """Model and ε_p, both in the URL, and the plan they give.
-
-    WeightsError if the model's weights are not to be had: the two inputs are drawn all the same.
-    """
-    url.read(state.MODEL, _model, DEFAULT_MODEL)
-    url.read(state.EPS, _eps, DEFAULT_EPS)
-    left, right = st.columns([2, 3], gap="medium")
-    name = left.selectbox(
-        "Model",
-        model_names(),
-        key=state.MODEL,
-        filter_mode="contains",
-        help="Type to search. The digits model comes with the app; weights of the others are "
-        "looked for in the folder RSDTR_WEIGHTS, then downloaded.",
-    )
-    eps = right.slider(
-        "Prescribed relative error εₚ of each kernel",
-        MINIMUM_EPS,
-        MAXIMUM_EPS,
-        step=0.01,
-        key=state.EPS,
-        help="Every kernel 𝓦 is replaced by a ring 𝓦̂ with ‖𝓦 − 𝓦̂‖ ≤ εₚ ‖𝓦‖ (Frobenius norm). "
-        "Larger: smaller network, less accuracy.",
-    )
-    url.write(state.MODEL)
-    url.write(state.EPS)
-    with progress("Downloading the weights, bytes") as show:
-        network = cached.network(_model(name) or DEFAULT_MODEL, show)
-    with progress("Searching the best ring of each layer") as show:
-        return network, cached.planned(network, _eps(eps) or DEFAULT_EPS, show)
-
-
-def _model(value: object) -> str | None:
-    """A name that the zoo has, or None."""
-    return str(value) if value in model_names() else None
-
-
-def _eps(value: object) -> float | None:
-    """ε_p on the slider's grid, or None: a widget's limits hold only in the browser."""
-    try:
-        eps = round(float(str(value)), 2)
-    except ValueError:
-        return None
-    return eps if MINIMUM_EPS <= eps <= MAXIMUM_EPS else None
 
 
 def choose_data(spec: ModelSpec) -> TestSet:
@@ -99,7 +55,7 @@ def choose_layer(plan: CompressionPlan) -> LayerPlan:
     """One convolution of the plan, in the URL too; at first the one with the most parameters."""
     layers = {layer.name: layer for layer in plan.layers}
     largest = max(plan.layers, key=lambda layer: math.prod(layer.shape))
-    url.read(state.LAYER, lambda name: str(name) if name in layers else None, largest.name)
+    url.read(state.LAYER, url.one_of(tuple(layers)), largest.name)
     chosen = st.selectbox(
         "Layer",
         tuple(layers),
@@ -110,6 +66,66 @@ def choose_layer(plan: CompressionPlan) -> LayerPlan:
     )
     url.write(state.LAYER)
     return layers.get(str(chosen), largest)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is to be seen of one layer's search; unit: what its floors are counted in."""
+
+    winner: Candidate
+    computed: Sequence[Candidate]
+    pruned: Sequence[Pruned]
+    unit: Objective
+    explained: str
+
+
+def candidates_of(chosen: Chosen, layer: LayerProfile, eps: float) -> Found:
+    """The search of one layer at ε_p, and on request the candidates that it did without."""
+    unit = chosen.asked.solved_objective
+    question = Question(chosen.asked.rule, unit, eps)
+    with st.spinner("Searching this layer …"):
+        result = cached.search(layer, chosen.network, question)
+    cells = (
+        "Each cell is one ring: its row says which mode comes first, its column how the first "
+        "rank is split. ★ is the one that won; ✕ would store no less than the kernel."
+    )
+    every = question.rule == "paper" and st.toggle(
+        "Compute all candidates",
+        key=state.EVERY_CANDIDATE,
+        persist_state="session",
+        help="The search rules most candidates out by a lower bound on their cost. This computes "
+        "them all the same, as the published program does; it changes nothing.",
+    )
+    if every:
+        with st.spinner("Computing every candidate of this layer …"):
+            computed = cached.candidates(chosen.network, layer.name, eps)
+        rows = "Rows have gaps where r0 does not divide the first rank."
+        return Found(result.winner, computed, (), unit, f"{cells} {rows}")
+    spared = (
+        f"Grey: {len(result.pruned)} of {len(result.pruned) + len(result.computed)} rings that "
+        "the search never had to compute, because they cost at least the number shown."
+    )
+    return Found(result.winner, result.computed, result.pruned, unit, f"{cells} {spared}")
+
+
+def edit_layers(chosen: Chosen) -> None:
+    """The table of layers, whose ε_p and "keep dense" may be edited."""
+    table = layers_table(chosen.plan, chosen.own)
+    possible = set(own.ring_layers(chosen.network.profile))
+    names = [name if name in possible else "" for name in table["layer"]]
+    # A new key for every edit: the old table's edits are part of the plan then.
+    key = f"{state.EDITS}-{st.session_state.get(state.EDITS, 0)}"
+    st.data_editor(
+        table,
+        hide_index=True,
+        placeholder="–",
+        column_config=metrics.LAYER_COLUMNS,
+        disabled=[name for name in table if name not in (own.EPS_COLUMN, own.DENSE_COLUMN)],
+        key=key,
+        on_change=own.take_edits,
+        args=(key, chosen.own, names),
+        alt="What the plan makes of each convolution",
+    )
 
 
 def choose_calibration() -> int:

@@ -1,0 +1,262 @@
+"""What every page asks first: which network, and what its plan should be. All of it is in the URL.
+
+An address that holds nonsense is read as if it did not: the defaults take its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import streamlit as st
+
+from rsdtr.plan import CompressionPlan, LayerPlan, Target
+from rsdtr.targets import Choices
+from rsdtr.ui import cached, own, state, url, warming
+from rsdtr.ui.cached import Network
+from rsdtr.ui.page import plain, progress
+from rsdtr.winners import GRID, OBJECTIVES, RULES
+from rsdtr.zoo import model_names
+
+DEFAULT_MODEL, DEFAULT_EPS = "digits_resnet20", 0.6
+WEIGHTS = {"published": "Published", "none": "Synthetic"}
+ASKS = {"eps": "εₚ for all layers", "target": "Target"}
+KINDS = {"pcr": "PCR", "fcr": "FCR", "mb": "File (MB)"}
+RULE_NAMES = {"paper": "Paper", "tight": "Tight"}
+OBJECTIVE_NAMES = {"storage": "Storage", "macs": "MACs"}
+POLICIES = {"paper": "k × k", "all": "All"}
+RATIO = url.number(1.0, 10_000.0, 3)
+MEGABYTES = url.number(0.001, 100_000.0, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """What the reader asked for, and the plan that answers it.
+
+    asked: the question that the plan answers; own: as its `own`, by layer.
+    """
+
+    network: Network
+    asked: Choices
+    plan: CompressionPlan
+
+    @property
+    def own(self) -> own.Own:
+        return dict(self.asked.own)
+
+    def eps_of(self, layer: LayerPlan) -> float:
+        """The ε_p that a layer is looked at with: its own, or else that of the whole network."""
+        return layer.eps or self.own.get(layer.name) or self.asked.eps
+
+
+def choose() -> Chosen:
+    """The network, the question and its plan.
+
+    WeightsError if the model's weights are not to be had, PlanError if its target is out of reach:
+    the inputs are drawn all the same. Where an answer has to be searched for long, the page shows
+    the nearest one, or stops with a word on it, and is drawn again when it is there.
+    """
+    _read()
+    first = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    with first:
+        name, weights = _network()
+        rule, objective, policy = _rules()
+    url.write(state.MODEL)
+    with progress("Downloading the weights, bytes") as show, st.spinner(f"Reading {plain(name)}"):
+        network = cached.network(name, weights, show)
+        warming.begin(network)
+    if network.synthetic:
+        st.warning(
+            "Synthetic weights with a decaying spectrum, for looking at rings and for timing: "
+            "nobody trained them, so **no accuracy of this network means anything**.",
+            icon=":material/science:",
+        )
+    eps, target = _question(network)
+    pinned = own.read(network.profile)
+    asked = Choices(
+        eps=eps, target=target, rule="tight" if rule == "tight" else "paper",
+        objective="macs" if objective == "macs" else "storage", layers=policy,
+        own=tuple(pinned.items()),
+    )  # fmt: skip
+    if pinned:
+        _show_pinned(pinned)
+    return _answer(network, asked)
+
+
+def _answer(network: Network, asked: Choices) -> Chosen:
+    if cached.is_ready(network, asked):
+        warming.line(network, None)
+    else:
+        warming.line(network, asked)
+        if not st.session_state.get("search_now"):
+            asked = _meanwhile(network, asked)
+    with progress("Searching the best ring of each layer") as show:
+        return Chosen(network, asked, cached.planned(network, asked, show))
+
+
+def _meanwhile(network: Network, asked: Choices) -> Choices:
+    """What to show while the answer is searched for; stops the page where there is nothing yet."""
+    nearest = warming.nearest(network, asked)
+    working = warming.is_working(network)
+    soon = " The page follows by itself." if working else ""
+    if nearest is not None:
+        text = f"εₚ {asked.eps:.2f} is not searched yet: below is {nearest.eps:.2f}, the nearest."
+    elif asked.target is not None:
+        text = (
+            "A target needs every ring of the network at every εₚ, and "
+            f"{warming.missing(network):,} rings are still to be searched."
+        )
+    else:
+        text = f"{network.spec.name} is new here: its rings are being searched."
+    st.info(plain(text + soon), icon=":material/hourglass_top:")
+    if not working:
+        st.button("Search now and wait", key="search_now", icon=":material/search:")
+    if nearest is None:
+        st.stop()
+    return nearest
+
+
+def _read() -> None:
+    for key, parse, default in _TEXTS:
+        url.read(key, parse, default)
+    for key, number, least in _NUMBERS:
+        url.read(key, number, least)
+
+
+def _network() -> tuple[str, str | None]:
+    name = st.selectbox(
+        "Model",
+        model_names(),
+        key=state.MODEL,
+        filter_mode="contains",
+        width=300,
+        on_change=own.forget,
+        help="Type to search. The digits model comes with the app; weights of the others are "
+        "looked for in the folder RSDTR_WEIGHTS, then downloaded.",
+    )
+    weights = _switch(
+        "Weights",
+        state.WEIGHTS,
+        WEIGHTS,
+        "Published: trained ones. Synthetic: seeded ones with a decaying spectrum, for timing "
+        "only; they need no download.",
+    )
+    return name or DEFAULT_MODEL, "none" if weights == "none" else None
+
+
+def _rules() -> tuple[str, str, str]:
+    rule = _switch(
+        "Rule",
+        state.RULE,
+        RULE_NAMES,
+        "Paper: each of three truncations may spend εₚ/√3, as published. Tight: they share εₚ, so "
+        "that none of it is left unspent; the same promise, fewer scalars.",
+    )
+    objective = _switch(
+        "Smallest",
+        state.OBJECTIVE,
+        OBJECTIVE_NAMES,
+        "What the ring of a layer is chosen by: scalars stored, or multiplications for one input "
+        "(better for an FCR).",
+    )
+    policy = _switch(
+        "Layers",
+        state.POLICY,
+        POLICIES,
+        "k × k: every convolution but the first that is larger than 1 × 1, as in the paper. All: "
+        "1 × 1 convolutions and the first one too.",
+    )
+    return rule, objective, policy
+
+
+def _question(network: Network) -> tuple[float, Target | None]:
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    with row:
+        ask = _switch(
+            "Ask for",
+            state.ASK,
+            ASKS,
+            "One εₚ for all layers, or what the whole network should reach: then each layer gets "
+            "the εₚ that does the least damage.",
+        )
+        if ask == "target":
+            target = _target(network)
+        else:
+            target = None
+            st.slider(
+                "Prescribed relative error εₚ of each kernel",
+                GRID[0],
+                GRID[-1],
+                step=0.01,
+                key=state.EPS,
+                help="Every kernel 𝓦 is replaced by a ring 𝓦̂ with ‖𝓦 − 𝓦̂‖ ≤ εₚ ‖𝓦‖ (Frobenius "
+                "norm). Larger: smaller network, less accuracy.",
+            )
+    url.write(state.EPS)
+    return own.parse_eps(st.session_state[state.EPS]) or DEFAULT_EPS, target
+
+
+def _target(network: Network) -> Target:
+    kind = _switch(
+        "Reach",
+        state.KIND,
+        KINDS,
+        "PCR: parameters, original / compressed. FCR: FLOPs, original / compressed. File: "
+        "safetensors file in MB of 1,000,000 bytes.",
+    )
+    if kind == "mb":
+        label = f"at most, MB (dense: {network.dense_bytes / 1e6:.3g})"
+        parse, default, step = MEGABYTES, round(network.dense_bytes / 4e6, 3), 0.05
+        if not st.session_state[state.MB]:
+            st.session_state[state.MB] = default
+    else:
+        label, parse, default, step = "at least, ×", RATIO, 4.0, 0.5
+    st.number_input(
+        label, 1.0 if kind != "mb" else 0.001, step=step, key=kind, width=190,
+        format="%.3f" if kind == "mb" else "%.2f",
+    )  # fmt: skip
+    value = parse(st.session_state[kind]) or default
+    if st.session_state[kind] is not None:
+        url.write(kind)
+    if kind == "fcr":
+        return Target(kind="fcr", value=value)
+    return Target(kind="mb" if kind == "mb" else "pcr", value=value)
+
+
+def _switch(label: str, key: str, names: dict[str, str], help: str) -> str:
+    """One of a few named choices, in the URL unless it is the first one."""
+    default = next(iter(names))
+    st.segmented_control(
+        label, tuple(names), required=True, key=key, format_func=names.__getitem__, help=help
+    )
+    url.write(key, default)
+    chosen = st.session_state[key]
+    return str(chosen) if chosen in names else default
+
+
+def _show_pinned(pinned: own.Own) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        said = ", ".join(
+            f"{name} {'dense' if eps is None else f'εₚ {eps:.2f}'}" for name, eps in pinned.items()
+        )
+        st.markdown(f":material/push_pin: Pinned by you: {plain(said)}", width="content")
+        st.button(
+            "Reset the layers", key="reset", icon=":material/restart_alt:", on_click=own.forget
+        )
+
+
+_TEXTS: tuple[tuple[str, Callable[[object], str | None], str], ...] = (
+    (state.MODEL, lambda value: url.one_of(model_names())(value), DEFAULT_MODEL),
+    (state.WEIGHTS, url.one_of(tuple(WEIGHTS)), "published"),
+    (state.ASK, url.one_of(tuple(ASKS)), "eps"),
+    (state.KIND, url.one_of(tuple(KINDS)), "pcr"),
+    (state.RULE, url.one_of(RULES), "paper"),
+    (state.OBJECTIVE, url.one_of(OBJECTIVES), "storage"),
+    (state.POLICY, url.one_of(tuple(POLICIES)), "paper"),
+)
+_NUMBERS: tuple[tuple[str, Callable[[object], float | None], float], ...] = (
+    (state.EPS, own.parse_eps, DEFAULT_EPS),
+    (state.PCR, RATIO, 4.0),
+    (state.FCR, RATIO, 2.0),
+    (state.MB, MEGABYTES, 0.0),  # 0: a quarter of the dense file, once that is known
+)

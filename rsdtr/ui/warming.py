@@ -1,0 +1,131 @@
+"""Getting a network ready for the slider: winners from disk, and a worker that finds the others.
+
+The page never waits for it. A line in the sidebar says how far the worker is; once it has found
+what the page has been waiting for, the page is drawn again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import streamlit as st
+
+from rsdtr import worker
+from rsdtr.store import load_winners, store_path
+from rsdtr.targets import Choices
+from rsdtr.ui import cached
+from rsdtr.ui.cached import Network
+from rsdtr.ui.memo import Memo
+from rsdtr.winners import GRID, OBJECTIVES, RULES
+
+POLL_SECONDS = 2.0
+
+_begun: Memo[bool] = Memo(64)
+_seen: Memo[dict[str, int]] = Memo(64)  # when the store's file was read last, by name
+
+
+def begin(of: Network) -> None:
+    """Once per network: take the winners from disk, and start the worker if some are missing."""
+
+    def run() -> bool:
+        refresh(of)
+        if not is_complete(of):
+            worker.start(of.profile, of.weights)
+        return True
+
+    _begun.of(of.profile.weights_sha256, run)
+
+
+def refresh(of: Network) -> bool:
+    """Take what the worker has stored since the last time; whether there was anything new."""
+    path = store_path(of.profile)
+    seen = _seen.of(of.profile.weights_sha256, dict)
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        return False
+    # Reading it sets the time too, to when it was used: that is seen once more, and no harm.
+    if changed == seen.get(path.name):
+        return False
+    before = len(of.profile.winners)
+    load_winners(of.profile)
+    seen[path.name] = path.stat().st_mtime_ns
+    return len(of.profile.winners) > before
+
+
+def missing(of: Network) -> int:
+    """How many winners of the slider's grid are not known."""
+    layers = sum(layer.obstacle is None for layer in of.profile.layers)
+    every = layers * len(GRID) * len(RULES) * len(OBJECTIVES)
+    return max(every - len(of.profile.winners), 0)
+
+
+def is_complete(of: Network) -> bool:
+    """Whether the winner of every layer is known on the whole grid."""
+    return missing(of) == 0
+
+
+def nearest(of: Network, asked: Choices) -> Choices | None:
+    """The same question at the nearest ε_p that is ready; None if none is."""
+    if asked.target is not None:
+        return None
+    by_distance = sorted(GRID, key=lambda eps: abs(eps - asked.eps))
+    trials = (replace(asked, eps=eps) for eps in by_distance)
+    return next((trial for trial in trials if cached.is_ready(of, trial)), None)
+
+
+def is_working(of: Network) -> bool:
+    """Whether a worker is at it now."""
+    state = worker.progress(of.profile)
+    return state is not None and state.alive
+
+
+def line(of: Network, waiting: Choices | None) -> None:
+    """The worker's progress in the sidebar, for as long as something is missing.
+
+    waiting: what the page could not answer yet; the page is drawn again once it can.
+    """
+    if is_complete(of):
+        return
+    alive = is_working(of)
+    with st.sidebar:
+        st.fragment(_line, run_every=POLL_SECONDS if alive else None)(of, waiting, alive)
+
+
+def _line(of: Network, waiting: Choices | None, was_alive: bool) -> None:
+    refresh(of)
+    state = worker.progress(of.profile)
+    alive = state is not None and state.alive
+    if was_alive and (not alive or (waiting and cached.is_ready(of, waiting))):
+        st.rerun()
+    if state is None or not state.alive:
+        st.caption(f"{missing(of):,} rings are not searched yet; they are when asked for.")
+        st.button(
+            "Search them now",
+            key="search",
+            icon=":material/play_arrow:",
+            type="tertiary",
+            on_click=lambda: worker.start(of.profile, of.weights),
+        )
+        return
+    total = max(state.total, 1)
+    left = "" if state.seconds_left is None else f", {_duration(state.seconds_left)} left"
+    st.progress(
+        min(state.done / total, 1.0),
+        text=f"Searching ahead: {state.done:,} of {state.total:,} rings{left}",
+    )
+    st.button(
+        "Stop searching ahead",
+        key="stop_search",
+        icon=":material/stop_circle:",
+        type="tertiary",
+        on_click=lambda: worker.cancel(of.profile),
+        help="What was found is kept. εₚ that were not searched are when you ask for them.",
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {math.ceil(seconds / 5) * 5} s"
+    return f"about {math.ceil(seconds / 60)} min"

@@ -1,0 +1,60 @@
+"""The kernels of every form, contracted back to the ring's kernel by hand."""
+
+import pytest
+import torch
+from oracles import ring_by_einsum
+
+from rsdtr.forms import FORMS, sublayer_kernels, sublayers
+from rsdtr.ring import TensorRing
+
+SHAPE, RANKS = (5, 4, 3, 2), (2, 3, 4, 5)
+
+
+@pytest.fixture(scope="module")
+def ring():
+    return TensorRing.random(SHAPE, RANKS)
+
+
+# o, i, h, w: the kernel's modes; x: channels between; b: the ring index R_1 folded into the batch.
+CONTRACTIONS = {
+    "O|IHW": "xihw,oxyz->oihw",
+    "I|HWO": "xiyz,oxhw->oihw",
+    "IH|WO": "xihy,oxzw->oihw",
+    "dense": "oihw->oihw",
+}
+
+
+@pytest.mark.parametrize("form", CONTRACTIONS)
+def test_the_convolutions_of_a_form_compose_to_the_kernel(ring, form):
+    kernels = sublayer_kernels(form, ring.cores)
+    composed = torch.einsum(CONTRACTIONS[form], *kernels)
+    torch.testing.assert_close(composed, ring_by_einsum(ring.cores))
+
+
+def test_the_paper_s_four_sublayers_compose_to_the_kernel(ring):
+    channels_in, rows, columns, channels_out = sublayer_kernels("pipeline", ring.cores)
+    _, r1, r2, _ = RANKS
+    composed = torch.einsum(
+        "bciyz,dchs,adtw,obamn->oihw",
+        channels_in.reshape(r1, r2, 4, 1, 1),
+        rows,
+        columns,
+        channels_out.reshape(5, r1, 2, 1, 1),
+    )
+    torch.testing.assert_close(composed, ring_by_einsum(ring.cores))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_shapes_are_known_without_the_cores(ring, form):
+    kernels = sublayer_kernels(form, ring.cores)
+    steps = sublayers(form, SHAPE, RANKS)
+    assert [tuple(kernel.shape) for kernel in kernels] == [step.kernel for step in steps]
+    assert sorted(axis for step in steps for axis in step.axes) == [0, 1]
+    assert {step.copies for step in steps} == ({1, 3} if form == "pipeline" else {1})
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_reach_every_core(ring, form):
+    cores = [core.clone().requires_grad_() for core in ring.cores]
+    sum(kernel.pow(2).sum() for kernel in sublayer_kernels(form, cores)).backward()
+    assert all(bool(core.grad.abs().sum() > 0) for core in cores)

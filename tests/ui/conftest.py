@@ -1,0 +1,13 @@
+"""Pages start with an empty cache, and start no worker: a test that wants one asks for it."""
+
+import pytest
+
+from rsdtr import worker
+from rsdtr.ui import warming
+
+
+@pytest.fixture(autouse=True)
+def _cold(tmp_path, monkeypatch):
+    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(worker, "start", lambda *_: None)
+    monkeypatch.setattr(warming, "POLL_SECONDS", None)
