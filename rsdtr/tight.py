@@ -182,6 +182,7 @@ class _Search:
         place = first.shift, rank, r0, rest[0]
         if (cost, place) < (self.least, self.place):
             self.winner, self.least, self.place = found, cost, place
+            self.seen[cell] = found
 
 
 def _third_floors(second: SecondUnfolding, at: int, r2: Ranks, left: float) -> Ranks:
