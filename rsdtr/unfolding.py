@@ -12,6 +12,7 @@ from torch import Tensor
 from rsdtr.truncation import Energies, tail_energies
 
 KEPT_SCALARS = 1 << 22  # of second matrices, per shift: small kernels keep most of them
+KEPT_TAILS = 256  # second matrices, per shift, of which only the tails and norms are kept
 Sizes = tuple[int, int, int, int]
 
 
@@ -33,6 +34,7 @@ class FirstUnfolding:
         self.sizes: Sizes = (a, b, c, d)
         self._leading_rows = kernel.new_zeros(0, b, c, d)
         self._seconds: OrderedDict[tuple[int, int], SecondUnfolding] = OrderedDict()
+        self._shed: OrderedDict[tuple[int, int], SecondUnfolding] = OrderedDict()
 
     def _matrix(self) -> Tensor:
         order = [(self.shift + k) % 4 for k in range(4)]
@@ -96,11 +98,19 @@ class FirstUnfolding:
         return split.permute(1, 2, 3, 4, 0).reshape(r1 * b, c * d * r0)
 
     def second(self, rank: int, r0: int) -> SecondUnfolding:
-        """The second matrix for a first rank and divisor; the latest ones asked for are kept."""
-        found = self._seconds.pop((rank, r0), None) or SecondUnfolding(self, rank, r0)
-        self._seconds[rank, r0] = found
+        """The second matrix for a first rank and divisor.
+
+        The latest ones asked for are kept, and of those before them the tails and norms.
+        """
+        at = rank, r0
+        found = self._seconds.pop(at, None) or self._shed.pop(at, None)
+        self._seconds[at] = found = found or SecondUnfolding(self, rank, r0)
         while len(self._seconds) > max(8, KEPT_SCALARS // self._kernel.numel()):
-            self._seconds.popitem(last=False)
+            oldest, second = self._seconds.popitem(last=False)
+            second.shed()
+            self._shed[oldest] = second
+        while len(self._shed) > KEPT_TAILS:
+            self._shed.popitem(last=False)
         return found
 
 
@@ -174,6 +184,12 @@ class SecondUnfolding:
     def known_thirds(self) -> tuple[int, ...]:
         """The second ranks whose `third_tails` are known already."""
         return tuple(self._third_tails)
+
+    def shed(self) -> None:
+        """Drop all that is large; it is computed again when it is needed again."""
+        for name in ("_svd", "_matrix", "_gram"):
+            self.__dict__.pop(name, None)
+        self.release()
 
     def release(self) -> None:
         """Drop the third Gram matrix that was kept for its neighbours: it may be large."""
