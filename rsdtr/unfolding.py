@@ -12,6 +12,7 @@ from torch import Tensor
 from rsdtr.truncation import Energies, tail_energies
 
 KEPT_SCALARS = 1 << 22  # of second matrices, per shift: small kernels keep most of them
+MORE_ROWS = 16  # of a second matrix, computed together
 KEPT_TAILS = 256  # second matrices, per shift, of which only the tails and norms are kept
 Sizes = tuple[int, int, int, int]
 
@@ -33,6 +34,7 @@ class FirstUnfolding:
         a, b, c, d = (kernel.shape[(shift + k) % 4] for k in range(4))
         self.sizes: Sizes = (a, b, c, d)
         self._leading_rows = kernel.new_zeros(0, b, c, d)
+        self._rows_gram = kernel.new_zeros(0, b, 0, b)
         self._seconds: OrderedDict[tuple[int, int], SecondUnfolding] = OrderedDict()
         self._shed: OrderedDict[tuple[int, int], SecondUnfolding] = OrderedDict()
 
@@ -69,6 +71,29 @@ class FirstUnfolding:
             vectors = self._eigen[1][:, :rank]
             self._leading_rows = (vectors.T @ self._matrix()).reshape(-1, *self.sizes[1:])
         return self._leading_rows[:rank]
+
+    def second_gram(self, rank: int, r0: int) -> Tensor:
+        """M·Mᵀ of the second matrix M for a first rank r = r0·r1, (r1·b, r1·b).
+
+        M's rows are sums over r0 of rows that no divisor changes: one Gram matrix of those serves
+        every first rank and divisor.
+        """
+        a, b, c, d = self.sizes
+        r1 = rank // r0
+        if a * b > c * d:  # that one would be larger than M·Mᵀ ever is
+            return smaller_gram(self.remainder(rank, r0))
+        if len(self._rows_gram) < rank:
+            self._rows(rank)
+            rows = self._leading_rows.reshape(-1, c * d)
+            self._rows_gram = (rows @ rows.T).reshape(len(self._leading_rows), b, -1, b)
+        gram = self._kernel.new_zeros(r1, b, r1, b)
+        for start in range(0, rank, r1):
+            block = self._rows_gram[start : start + r1, :, start : start + r1]
+            if 1 < r0 < rank:
+                signs = self._signs[start : start + r1]
+                block = signs[:, None, None, None] * signs[:, None] * block
+            gram += block
+        return gram.reshape(r1 * b, r1 * b)
 
     @cached_property
     def _signs(self) -> Tensor:
@@ -122,18 +147,17 @@ class SecondUnfolding:
         self.side = min(rank // r0 * b, c * d * r0)  # the smaller side
         self.third_side = min(self.side * c, d * r0)  # the third matrix's, at most
         self._third_shape = (c, d * r0)
+        self._wide = rank // r0 * b <= c * d * r0
         self._remainder = partial(first.remainder, rank, r0)
+        self._wide_gram = partial(first.second_gram, rank, r0)
+        self._leading_rows: Tensor | None = None
         self._third_norms: dict[int, float] = {}
         self._third_tails: dict[int, Energies] = {}
         self._latest: tuple[int, Tensor] | None = None  # second rank and its third Gram matrix
 
     @cached_property
-    def _matrix(self) -> Tensor:
-        return self._remainder()
-
-    @cached_property
     def _gram(self) -> Tensor:
-        return smaller_gram(self._matrix)
+        return self._wide_gram() if self._wide else smaller_gram(self._remainder())
 
     @cached_property
     def _norms(self) -> tuple[float, float]:
@@ -148,15 +172,27 @@ class SecondUnfolding:
 
     @cached_property
     def _svd(self) -> tuple[Tensor, Tensor]:
-        """Squared singular values (n,), and Σ·Vᵀ: the matrix in the basis of its left vectors."""
+        """Squared singular values (n,), and the eigenvectors of the smaller Gram matrix, (n, n)."""
         squared, vectors = torch.linalg.eigh(self._gram)
-        squared, vectors = squared.flip(0).clamp_min(0), vectors.flip(1)
-        if self._matrix.shape[0] <= self._matrix.shape[1]:
-            rows = vectors.T @ self._matrix  # (n, c·d·r0)
-        else:
-            rows = squared[:, None].sqrt() * vectors.T
-        del self._matrix, self._gram  # as large as the rows, and not needed any more
-        return squared, rows
+        del self._gram  # not needed any more
+        return squared.flip(0).clamp_min(0), vectors.flip(1)
+
+    def _rows(self, r2: int) -> Tensor:
+        """Σ·Vᵀ, the matrix in the basis of its left singular vectors, its first r2 rows at least.
+
+        A few more are computed when more are asked for: neighbours of a second rank come next.
+        """
+        have = 0 if self._leading_rows is None else len(self._leading_rows)
+        if self._leading_rows is None or have < r2:
+            squared, vectors = self._svd
+            end = r2 if have == 0 else max(r2, have + MORE_ROWS)
+            if self._wide:
+                more = vectors[:, have:end].T @ self._remainder()  # (…, c·d·r0)
+            else:
+                more = squared[have:end, None].sqrt() * vectors[:, have:end].T
+            old = [] if self._leading_rows is None else [self._leading_rows]
+            self._leading_rows = torch.cat([*old, more])
+        return self._leading_rows
 
     @property
     def squared(self) -> Tensor:
@@ -187,8 +223,9 @@ class SecondUnfolding:
 
     def shed(self) -> None:
         """Drop all that is large; it is computed again when it is needed again."""
-        for name in ("_svd", "_matrix", "_gram"):
+        for name in ("_svd", "_gram"):
             self.__dict__.pop(name, None)
+        self._leading_rows = None
         self.release()
 
     def release(self) -> None:
@@ -202,7 +239,7 @@ class SecondUnfolding:
         computed again.
         """
         c, rest = self._third_shape
-        rows = self._svd[1]
+        rows = self._rows(r2 if self._latest is None else max(r2, self._latest[0]))
         wide = r2 * c <= rest
         if self._latest is not None and (self._latest[0] * c <= rest) == wide:
             at, gram = self._latest
