@@ -8,7 +8,7 @@ from rsdtr.tables import layers_table
 from rsdtr.ui import metrics, tradeoff
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import CALIBRATION_IMAGES, known_stages, measure_damage, measured_stages
-from rsdtr.ui.page import page, progress
+from rsdtr.ui.page import page, pair, progress
 from rsdtr.ui.widgets import chart, choose_data, edit_layers
 
 with page(
@@ -31,39 +31,36 @@ with page(
         "why. The choice for each ring is on the Layers page."
     )
 
-    left, right = st.columns(2, gap="large")
-    curves = left.container()
-    with right:
-        st.subheader("Accuracy")
-        test_set = choose_data(network.spec)
-        asked = st.button(
-            "Measure accuracy", key="measure", icon=":material/speed:", disabled=network.synthetic
+    costs, ratios = pair("curves")
+
+    st.subheader("Accuracy")
+    test_set = choose_data(network.spec)
+    asked = st.button(
+        "Measure accuracy", key="measure", icon=":material/speed:", disabled=network.synthetic
+    )
+    stages = (
+        measured_stages(network, plan, test_set) if asked else known_stages(network, plan, test_set)
+    )
+    if stages:
+        chart(
+            stages_figure(stages),
+            key="accuracy",
+            alt="Test accuracy of the dense, the compressed and the recalibrated network",
         )
-        stages = (
-            measured_stages(network, plan, test_set)
-            if asked
-            else known_stages(network, plan, test_set)
+        st.caption(
+            f"Bars are 95 % intervals on {stages[0].accuracy.n:,} test images. Recalibrated: "
+            f"BatchNorm statistics from up to {CALIBRATION_IMAGES:,} training images, no "
+            "gradient. For more, go to Recover."
         )
-        if stages:
-            chart(
-                stages_figure(stages),
-                key="accuracy",
-                alt="Test accuracy of the dense, the compressed and the recalibrated network",
-            )
-            st.caption(
-                f"Bars are 95 % intervals on {stages[0].accuracy.n:,} test images. Recalibrated: "
-                f"BatchNorm statistics from up to {CALIBRATION_IMAGES:,} training images, no "
-                "gradient. For more, go to Recover."
-            )
-        elif network.synthetic:
-            st.info("Synthetic weights: there is no accuracy to measure.", icon=":material/block:")
-        else:
-            st.info(
-                "Not measured yet for this plan: dense, compressed and recalibrated, without any "
-                "training.",
-                icon=":material/speed:",
-            )
-        measure_damage(chosen, test_set)
+    elif network.synthetic:
+        st.info("Synthetic weights: there is no accuracy to measure.", icon=":material/block:")
+    else:
+        st.info(
+            "Not measured yet for this plan: dense, compressed and recalibrated, without any "
+            "training.",
+            icon=":material/speed:",
+        )
+    measure_damage(chosen, test_set)
     with row:
         metrics.show(network, plan, stages)
 
@@ -82,7 +79,8 @@ with page(
         on_click="ignore",
     )
 
-    with curves:
+    # Last, because the first time they take a while: all of the page above is there by then.
+    with costs:
         if tradeoff.can_be_solved(network, chosen.asked):
             with progress("Solving for the least damage") as show:
                 fronts = tradeoff.fronts(network, chosen.asked, show)
@@ -99,6 +97,12 @@ with page(
                 alt="Damage against compression, for one ε_p for all layers and for one for each",
             )
             st.caption(tradeoff.explained(network, chosen.asked))
+        else:
+            st.info(
+                "What compression costs is drawn here once every ring has been searched.",
+                icon=":material/hourglass_top:",
+            )
+    with ratios:
         with progress("Planning over εₚ") as show:
             points = tradeoff.ratios(network, chosen.asked, show)
         chart(

@@ -6,7 +6,7 @@ from rsdtr.layer_charts import candidates_figure, ring_figure, spectra, spectra_
 from rsdtr.tables import candidates_table
 from rsdtr.ui import metrics, own
 from rsdtr.ui.choosing import choose
-from rsdtr.ui.page import page, plain
+from rsdtr.ui.page import page, pair, plain
 from rsdtr.ui.widgets import candidates_of, chart, choose_layer
 
 with page(
@@ -16,13 +16,11 @@ with page(
 ):
     chosen = choose()
     network, plan = chosen.network, chosen.plan
-    pick, pin = st.columns([3, 2], gap="large", vertical_alignment="bottom")
-    with pick:
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         decided = choose_layer(plan)
-    layer = network.profile.layer(decided.name)
-    eps = chosen.eps_of(decided)
-    if layer.obstacle is None:
-        with pin:
+        layer = network.profile.layer(decided.name)
+        eps = chosen.eps_of(decided)
+        if layer.obstacle is None:
             own.choose(layer.name, chosen.own, eps)
     if decided.kept_dense is not None:
         st.info(plain(f"This layer stays dense: {decided.kept_dense}."))
@@ -30,7 +28,7 @@ with page(
         st.stop()
 
     cards = st.container()
-    left, right = st.columns([3, 2], gap="large")
+    left, right = pair("rings", (3, 2))
     with left:
         found = candidates_of(chosen, layer, eps)
         chart(

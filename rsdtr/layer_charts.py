@@ -181,7 +181,8 @@ def spectra_figure(found: Sequence[Spectrum], eps: float) -> go.Figure:
     figure.update_xaxes(title="Rank kept (log)", row=1, col=2)
     figure.update_yaxes(title="Singular value / largest", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="Relative error of the cut", rangemode="tozero", row=1, col=2)
-    return titled(figure, "Spectra of the four first unfoldings, and the first truncation")
+    titled(figure, "Spectra of the four first unfoldings, and the first truncation", height=460)
+    return figure.update_layout(margin={"t": 120})  # five names need three lines in a narrow window
 
 
 def ring_figure(shape: Sequence[int], ranks: Sequence[int], storage: int) -> go.Figure:

@@ -57,7 +57,7 @@ def choose() -> Chosen:
     the nearest one, or stops with a word on it, and is drawn again when it is there.
     """
     _read()
-    first = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    first = st.container(horizontal=True, gap="medium")
     with first:
         name, weights = _network()
         rule, objective, policy = _rules()
@@ -129,7 +129,7 @@ def _network() -> tuple[str, str | None]:
         model_names(),
         key=state.MODEL,
         filter_mode="contains",
-        width=300,
+        width=220,
         on_change=own.forget,
         help="Type to search. The digits model comes with the app; weights of the others are "
         "looked for in the folder RSDTR_WEIGHTS, then downloaded.",
@@ -170,7 +170,7 @@ def _rules() -> tuple[str, str, str]:
 
 
 def _question(network: Network) -> tuple[float, Target | None]:
-    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    row = st.container(horizontal=True, gap="medium")
     with row:
         ask = _switch(
             "Ask for",

@@ -89,19 +89,20 @@ def choose(name: str, own: Own, planned: float) -> None:
     st.session_state[state.OWN_EPS] = own.get(name)
     st.session_state[state.OWN_DENSE] = name in own and own[name] is None
     st.number_input(
-        "Own εₚ of this layer",
+        "Own εₚ",
         GRID[0],
         GRID[-1],
         step=0.01,
         value=None,
         key=state.OWN_EPS,
-        placeholder=f"as planned, {planned:g}",
+        width=220,
+        placeholder=f"as planned, {planned:.2f}",
         on_change=_take_eps,
         args=(name, own),
         help="Empty: what the plan gives it.",
     )
     st.toggle(
-        "Keep this layer dense",
+        "Keep dense",
         key=state.OWN_DENSE,
         on_change=_take_dense,
         args=(name, own),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
 import streamlit as st
 import torch
+from streamlit.delta_generator import DeltaGenerator
 
 from rsdtr.errors import RsdtrError
 
@@ -23,6 +24,16 @@ PAGES = (
     ("pages/4_Export.py", "Export", ":material/download:"),
 )
 
+# Streamlit puts columns below each other on telephones only: two figures side by side in a window
+# of half a screen would have their titles cut off.
+NARROW = """<style>@media (max-width: 1100px) {
+[class*="st-key-pair"] > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"] {
+  flex-wrap: wrap;
+}
+[class*="st-key-pair"] > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"]
+  > [data-testid="stColumn"] { min-width: 100%; }
+}</style>"""
+
 _log = logging.getLogger("rsdtr.ui")
 
 
@@ -35,6 +46,7 @@ def page(title: str, lead: str) -> Iterator[None]:
         st.markdown("### RSDTR Explorer")
         for path, label, icon in PAGES:
             st.page_link(path, label=label, icon=icon, width="stretch")
+    st.html(NARROW)
     st.title(title)
     st.markdown(lead)
     try:
@@ -48,6 +60,12 @@ def page(title: str, lead: str) -> Iterator[None]:
             "Choose something else, or reload the page.",
             icon=":material/error:",
         )
+
+
+def pair(key: str, widths: Sequence[int] = (1, 1)) -> tuple[DeltaGenerator, DeltaGenerator]:
+    """Two columns for figures, below each other where the window is narrow."""
+    left, right = st.container(key=f"pair-{key}").columns(widths, gap="large")
+    return left, right
 
 
 @contextmanager
