@@ -17,6 +17,7 @@ from torch import Tensor
 from rsdtr.truncation import Energies, rank_within, tail_energies
 from rsdtr.unfolding import Sizes, smaller_gram, squared_values
 
+FEW = 10  # ranks that are tried faster one by one than as an array
 Cost = Callable[[Any], Any]  # ranks R_0…R_3 (numbers or arrays) -> a cost rising with each rank
 
 
@@ -83,13 +84,29 @@ def open_ranks(sizes: Sizes, rank: int, r0: int, needs: Needs) -> tuple[np.ndarr
 
 def cost_at(cost: Cost, shift: int, shifted: Sequence[Any]) -> Any:
     """The cost of a ring from its ranks in the shifted order."""
-    return cost(tuple(shifted[(k - shift) % 4] for k in range(4)))
+    start = -shift % 4
+    return cost((*shifted[start:], *shifted[:start]))
 
 
 def floor(cost: Cost, shift: int, sizes: Sizes, rank: int, r0: int, needs: Needs) -> int:
-    """Least cost over all second and third ranks that satisfy `needs`."""
-    r2, r3 = open_ranks(sizes, rank, r0, needs)
-    return int(np.min(cost_at(cost, shift, (r0, rank // r0, r2, r3))))
+    """Least cost over all second and third ranks that satisfy `needs`.
+
+    Only second ranks up to where the third one is as small as it gets: beyond, the cost rises.
+    """
+    _, b, c, d = sizes
+    r1 = rank // r0
+    third = max(-(-needs.r3_r0 // r0), -(-needs.r1_r3 // r1))
+    most = max(third, d * r0)  # a third rank above d·r0 does not exist
+    lowest = max(needs.r2, -(-needs.r1_r2 // r1), -(-needs.r0_r2 // r0), -(-needs.r2_r3 // most))
+    highest = min(max(lowest, min(r1 * b, c * d * r0)), max(lowest, -(-needs.r2_r3 // third)))
+    if highest - lowest < FEW:
+        return min(
+            int(cost_at(cost, shift, (r0, r1, r2, max(third, -(-needs.r2_r3 // r2)))))
+            for r2 in range(lowest, highest + 1)
+        )
+    seconds = np.arange(lowest, highest + 1)
+    thirds = np.maximum(third, -(-needs.r2_r3 // seconds))
+    return int(np.min(cost_at(cost, shift, (r0, r1, seconds, thirds))))
 
 
 def _tails(matrix: Tensor) -> Energies:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rsdtr.bounds import Cost, Needs, cost_at, needed, open_ranks
+from rsdtr.bounds import Cost, Needs, cost_at, floor, needed, open_ranks
 from rsdtr.search import Candidate, KernelSpectra, Pruned, SearchResult, divisors
 from rsdtr.truncation import checked_eps, equal_split, rank_of_tails, rank_within
 from rsdtr.unfolding import FirstUnfolding, SecondUnfolding
@@ -103,15 +103,7 @@ class _Search:
         return needs
 
     def _floor(self, first: FirstUnfolding, rank: int, r0: int, needs: Needs) -> int:
-        _, _, costs = self._open(first, rank, r0, needs)
-        return int(costs.min())
-
-    def _open(
-        self, first: FirstUnfolding, rank: int, r0: int, needs: Needs
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Second ranks, the least third ranks that go with them, and what those would cost."""
-        r2, r3 = open_ranks(first.sizes, rank, r0, needs)
-        return r2, r3, cost_at(self.cost, first.shift, (r0, rank // r0, r2, r3))
+        return floor(self.cost, first.shift, first.sizes, rank, r0, needs)
 
     def _look_into(self, first: FirstUnfolding, rank: int, r0: int, needs: Needs) -> None:
         """Find the cheapest second and third rank behind one first rank and divisor.
@@ -129,7 +121,8 @@ class _Search:
         needs = replace(needs, r2=second.rank_floor(left))
         if self._floor(first, rank, r0, needs) > self.least:
             return
-        r2, r3, _ = self._open(first, rank, r0, replace(needs, r2=rank_within(second.tails, left)))
+        needs = replace(needs, r2=rank_within(second.tails, left))
+        r2, r3 = open_ranks(first.sizes, rank, r0, needs)
         inside = r2 < len(second.tails)
         r2, r3 = r2[inside], r3[inside]
         known = list(second.known_thirds)
