@@ -19,7 +19,8 @@ from rsdtr.truncation import equal_split, rank_of
 from rsdtr.winners import Objective
 
 MODE_COLOURS = ("#56B4E9", ORANGE, GREEN, "#CC79A7")
-PRUNED = "#B8BCC2"
+PRUNED = "#B8BCC2"  # no colour of the scale
+MOST_TEXTS = 12  # divisors; more leave no room for a number in each cell
 MODE_SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 
 
@@ -71,7 +72,7 @@ def candidates_figure(
     style = {
         "x": [str(r0) for r0 in divisors],
         "y": [_shift_label(shift) for shift in shifts],
-        "texttemplate": "%{text}",
+        "texttemplate": "%{text}" if len(divisors) <= MOST_TEXTS else "",
         "textfont": {"size": 12 if len(divisors) <= 8 else 9},
         "hovertemplate": "%{hovertext}<extra></extra>",
         "hoverongaps": False,
@@ -88,7 +89,7 @@ def candidates_figure(
             z=colour.each(lambda cell: math.log10(cell.storage)),
             text=colour.each(lambda cell: _cell_text(cell, winner, dense_storage), ""),
             hovertext=colour.each(lambda cell: _candidate_story(cell, dense_storage), ""),
-            colorscale="Cividis",
+            colorscale="Viridis",
             colorbar={
                 "title": {"text": "Storage<br>(scalars, log)"},
                 "tickvals": ticks,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
 import streamlit as st
+import torch
 from torch import nn
 
 from rsdtr.compress import compress
@@ -124,9 +126,12 @@ def planned(of: Network, asked: Choices, progress: Progress | None = None) -> Co
     """The plan that answers what was asked, by measured damage where it was measured."""
     measured = known_damage(of, asked) if asked.target else None
     damage = measured.damage if measured else None
-    return _plans.of(
-        _plan_key(of, asked), lambda: asked.decide(of.profile, damage, progress=progress)
-    )
+
+    def decide() -> CompressionPlan:
+        with _one_thread():
+            return asked.decide(of.profile, damage, progress=progress)
+
+    return _plans.of(_plan_key(of, asked), decide)
 
 
 def _plan_key(of: Network, asked: Choices) -> tuple[object, ...]:
@@ -168,13 +173,29 @@ def _damage_key(of: Network, asked: Choices) -> tuple[object, ...]:
 def search(layer: LayerProfile, of: Network, question: Question) -> SearchResult:
     """The search of one layer, with what it computed and what it ruled out."""
     key = (of.profile.weights_sha256, layer.name, question)
-    return _searches.of(key, lambda: layer.search(question))
+
+    def run() -> SearchResult:
+        with _one_thread():
+            return layer.search(question)
+
+    return _searches.of(key, run)
 
 
 def candidates(of: Network, layer: str, eps: float) -> list[Candidate]:
     """All candidates of one layer at ε_p, by the published rule."""
     key = (of.profile.weights_sha256, layer, eps)
     return _candidates.of(key, lambda: of.profile.layer(layer).spectra.candidates(eps))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For the many small matrices of a search: on a busy machine threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def compressed(of: Network, at: CompressionPlan) -> nn.Module:

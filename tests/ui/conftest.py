@@ -3,11 +3,12 @@
 import pytest
 
 from rsdtr import worker
-from rsdtr.ui import warming
+from rsdtr.ui import page, warming
 
 
 @pytest.fixture(autouse=True)
 def _cold(tmp_path, monkeypatch):
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(worker, "start", lambda *_: None)
+    monkeypatch.setattr(page, "THREADS", 1)
     monkeypatch.setattr(warming, "POLL_SECONDS", None)
