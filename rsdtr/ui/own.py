@@ -86,8 +86,8 @@ def take_edits(key: str, own: Own, names: Sequence[str]) -> None:
 
 def choose(name: str, own: Own, planned: float) -> None:
     """Two inputs for one layer: its own ε_p, or none, and whether it stays dense."""
-    st.session_state[state.OWN_EPS] = own.get(name)
-    st.session_state[state.OWN_DENSE] = name in own and own[name] is None
+    url.assign(state.OWN_EPS, own.get(name))
+    url.assign(state.OWN_DENSE, name in own and own[name] is None)
     st.number_input(
         "Own εₚ",
         GRID[0],

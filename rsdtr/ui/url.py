@@ -24,7 +24,7 @@ def read(key: str, parse: Callable[[object], Value | None], default: Value) -> V
     parse: a URL's text or a widget's value to a valid one, or None. The URL wins where it is news:
     on the first run and when the reader went back or forward in the browser's history.
     """
-    value = parse(st.session_state.get(key))
+    value = parse(st.session_state.get(key, st.session_state.get(_kept(key))))
     text, written = st.query_params.get(key), st.session_state.get(_written(key))
     if text is not None and text != written:
         news = parse(text)
@@ -33,9 +33,19 @@ def read(key: str, parse: Callable[[object], Value | None], default: Value) -> V
         value = None  # went back to before it was chosen; a link to another page has no parameter
         st.session_state[_written(key)] = None
     value = default if value is None else value
-    # Assigned even if unchanged: that carries the value over to another page's widget.
-    st.session_state[key] = value
+    # Streamlit forgets a widget that is not drawn, as when the reader goes to another page.
+    st.session_state[_kept(key)] = value
+    assign(key, value)
     return value
+
+
+def assign(key: str, value: object) -> None:
+    """Give the widget `key` a value, unless it has it: a value assigned is sent to the browser.
+
+    There it would undo what the reader does while the page is being drawn.
+    """
+    if key not in st.session_state or st.session_state[key] != value:
+        st.session_state[key] = value
 
 
 def write(key: str, default: str | float | None = None) -> None:
@@ -69,3 +79,7 @@ def number(lowest: float, highest: float, digits: int) -> Callable[[object], flo
 
 def _written(key: str) -> str:
     return f"{key}_in_url"
+
+
+def _kept(key: str) -> str:
+    return f"{key}_kept"
