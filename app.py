@@ -16,7 +16,7 @@ with page(
     "Replace the convolutions of a trained network by tensor rings: choose a model and an εₚ, or "
     "what it should reach, and see at once what it saves.",
 ):
-    chosen = choose()
+    chosen = choose(whole=True)
     network, plan = chosen.network, chosen.plan
     row = st.container()
 

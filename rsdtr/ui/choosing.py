@@ -49,8 +49,11 @@ class Chosen:
         return layer.eps or self.own.get(layer.name) or self.asked.eps
 
 
-def choose() -> Chosen:
+def choose(whole: bool = False) -> Chosen:
     """The network, the question and its plan.
+
+    whole: the page shows something that takes the rings of the whole grid, and is drawn again
+    when they are there.
 
     WeightsError if the model's weights are not to be had, PlanError if its target is out of reach:
     the inputs are drawn all the same. Where an answer has to be searched for long, the page shows
@@ -80,14 +83,14 @@ def choose() -> Chosen:
     )  # fmt: skip
     if pinned:
         _show_pinned(pinned)
-    return _answer(network, asked)
+    return _answer(network, asked, whole)
 
 
-def _answer(network: Network, asked: Choices) -> Chosen:
+def _answer(network: Network, asked: Choices, whole: bool) -> Chosen:
     if cached.is_ready(network, asked):
-        warming.line(network, None)
+        warming.line(network, None, whole)
     else:
-        warming.line(network, asked)
+        warming.line(network, asked, whole)
         if not st.session_state.get("search_now"):
             asked = _meanwhile(network, asked)
     with progress("Searching the best ring of each layer") as show:

@@ -13,6 +13,7 @@ import torch
 from streamlit.delta_generator import DeltaGenerator
 
 from rsdtr.errors import RsdtrError
+from rsdtr.ui import state
 
 THREADS = 2  # the server answers several pages: heavy work must not take the whole machine
 # A file of ours: Streamlit would fetch the picture of a named icon from the network.
@@ -41,6 +42,7 @@ _log = logging.getLogger("rsdtr.ui")
 def page(title: str, lead: str) -> Iterator[None]:
     """Frame a page: an RsdtrError is shown as its sentence, the unforeseen as a neutral one."""
     st.set_page_config(page_title=f"{title} · RSDTR Explorer", page_icon=ICON, layout="wide")
+    state.enter(title)
     torch.set_num_threads(THREADS)
     with st.sidebar:
         st.markdown("### RSDTR Explorer")

@@ -46,6 +46,10 @@ FORMATS: Final = "formats"
 
 EDITS: Final = "layer_edits"  # how often the layer table was edited: each edit draws a new one
 
+# Which page is drawn, and whether the run before this one drew another.
+_PAGE: Final = "page"
+_NEW_PAGE: Final = "new_page"
+
 # Results of this session.
 _RECOVERIES: Final = "recoveries"
 _EXPORTS: Final = "exports"
@@ -99,6 +103,17 @@ class Exported:
     weights_sha256: str | None
     folder: Path
     artefacts: tuple[Artefact, ...]
+
+
+def enter(page: str) -> None:
+    """To be told at the beginning of every run, for `is_new_page`."""
+    st.session_state[_NEW_PAGE] = st.session_state.get(_PAGE) != page
+    st.session_state[_PAGE] = page
+
+
+def is_new_page() -> bool:
+    """Whether this run is the first one on its page since the reader was on another."""
+    return bool(st.session_state.get(_NEW_PAGE))
 
 
 # The stores are plain dicts that callers may hold on to: a run that Streamlit interrupts can

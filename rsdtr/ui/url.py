@@ -40,11 +40,13 @@ def read(key: str, parse: Callable[[object], Value | None], default: Value) -> V
 
 
 def assign(key: str, value: object) -> None:
-    """Give the widget `key` a value, unless it has it: a value assigned is sent to the browser.
+    """Give the widget `key`, not yet drawn, a value, unless it has it.
 
-    There it would undo what the reader does while the page is being drawn.
+    A value assigned is sent to the browser, where it would undo what the reader does while the
+    page is being drawn. On another page than before, the widget is a new one and has nothing yet.
     """
-    if key not in st.session_state or st.session_state[key] != value:
+    has_it = key in st.session_state and st.session_state[key] == value
+    if not has_it or state.is_new_page():
         st.session_state[key] = value
 
 

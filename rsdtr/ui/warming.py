@@ -81,33 +81,42 @@ def is_working(of: Network) -> bool:
     return state is not None and state.alive
 
 
-def line(of: Network, waiting: Choices | None) -> None:
+def line(of: Network, waiting: Choices | None, whole: bool) -> None:
     """The worker's progress in the sidebar, for as long as something is missing.
 
     waiting: what the page could not answer yet; the page is drawn again once it can.
+    whole: the page is drawn again when the worker has come to its end, too. It is not without a
+    reason: a download that is asked for while a page is drawn may be lost.
     """
     if is_complete(of):
         return
     alive = is_working(of)
     with st.sidebar:
-        st.fragment(_line, run_every=POLL_SECONDS if alive else None)(of, waiting, alive)
+        st.fragment(_line, run_every=POLL_SECONDS if alive else None)(of, waiting, whole, alive)
 
 
-def _line(of: Network, waiting: Choices | None, was_alive: bool) -> None:
+def _line(of: Network, waiting: Choices | None, whole: bool, was_alive: bool) -> None:
     refresh(of)
     state = worker.progress(of.profile)
     alive = state is not None and state.alive
-    if was_alive and (not alive or (waiting and cached.is_ready(of, waiting))):
+    if waiting is not None:
+        over = not alive or cached.is_ready(of, waiting)
+    else:
+        over = whole and not alive
+    if was_alive and over:
         st.rerun()
+    if is_complete(of):
+        return
     if state is None or not state.alive:
         st.caption(f"{missing(of):,} rings are not searched yet; they are when asked for.")
-        st.button(
+        if st.button(
             "Search them now",
             key="search",
             icon=":material/play_arrow:",
             type="tertiary",
             on_click=lambda: worker.start(of.profile, of.weights),
-        )
+        ):
+            st.rerun()
         return
     total = max(state.total, 1)
     left = "" if state.seconds_left is None else f", {_duration(state.seconds_left)} left"
