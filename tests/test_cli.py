@@ -27,6 +27,7 @@ NAME = "digits_resnet20"
 ONE_LAYER = ["--layers", "layer3.2.conv2", "--eps", "0.7"]
 # `rsdtr.cli` is the module and `cli.cli` the group; monkeypatch needs the former.
 module: ModuleType = importlib.import_module("rsdtr.cli")
+training: ModuleType = importlib.import_module("rsdtr.finetune_command")
 
 
 def run(*words: str) -> Result:
@@ -152,7 +153,7 @@ def test_finetune_writes_back(folder, tmp_path, monkeypatch):
             model.linear.bias.fill_(7)
         yield EpochResult(1, 1, 0.5, Accuracy.of(9, 10), options.lr, 0.1, best=True)
 
-    monkeypatch.setattr(module, "finetuned", trained)
+    monkeypatch.setattr(training, "finetuned", trained)
     assert done("finetune", str(own), *TUNING).stdout.startswith(f"{own}: best validation acc")
     assert load(own).model.linear.bias.tolist() == [7] * 10
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
@@ -168,7 +169,7 @@ def test_a_training_that_fails_changes_nothing(folder, tmp_path, monkeypatch):
         raise RsdtrError("the loss became nan at step 2 of 9: give a learning rate below 0.001")
         yield
 
-    monkeypatch.setattr(module, "finetuned", diverging)
+    monkeypatch.setattr(training, "finetuned", diverging)
     assert "the loss became nan" in refused("finetune", str(own), *TUNING)
     assert weights_sha256(load(own).model) == weights_sha256(load(folder).model)
 
@@ -207,7 +208,7 @@ def test_compress_and_finetune_in_the_fastest_forms(tmp_path, monkeypatch):
     def times_of(case, **_):
         raise AssertionError("measured already")
 
-    monkeypatch.setattr(module, "finetuned", trained)
+    monkeypatch.setattr(training, "finetuned", trained)
     done("finetune", str(out), *TUNING, "--fast")
     assert forms[0][0] in FORMS
     assert load(out).plan == saved.plan
@@ -294,7 +295,7 @@ def test_a_taken_place_is_refused_before_the_work(tmp_path, monkeypatch):
     def late(*_: object) -> None:
         raise AssertionError("the place must be looked at first")
 
-    monkeypatch.setattr(module, "_planned", late)
+    monkeypatch.setattr(module, "plan_of", late)
     assert "holds no model" in refused("compress", NAME, "--out", str(tmp_path))
 
 
@@ -309,7 +310,7 @@ def test_interrupted_is_quiet(monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_planned", interrupt)
+    monkeypatch.setattr(module, "plan_of", interrupt)
     result = run("plan", NAME)
     assert result.exit_code == 130
     assert result.stdout.strip() == ""
@@ -320,7 +321,7 @@ def test_what_is_our_fault_is_one_line_unless_debugged(monkeypatch):
     def fail(*_: object) -> None:
         raise ZeroDivisionError("by us\nsecond line")
 
-    monkeypatch.setattr(module, "_planned", fail)
+    monkeypatch.setattr(module, "plan_of", fail)
     result = run("plan", NAME)
     assert result.exit_code == 1
     assert result.stderr == (

@@ -37,7 +37,8 @@ FLOW = (
     {"proof", "charts", "tables"},
     {"layer_charts", "accuracy_charts"},
     {"options", "console"},
-    {"profile_command"},
+    {"requested"},
+    {"bench_command", "finetune_command", "profile_command"},
     {"cli"},
     {"__main__"},
 )

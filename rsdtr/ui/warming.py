@@ -99,11 +99,9 @@ def _line(of: Network, waiting: Choices | None, whole: bool, was_alive: bool) ->
     refresh(of)
     state = worker.progress(of.profile)
     alive = state is not None and state.alive
-    if waiting is not None:
-        over = not alive or cached.is_ready(of, waiting)
-    else:
-        over = whole and not alive
-    if was_alive and over:
+    answered = waiting is not None and cached.is_ready(of, waiting)
+    ended = not alive and (whole or waiting is not None)
+    if was_alive and (answered or ended):
         st.rerun()
     if is_complete(of):
         return
