@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from heapq import heapify, heappop, heappush
 from math import sqrt
 
 import torch
@@ -73,8 +73,9 @@ class KernelSpectra:
         self.shape: Ranks = (o, i, kh, kw)
         if not bool(self.kernel.any()):
             raise RingError("the kernel is zero everywhere: no relative error is defined for it")
-        self.unfoldings = tuple(FirstUnfolding(self.kernel, shift) for shift in range(4))
-        self.pairs = PairSpectra(self.kernel)
+        single = self.kernel.float()
+        self.unfoldings = tuple(FirstUnfolding(self.kernel, shift, single) for shift in range(4))
+        self.pairs = PairSpectra(single, self.unfoldings)
         self.energy = float(self.kernel.square().sum())
 
     def candidates(self, eps: float) -> list[Candidate]:
@@ -95,28 +96,19 @@ class KernelSpectra:
         """
         share = equal_split(checked_eps(eps))
         cost = cost or self.storage
-        waiting = sorted(
-            (
-                (floor(cost, first.shift, first.sizes, rank, r0, needs), first.shift, r0, needs)
-                for first in self.unfoldings
-                for rank in (rank_of_tails(first.tails, share),)
-                for needs in (self._needs(first, rank, share),)
-                for r0 in divisors(rank)
-            ),
-            key=lambda item: item[:3],
-        )
+        waiting = list(self._waiting(cost, share))
+        heapify(waiting)
         best: tuple[int, int, int] | None = None  # (cost, shift, r0) of the winner so far
         winner: Candidate | None = None
         computed: list[Candidate] = []
-        pruned: list[Pruned] = []
-        for lowest, shift, r0, needs in waiting:
+        while waiting and (best is None or waiting[0][:3] <= best):
+            lowest, shift, r0, floors = heappop(waiting)
+            tighter = next(floors, None)
+            if tighter is not None:
+                heappush(waiting, (max(lowest, tighter), shift, r0, floors))
+                continue
             first = self.unfoldings[shift]
             rank = rank_of_tails(first.tails, share)
-            floors = chain([lowest], self._rising_floors(cost, first, rank, r0, needs, share))
-            beaten = next((f for f in floors if best and (f, shift, r0) > best), None)
-            if beaten is not None:
-                pruned.append(Pruned(shift, r0, beaten))
-                continue
             r2, r3, lost = _finish(first.second(rank, r0), share)
             found = self.candidate(first, rank, r0, (r2, r3), lost)
             computed.append(found)
@@ -124,21 +116,37 @@ class KernelSpectra:
             if best is None or place < best:
                 best, winner = place, found
         assert winner is not None  # the first one waiting is always computed
+        pruned = [Pruned(shift, r0, lowest) for lowest, shift, r0, _ in sorted(waiting)]
         return SearchResult(winner, tuple(computed), tuple(pruned))
+
+    def _waiting(self, cost: Cost, share: float) -> Iterator[tuple[int, int, int, Iterator[int]]]:
+        """For every candidate a lower bound on its cost, its shift and r0, and tighter bounds."""
+        for first in self.unfoldings:
+            rank = rank_of_tails(first.tails, share)
+            needs = self._needs(first, rank, share)
+            for r0 in divisors(rank):
+                lowest = floor(cost, first.shift, first.sizes, rank, r0, needs)
+                tighter = self._rising_floors(cost, first, rank, r0, needs, share)
+                yield lowest, first.shift, r0, tighter
 
     def _rising_floors(
         self, cost: Cost, first: FirstUnfolding, rank: int, r0: int, needs: Needs, share: float
     ) -> Iterator[int]:
         """Lower bounds on a candidate's cost, each tighter and dearer to compute than the last."""
         at = (cost, first.shift, first.sizes, rank, r0)
-        second = first.second(rank, r0)
-        dear = 2 * max(second.side, second.third_side) > self.pairs.crossed_side
-        if dear or self.pairs.crossed_is_known:
+        dear = 2 * first.largest_side(rank, r0) > self.pairs.crossed_side
+        if dear or self.pairs.crossed_is_known(share):
             needs = needs.with_crossed(first.shift, self._crossed_rank(first, rank, share))
             yield floor(*at, needs)
-        kept = self.energy - float(first.tails[rank])
-        yield floor(*at, replace(needs, r2=second.rank_floor(share**2 * kept)))
-        r2 = rank_of_tails(second.tails, share)
+        lost, look = float(first.tails[rank]), first.look(rank, r0)
+        after_second, after_third = self._allowed(first, rank, share)
+        needs = replace(needs, r3=look.third_floor(after_third - lost))
+        yield floor(*at, needs)
+        for bound in (look.second_floor, look.second_rank):
+            needs = replace(needs, r2=bound(after_second - lost))
+            yield floor(*at, needs)
+        second = first.second(rank, r0)
+        kept, r2 = self.energy - lost, rank_of_tails(second.tails, share)
         third = second.third_floor(r2, share**2 * (kept - float(second.tails[r2])))
         yield int(cost_at(cost, first.shift, (r0, rank // r0, r2, third)))
 
@@ -174,13 +182,14 @@ class KernelSpectra:
             needs = replace(needs, r0_r2=needed(self.pairs.channels, after_second))
         else:
             needs = replace(needs, r1_r3=needed(self.pairs.channels, after_third))
-        if self.pairs.crossed_is_known:
+        if self.pairs.crossed_is_known(share):
             needs = needs.with_crossed(shift, self._crossed_rank(first, rank, share))
         return needs
 
     def _crossed_rank(self, first: FirstUnfolding, rank: int, share: float) -> int:
         after_second, after_third = self._allowed(first, rank, share)
-        return needed(self.pairs.crossed, after_third if first.shift % 2 == 0 else after_second)
+        allowed = after_third if first.shift % 2 == 0 else after_second
+        return needed(self.pairs.crossed(share), allowed)
 
     def _allowed(self, first: FirstUnfolding, rank: int, share: float) -> tuple[float, float]:
         """The most energy that can be lost after the second, and after the third truncation."""

@@ -98,9 +98,12 @@ class _Search:
         )
         pair = needed(self.spectra.pairs.channels, self.budget)
         needs = replace(needs, r0_r2=pair) if shift % 2 == 0 else replace(needs, r1_r3=pair)
-        if self.spectra.pairs.crossed_is_known:
-            needs = needs.with_crossed(shift, needed(self.spectra.pairs.crossed, self.budget))
+        if self.spectra.pairs.crossed_is_known(self.share):
+            needs = needs.with_crossed(shift, self._crossed_rank())
         return needs
+
+    def _crossed_rank(self) -> int:
+        return needed(self.spectra.pairs.crossed(self.share), self.budget)
 
     def _floor(self, first: FirstUnfolding, rank: int, r0: int, needs: Needs) -> int:
         return floor(self.cost, first.shift, first.sizes, rank, r0, needs)
@@ -113,14 +116,20 @@ class _Search:
         therefore grow: known tails bound the third ranks on their right. The most promising second
         rank comes first.
         """
-        second = first.second(rank, r0)
         left = self.budget - float(first.tails[rank])
         pairs = self.spectra.pairs
-        if 2 * max(second.side, second.third_side) > pairs.crossed_side or pairs.crossed_is_known:
-            needs = needs.with_crossed(first.shift, needed(pairs.crossed, self.budget))
-        needs = replace(needs, r2=second.rank_floor(left))
+        dear = 2 * first.largest_side(rank, r0) > pairs.crossed_side
+        if dear or pairs.crossed_is_known(self.share):
+            needs = needs.with_crossed(first.shift, self._crossed_rank())
+        look = first.look(rank, r0)
+        needs = replace(needs, r3=look.third_floor(left))
         if self._floor(first, rank, r0, needs) > self.least:
             return
+        for bound in (look.second_floor, look.second_rank):
+            needs = replace(needs, r2=bound(left))
+            if self._floor(first, rank, r0, needs) > self.least:
+                return
+        second = first.second(rank, r0)
         needs = replace(needs, r2=rank_within(second.tails, left))
         r2, r3 = open_ranks(first.sizes, rank, r0, needs)
         inside = r2 < len(second.tails)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
-from functools import cache, cached_property, partial
-from math import ceil, prod
+from functools import cached_property, partial
+from math import prod
 
 import torch
 from torch import Tensor
 
-from rsdtr.truncation import Energies, tail_energies
+from rsdtr.gram import (
+    flat_rank,
+    gram,
+    signs_follow_from_gram,
+    single_left_vectors,
+    smaller_gram,
+    square_root,
+    squared_values,
+)
+from rsdtr.look import Look
+from rsdtr.truncation import Energies, rank_within, tail_energies
 
 KEPT_SCALARS = 1 << 22  # of second matrices, per shift: small kernels keep most of them
 MORE_ROWS = 16  # of a second matrix, computed together
@@ -20,27 +31,34 @@ Sizes = tuple[int, int, int, int]
 class FirstUnfolding:
     """The first unfolding (a, b·c·d) of one circularly shifted kernel: all that no ε_p changes.
 
-    `kernel` as from `checked_kernel`. sizes: the shifted modes (a, b, c, d). Float64 Gram matrices
-    move a relative tail by less than 1e-7.
+    `kernel` as from `checked_kernel`; single: the same in float32. sizes: the shifted modes
+    (a, b, c, d). Float64 Gram matrices move a relative tail by less than 1e-7.
 
     A singular vector's sign is free, but the ranks of a first mode that is split (1 < r0 < r)
     depend on it. The published program takes the signs of single-precision LAPACK; so do we, to
     choose what it chooses, and only once such a split is looked at.
     """
 
-    def __init__(self, kernel: Tensor, shift: int) -> None:
+    def __init__(self, kernel: Tensor, shift: int, single: Tensor | None = None) -> None:
         self.shift = shift
         self._kernel = kernel
+        self._single = kernel.float() if single is None else single
         a, b, c, d = (kernel.shape[(shift + k) % 4] for k in range(4))
         self.sizes: Sizes = (a, b, c, d)
         self._leading_rows = kernel.new_zeros(0, b, c, d)
+        self._single_rows = self._single.new_zeros(0, b, c, d)
         self._rows_gram = kernel.new_zeros(0, b, 0, b)
+        self._saved = 0.0
         self._seconds: OrderedDict[tuple[int, int], SecondUnfolding] = OrderedDict()
+        self._looks: OrderedDict[tuple[int, int], Look] = OrderedDict()
         self._shed: OrderedDict[tuple[int, int], SecondUnfolding] = OrderedDict()
 
     def _matrix(self) -> Tensor:
+        return self._unfolded(self._kernel)
+
+    def _unfolded(self, kernel: Tensor) -> Tensor:
         order = [(self.shift + k) % 4 for k in range(4)]
-        return self._kernel.permute(order).reshape(self.sizes[0], -1)  # (a, b·c·d)
+        return kernel.permute(order).reshape(self.sizes[0], -1)  # (a, b·c·d)
 
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:
@@ -72,6 +90,21 @@ class FirstUnfolding:
             self._leading_rows = (vectors.T @ self._matrix()).reshape(-1, *self.sizes[1:])
         return self._leading_rows[:rank]
 
+    def leading_vectors(self, lost: float) -> Tensor:
+        """The fewest left singular vectors that leave out at most `lost` energy, (a, n) float32."""
+        return self._eigen[1][:, : rank_within(self.tails, lost)].float()
+
+    def single_rows(self, rank: int, r0: int) -> Tensor:
+        """The remainder's rows in single precision, (r0, r1, b, c, d)."""
+        if len(self._single_rows) < rank:
+            vectors = self._eigen[1][:, :rank].float()
+            rows = vectors.T @ self._unfolded(self._single)
+            self._single_rows = rows.reshape(-1, *self.sizes[1:])
+        rows = self._single_rows[:rank]
+        if 1 < r0 < rank:
+            rows = self._signs[:rank, None, None, None].float() * rows
+        return rows.reshape(r0, -1, *self.sizes[1:])
+
     def second_gram(self, rank: int, r0: int) -> Tensor:
         """M·Mᵀ of the second matrix M for a first rank r = r0·r1, (r1·b, r1·b).
 
@@ -80,29 +113,32 @@ class FirstUnfolding:
         """
         a, b, c, d = self.sizes
         r1 = rank // r0
-        if a * b > c * d:  # that one would be larger than M·Mᵀ ever is
-            return smaller_gram(self.remainder(rank, r0))
+        too_large = a * b > c * d  # that one would be larger than M·Mᵀ ever is
+        if not too_large and len(self._rows_gram) < rank:
+            self._saved += 1 / r0  # what it would have saved, as a part of what it costs
+        if too_large or (len(self._rows_gram) < rank and self._saved < 1):
+            return gram(self.remainder(rank, r0))
         if len(self._rows_gram) < rank:
             self._rows(rank)
             rows = self._leading_rows.reshape(-1, c * d)
-            self._rows_gram = (rows @ rows.T).reshape(len(self._leading_rows), b, -1, b)
-        gram = self._kernel.new_zeros(r1, b, r1, b)
+            self._rows_gram = gram(rows).reshape(len(self._leading_rows), b, -1, b)
+        product = self._kernel.new_zeros(r1, b, r1, b)
         for start in range(0, rank, r1):
             block = self._rows_gram[start : start + r1, :, start : start + r1]
             if 1 < r0 < rank:
                 signs = self._signs[start : start + r1]
                 block = signs[:, None, None, None] * signs[:, None] * block
-            gram += block
-        return gram.reshape(r1 * b, r1 * b)
+            product += block
+        return product.reshape(r1 * b, r1 * b)
 
     @cached_property
     def _signs(self) -> Tensor:
         squared, basis = self._eigen
         rows, columns = self.sizes[0], prod(self.sizes[1:])
-        if rows >= 32 and 2 * rows <= columns <= 16 * rows and signs_follow_from_gram():
+        if rows >= 32 and 2 * rows <= columns <= 18 * rows and signs_follow_from_gram():
             single = single_left_vectors(square_root(squared, basis))
         else:
-            single = torch.linalg.svd(self._matrix().float(), full_matrices=False).U
+            single = torch.linalg.svd(self._unfolded(self._single), full_matrices=False).U
         agreement = (basis * single[:, : basis.shape[1]]).sum(0)
         return torch.where(agreement < 0, -1.0, 1.0).to(basis.dtype)
 
@@ -122,6 +158,23 @@ class FirstUnfolding:
         split = rows.reshape(r0, r1, b, c, d)
         return split.permute(1, 2, 3, 4, 0).reshape(r1 * b, c * d * r0)
 
+    def largest_side(self, rank: int, r0: int) -> int:
+        """Of the smaller Gram matrices of the second and third matrix, at most."""
+        b, c, d = self.sizes[1:]
+        second = min(rank // r0 * b, c * d * r0)
+        return max(second, min(second * c, d * r0))
+
+    def look(self, rank: int, r0: int) -> Look:
+        """A first look at a first rank and divisor; the latest ones are kept."""
+        kept = float(self.tails[0] - self.tails[rank])
+        found = self._looks.pop((rank, r0), None)
+        if found is None:  # what refers to itself is only freed when garbage is collected
+            found = Look(partial(weakref.proxy(self).single_rows, rank, r0), kept)
+        self._looks[rank, r0] = found
+        if len(self._looks) > KEPT_TAILS:
+            self._looks.popitem(last=False)
+        return found
+
     def second(self, rank: int, r0: int) -> SecondUnfolding:
         """The second matrix for a first rank and divisor.
 
@@ -129,7 +182,7 @@ class FirstUnfolding:
         """
         at = rank, r0
         found = self._seconds.pop(at, None) or self._shed.pop(at, None)
-        self._seconds[at] = found = found or SecondUnfolding(self, rank, r0)
+        self._seconds[at] = found = found or SecondUnfolding(weakref.proxy(self), rank, r0)
         while len(self._seconds) > max(8, KEPT_SCALARS // self._kernel.numel()):
             oldest, second = self._seconds.popitem(last=False)
             second.shed()
@@ -144,8 +197,6 @@ class SecondUnfolding:
 
     def __init__(self, first: FirstUnfolding, rank: int, r0: int) -> None:
         b, c, d = first.sizes[1:]
-        self.side = min(rank // r0 * b, c * d * r0)  # the smaller side
-        self.third_side = min(self.side * c, d * r0)  # the third matrix's, at most
         self._third_shape = (c, d * r0)
         self._wide = rank // r0 * b <= c * d * r0
         self._remainder = partial(first.remainder, rank, r0)
@@ -158,17 +209,6 @@ class SecondUnfolding:
     @cached_property
     def _gram(self) -> Tensor:
         return self._wide_gram() if self._wide else smaller_gram(self._remainder())
-
-    @cached_property
-    def _norms(self) -> tuple[float, float]:
-        """Trace and squared Frobenius norm of the Gram matrix."""
-        if "_svd" in self.__dict__:
-            return float(self.squared.sum()), float(self.squared.square().sum())
-        return float(self._gram.trace()), float(self._gram.square().sum())
-
-    def rank_floor(self, allowed: float) -> int:
-        """A lower bound on the second rank that loses at most `allowed` energy; no eigenvalue."""
-        return flat_rank(*self._norms, allowed)
 
     @cached_property
     def _svd(self) -> tuple[Tensor, Tensor]:
@@ -262,56 +302,3 @@ class SecondUnfolding:
 
     def _kept(self, r2: int) -> float:
         return float(self.tails[0] - self.tails[r2])
-
-
-def smaller_gram(matrix: Tensor) -> Tensor:
-    """M·Mᵀ or Mᵀ·M, whichever has the smaller side."""
-    rows, columns = matrix.shape
-    return matrix @ matrix.T if rows <= columns else matrix.T @ matrix
-
-
-def square_root(squared: Tensor, vectors: Tensor) -> Tensor:
-    """V·Σ·Vᵀ, the symmetric square root of a Gram matrix, from its eigenvalues and vectors."""
-    return (vectors * squared.sqrt()) @ vectors.T
-
-
-def single_left_vectors(root: Tensor) -> Tensor:
-    """Left singular vectors, in the signs of LAPACK's single precision, of wide M: M·Mᵀ = root²."""
-    # A few columns of zeros keep the matrix wide: LAPACK treats square ones another way.
-    wide = torch.cat([root.float(), root.new_zeros(len(root), 8, dtype=torch.float32)], 1)
-    return torch.linalg.svd(wide, full_matrices=False).U
-
-
-@cache
-def signs_follow_from_gram() -> bool:
-    """Whether this LAPACK gives a wide matrix the signs of the square root of its Gram matrix.
-
-    Bidiagonalising a wide matrix from the left sees only M·Mᵀ. MKL does so up to 19 times as many
-    columns as rows; a LAPACK that takes an LQ factorisation first has other signs, and then the
-    whole matrix must be decomposed. So must one of fewer than 32 rows: below divide and conquer's
-    size, LAPACK iterates, and rounding decides some signs.
-    """
-    generator = torch.Generator().manual_seed(0)
-    for rows, columns in ((32, 64), (40, 640)):
-        matrix = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
-        squared, vectors = torch.linalg.eigh(matrix @ matrix.T)
-        whole = torch.linalg.svd(matrix.float(), full_matrices=False).U
-        small = single_left_vectors(square_root(squared, vectors))
-        if bool(((whole * small).sum(0) < 0.5).any()):
-            return False
-    return True
-
-
-def squared_values(gram: Tensor) -> Tensor:
-    """Squared singular values, descending, from a Gram matrix."""
-    return torch.linalg.eigvalsh(gram).flip(0).clamp_min(0)
-
-
-def flat_rank(energy: float, squared_gram_norm: float, allowed: float) -> int:
-    """The least rank that can lose at most `allowed` energy, from the Gram matrix's two norms.
-
-    energy: its trace; squared_gram_norm: ‖G‖_F². By Cauchy–Schwarz the ρ largest eigenvalues sum
-    to at most √ρ·‖G‖_F: sharp for flat spectra, which are the expensive ones.
-    """
-    missing = max(0.0, energy - allowed)
-    return max(1, ceil(missing**2 / squared_gram_norm * (1 - 1e-9)))

@@ -17,6 +17,8 @@ FLOW = (
     {"errors"},
     {"forms", "measure"},
     {"truncation", "ring", "cost", "filesize", "architectures", "weights"},
+    {"gram"},
+    {"look"},
     {"unfolding"},
     {"bounds"},
     {"search", "layers"},

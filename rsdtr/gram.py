@@ -1,0 +1,76 @@
+"""Gram matrices: spectra, signs and rank bounds of a matrix from its smaller side."""
+
+from __future__ import annotations
+
+from functools import cache
+from math import ceil
+
+import torch
+from torch import Tensor
+
+
+def smaller_gram(matrix: Tensor) -> Tensor:
+    """M·Mᵀ or Mᵀ·M, whichever has the smaller side."""
+    rows, columns = matrix.shape
+    return gram(matrix if rows <= columns else matrix.T)
+
+
+def gram(matrix: Tensor) -> Tensor:
+    """M·Mᵀ. The products of its two halves with each other are computed once only."""
+    half = len(matrix) // 2
+    if half < 128:
+        return matrix @ matrix.T
+    product = matrix.new_empty(len(matrix), len(matrix))
+    upper, lower = matrix[:half], matrix[half:]
+    product[:half, :half] = gram(upper)
+    product[half:, half:] = gram(lower)
+    product[half:, :half] = lower @ upper.T
+    product[:half, half:] = product[half:, :half].T
+    return product
+
+
+def square_root(squared: Tensor, vectors: Tensor) -> Tensor:
+    """V·Σ·Vᵀ, the symmetric square root of a Gram matrix, from its eigenvalues and vectors."""
+    return (vectors * squared.sqrt()) @ vectors.T
+
+
+def single_left_vectors(root: Tensor) -> Tensor:
+    """Left singular vectors, in the signs of LAPACK's single precision, of wide M: M·Mᵀ = root²."""
+    # A few columns of zeros keep the matrix wide: LAPACK treats square ones another way.
+    wide = torch.cat([root.float(), root.new_zeros(len(root), 8, dtype=torch.float32)], 1)
+    return torch.linalg.svd(wide, full_matrices=False).U
+
+
+@cache
+def signs_follow_from_gram() -> bool:
+    """Whether this LAPACK gives a wide matrix the signs of the square root of its Gram matrix.
+
+    Bidiagonalising a wide matrix from the left sees only M·Mᵀ. MKL does so up to 19 times as many
+    columns as rows; a LAPACK that takes an LQ factorisation first has other signs, and then the
+    whole matrix must be decomposed. So must one of fewer than 32 rows: below divide and conquer's
+    size, LAPACK iterates, and rounding decides some signs.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for rows, columns in ((32, 64), (40, 720)):
+        matrix = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+        squared, vectors = torch.linalg.eigh(matrix @ matrix.T)
+        whole = torch.linalg.svd(matrix.float(), full_matrices=False).U
+        small = single_left_vectors(square_root(squared, vectors))
+        if bool(((whole * small).sum(0) < 0.5).any()):
+            return False
+    return True
+
+
+def squared_values(gram: Tensor) -> Tensor:
+    """Squared singular values, descending, from a Gram matrix."""
+    return torch.linalg.eigvalsh(gram).flip(0).clamp_min(0)
+
+
+def flat_rank(energy: float, squared_gram_norm: float, allowed: float) -> int:
+    """The least rank that can lose at most `allowed` energy, from the Gram matrix's two norms.
+
+    energy: its trace; squared_gram_norm: ‖G‖_F². By Cauchy–Schwarz the ρ largest eigenvalues sum
+    to at most √ρ·‖G‖_F: sharp for flat spectra, which are the expensive ones.
+    """
+    missing = max(0.0, energy - allowed)
+    return max(1, ceil(missing**2 / squared_gram_norm * (1 - 1e-9)))
