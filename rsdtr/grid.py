@@ -6,6 +6,7 @@ kernel. The answers come back one by one: whoever stops in the middle keeps them
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -248,6 +249,7 @@ def _answer(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
+    gc.freeze()  # else every collection looks through all of the libraries
     by_name = {layer.name: layer for layer in layers}
     try:
         while True:
