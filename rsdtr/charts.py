@@ -22,11 +22,15 @@ Trace = dict[str, object]
 
 @dataclass(frozen=True)
 class RatioPoint:
-    """One point of the trade-off: whole-network ratios original / compressed at an ε_p."""
+    """One point of the trade-off: whole-network ratios original / compressed at an ε_p.
+
+    time: the same ratio of the measured times of its layers; None where they were not measured.
+    """
 
     eps: float
     pcr: float
     fcr: float
+    time: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,18 +95,24 @@ def layers_figure(plan: CompressionPlan) -> go.Figure:
 
 
 def ratios_figure(points: Sequence[RatioPoint], current: RatioPoint | None) -> go.Figure:
-    """PCR and FCR against ε_p; the current choice, if it is one ε_p, is the large star."""
-    eps = [point.eps for point in points]
-    now = (None, None) if current is None else (current.pcr, current.fcr)
+    """PCR, FCR and measured time against ε_p; the current choice, if one ε_p, is the large star.
+
+    Points that were not measured are not on the line of times, which is left out if none was.
+    """
+    now = (None, None, None) if current is None else (current.pcr, current.fcr, current.time)
+    measured = [(p.eps, p.time) for p in points if p.time is not None]
     series = (
-        ("PCR (parameters)", BLUE, "circle", "solid", [p.pcr for p in points], now[0]),
-        ("FCR (FLOPs)", VERMILION, "square", "dash", [p.fcr for p in points], now[1]),
+        ("PCR (parameters)", BLUE, "circle", "solid", [(p.eps, p.pcr) for p in points], now[0]),
+        ("FCR (FLOPs)", VERMILION, "square", "dash", [(p.eps, p.fcr) for p in points], now[1]),
+        ("time (measured)", GREEN, "diamond", "dot", measured, now[2]),
     )
     traces: list[Trace] = []
-    for name, colour, symbol, dash, ratios, star in series:
+    for name, colour, symbol, dash, line, star in series:
         hover = f"{name}<br>ε<sub>p</sub> %{{x:.2f}}: %{{y:.2f}} ×<extra></extra>"
-        traces.append(_line(name, eps, ratios, colour, symbol, dash, hover))
-        if current is not None:
+        if line:
+            eps, ratios = zip(*line, strict=True)
+            traces.append(_line(name, eps, ratios, colour, symbol, dash, hover))
+        if current is not None and star is not None:
             traces.append(
                 {
                     "type": "scatter",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from rsdtr.latency import LayerLatency, NetworkLatency
 from rsdtr.plan import CompressionPlan
 from rsdtr.search import Candidate, Pruned
 
@@ -16,13 +17,17 @@ if TYPE_CHECKING:  # importing it would load the ONNX stack
 
 
 def layers_table(
-    plan: CompressionPlan, own: Mapping[str, float | None] | None = None
+    plan: CompressionPlan,
+    own: Mapping[str, float | None] | None = None,
+    latency: NetworkLatency | None = None,
 ) -> pd.DataFrame:
     """One row per convolution: what the plan makes of it, before and after.
 
-    own: layers with an ε_p of their own, or None to stay dense.
+    own: layers with an ε_p of their own, or None to stay dense; latency: of this plan, for the
+    columns of best times, of what runs and of whether it gains; by default nothing is measured.
     """
     own = own or {}
+    measured = [latency.of(la.name) if latency else LayerLatency(la, None) for la in plan.layers]
     rows = [
         {
             "layer": layer.name,
@@ -39,20 +44,26 @@ def layers_table(
             "relative error": layer.relative_error,
             "before (MACs)": layer.macs.original,
             "after (MACs)": layer.macs.compressed,
-            "form": layer.form,
-            "kept dense because": layer.kept_dense or "",
+            "dense (ms)": times.dense.best_ms if times.dense else None,
+            "ring (ms)": times.ring.best_ms if times.ring else None,
+            "ring / dense (×)": times.ratio,
+            "fastest ring": times.ring.form if times.ring else "",
+            "runs as": times.runs.form if times.runs else "",
+            "in time": times.status,
+            "because": times.reason,
         }
-        for layer in plan.layers
+        for layer, times in zip(plan.layers, measured, strict=True)
     ]
     # Typed column by column: guessing, and converting afterwards, takes most of a slider's move.
     whole = ("shift", "r0")
+    real = ("εₚ", "dense (ms)", "ring (ms)", "ring / dense (×)")
     return pd.DataFrame(
         {
             name: pd.array([row[name] for row in rows], "Int64")
             if name in whole
-            else [row[name] for row in rows]
-            if name != "εₚ"
             else pd.array([row[name] for row in rows], "Float64")
+            if name in real
+            else [row[name] for row in rows]
             for name in rows[0]
         }
     )

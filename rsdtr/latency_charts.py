@@ -1,0 +1,143 @@
+"""The figures of what was measured: one layer in each form, a network over its compression.
+
+Style as in rsdtr/charts.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from rsdtr.charts import BLUE, GREEN, GREY, ORANGE, RATIO_TICKS, VERMILION, in_html, titled
+from rsdtr.device import FormTime, LayerTimes
+from rsdtr.forms import Form
+
+ORDER: tuple[Form, ...] = ("dense", "pipeline", "O|IHW", "I|HWO", "IH|WO")
+PIPELINE = "pipeline<br>(paper's four<br>sublayers)"
+_SERIES = ((GREEN, "diamond", "solid"), (BLUE, "circle", "dot"))
+
+
+@dataclass(frozen=True)
+class LatencyPoint:
+    """A plan whose layers were measured; label: what was asked for.
+
+    ratio: sum of its layers' times over the sum of the dense ones; fcr: of the four sublayers.
+    """
+
+    label: str
+    pcr: float
+    fcr: float
+    ratio: float
+
+
+def forms_figure(times: LayerTimes, *, kept_dense: bool = False) -> go.Figure:
+    """Milliseconds of one layer, dense and in every form: medians with their interquartile range.
+
+    ★ marks what runs: the form with the best time, which is the small line in each bar. kept_dense:
+    there is no ring to draw.
+    """
+    shown = [times.of(form) for form in ORDER if form == "dense" or not kept_dense]
+    runs = "dense" if kept_dense else times.fastest.form
+    names = [PIPELINE if item.form == "pipeline" else item.form for item in shown]
+    figure = go.Figure(
+        go.Bar(
+            name="median",
+            x=names,
+            y=[item.median_ms for item in shown],
+            error_y={
+                "type": "data",
+                "array": [item.iqr_ms / 2 for item in shown],
+                "color": GREY,
+                "thickness": 1.5,
+            },
+            text=[_label(item, runs) for item in shown],
+            textposition="outside",
+            cliponaxis=False,
+            marker={
+                "color": [_colour(item.form) for item in shown],
+                "pattern": {"shape": ["" if item.form == runs else "/" for item in shown]},
+            },
+            customdata=[[item.iqr_ms, item.best_ms] for item in shown],
+            hovertemplate="%{x}<br>median %{y:.3g} ms, IQR %{customdata[0]:.2g} ms"
+            "<br>best %{customdata[1]:.3g} ms<extra></extra>",
+        )
+    )
+    figure.add_scatter(
+        name="best",
+        x=names,
+        y=[item.best_ms for item in shown],
+        mode="markers",
+        marker={"symbol": "line-ew", "size": 26, "line": {"color": "black", "width": 2}},
+        hoverinfo="skip",
+    )
+    case = times.case
+    highest = max(item.median_ms + item.iqr_ms / 2 for item in shown)
+    figure.update_layout(showlegend=False, bargap=0.35)
+    figure.update_yaxes(title="Time of the layer (ms)", range=[0, 1.15 * highest])
+    title = f"Measured: batch {case.batch}, {case.threads} threads"
+    return titled(figure, title)
+
+
+def latency_figure(
+    series: Sequence[tuple[str, Sequence[LatencyPoint]]], current: LatencyPoint | None
+) -> go.Figure:
+    """Time over dense time against PCR, a curve for each of a few series by name; ★ is now.
+
+    The grey line is what the multiplications of the paper's four sublayers promise, 1 / FCR.
+    """
+    figure = go.Figure()
+    every = {(p.pcr, p.fcr): p for _, points in series for p in points}
+    promised = [every[key] for key in sorted(every)]
+    figure.add_scatter(
+        name="promised: MACs of the four sublayers",
+        x=[point.pcr for point in promised],
+        y=[1 / point.fcr for point in promised],
+        mode="lines",
+        line={"color": GREY, "dash": "dash", "width": 2},
+        hovertemplate="PCR %{x:.2f}: MACs %{y:.2f} × dense<extra></extra>",
+    )
+    for (name, points), (colour, symbol, dash) in zip(series, _SERIES, strict=False):
+        ordered = sorted(points, key=lambda point: point.pcr)
+        figure.add_scatter(
+            name=name,
+            x=[point.pcr for point in ordered],
+            y=[point.ratio for point in ordered],
+            mode="lines+markers",
+            line={"color": colour, "dash": dash, "width": 2},
+            marker={"symbol": symbol, "size": 8},
+            customdata=[in_html(point.label) for point in ordered],
+            hovertemplate="%{customdata}<br>PCR %{x:.2f}: time %{y:.2f} × dense<extra></extra>",
+        )
+    if current is not None:
+        figure.add_scatter(
+            name="now",
+            x=[current.pcr],
+            y=[current.ratio],
+            mode="markers+text",
+            marker={
+                "symbol": "star",
+                "size": 17,
+                "color": ORANGE,
+                "line": {"color": GREY, "width": 1},
+            },
+            text=[f"{current.ratio:.2f} ×"],
+            textposition="top center",
+            hovertemplate=f"now: {in_html(current.label)}<br>PCR %{{x:.2f}}: time %{{y:.2f}} × "
+            "dense<extra></extra>",
+        )
+    figure.add_hline(y=1, line={"color": GREY, "dash": "dot", "width": 1})
+    figure.update_xaxes(
+        title="PCR, parameters original / compressed (×, log)", type="log", tickvals=RATIO_TICKS
+    )
+    figure.update_yaxes(title="Compressed / dense (×)", rangemode="tozero")
+    return titled(figure, "Measured time against compression")
+
+
+def _label(item: FormTime, runs: Form) -> str:
+    return f"{'★ ' if item.form == runs else ''}{item.median_ms:.3g} ms"
+
+
+def _colour(form: Form) -> str:
+    return {"dense": GREY, "pipeline": VERMILION}.get(form, BLUE)
