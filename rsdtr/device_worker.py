@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rsdtr.device import DeviceProfile, LayerCase, measured_profile, own_path
+from rsdtr.device import DeviceProfile, LayerCase, measure, own_path
 from rsdtr.errors import RsdtrError
 from rsdtr.store import locked, make_folder, replace_file
 from rsdtr.worker import CLOCK_SECONDS, ROOT
@@ -37,10 +37,11 @@ class _Frozen(BaseModel):
 
 
 class _Request(_Frozen):
-    """What the process is to measure, and for what, in words."""
+    """What the process is to measure, and for what, in words; again: even if it is known."""
 
     label: str
     cases: tuple[LayerCase, ...]
+    again: bool = False
 
 
 class _Status(_Frozen):
@@ -81,28 +82,35 @@ class Measuring:
 
 
 def measured(
-    label: str, cases: Iterable[LayerCase], should_stop: Callable[[], bool] = lambda: False
+    label: str,
+    cases: Iterable[LayerCase],
+    should_stop: Callable[[], bool] = lambda: False,
+    *,
+    again: bool = False,
 ) -> Generator[Measuring, None, None]:
     """Measure what this machine's profile lacks of the cases; yield first and after each of them.
 
-    What was measured is in the profile on disk by then. RsdtrError if that cannot be written.
+    What was measured is in the profile on disk by then. again: measure what is known anew, too.
+    RsdtrError if the profile cannot be written.
     """
-    lacking = DeviceProfile.own().missing(cases)
+    asked = tuple(dict.fromkeys(cases))
+    lacking = asked if again else DeviceProfile.own().missing(asked)
     started = time.perf_counter()
     yield Measuring(label, 0, len(lacking))
     for done, case in enumerate(lacking, 1):
         if should_stop():
             return
-        measured_profile([case])
+        found = tuple(measure([case]))
+        DeviceProfile.own().extended(found).save()  # read again: others may have written
         each = (time.perf_counter() - started) / done
         yield Measuring(label, done, len(lacking), each * (len(lacking) - done))
 
 
-def start(label: str, cases: Iterable[LayerCase]) -> bool:
+def start(label: str, cases: Iterable[LayerCase], *, again: bool = False) -> bool:
     """Let a process of its own measure the cases; False if one is at work already.
 
-    label: for what, in words. The process outlives this one. RsdtrError if its request cannot be
-    written.
+    label: for what, in words; again: as in `measured`. The process outlives this one. RsdtrError
+    if its request cannot be written.
     """
     _reap()
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -113,7 +121,7 @@ def start(label: str, cases: Iterable[LayerCase]) -> bool:
         with locked(), (folder() / LOG).open("ab") as log:
             if (status := _read()) and status.alive:
                 return False
-            request = _Request(label=label, cases=tuple(cases))
+            request = _Request(label=label, cases=tuple(cases), again=again)
             replace_file(folder() / REQUEST, request.model_dump_json().encode())
             log.truncate(0)
             process = subprocess.Popen(
@@ -167,7 +175,7 @@ def _work(request: Path) -> None:
     asked = _Request.model_validate_json(request.read_bytes())
     latest = Measuring(asked.label, 0, 0)
     try:
-        for latest in measured(asked.label, asked.cases):
+        for latest in measured(asked.label, asked.cases, again=asked.again):
             _write(_own(latest))
     except RsdtrError as error:
         _write(_own(latest, str(error)))

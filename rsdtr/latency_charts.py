@@ -15,7 +15,7 @@ from rsdtr.device import FormTime, LayerTimes
 from rsdtr.forms import Form
 
 ORDER: tuple[Form, ...] = ("dense", "pipeline", "O|IHW", "I|HWO", "IH|WO")
-PIPELINE = "pipeline<br>(paper's four<br>sublayers)"
+_COLOURS: dict[Form, str] = {"dense": GREY, "pipeline": VERMILION}
 _SERIES = ((GREEN, "diamond", "solid"), (BLUE, "circle", "dot"))
 
 
@@ -35,12 +35,12 @@ class LatencyPoint:
 def forms_figure(times: LayerTimes, *, kept_dense: bool = False) -> go.Figure:
     """Milliseconds of one layer, dense and in every form: medians with their interquartile range.
 
-    ★ marks what runs: the form with the best time, which is the small line in each bar. kept_dense:
-    there is no ring to draw.
+    ★ and the bar without stripes are what runs: the form with the best time, which is the diamond.
+    kept_dense: there is no ring to draw.
     """
     shown = [times.of(form) for form in ORDER if form == "dense" or not kept_dense]
     runs = "dense" if kept_dense else times.fastest.form
-    names = [PIPELINE if item.form == "pipeline" else item.form for item in shown]
+    names = [_name(item, runs) for item in shown]
     figure = go.Figure(
         go.Bar(
             name="median",
@@ -50,18 +50,15 @@ def forms_figure(times: LayerTimes, *, kept_dense: bool = False) -> go.Figure:
                 "type": "data",
                 "array": [item.iqr_ms / 2 for item in shown],
                 "color": GREY,
-                "thickness": 1.5,
+                "thickness": 2,
             },
-            text=[_label(item, runs) for item in shown],
-            textposition="outside",
-            cliponaxis=False,
             marker={
-                "color": [_colour(item.form) for item in shown],
+                "color": [_COLOURS.get(item.form, BLUE) for item in shown],
                 "pattern": {"shape": ["" if item.form == runs else "/" for item in shown]},
             },
-            customdata=[[item.iqr_ms, item.best_ms] for item in shown],
-            hovertemplate="%{x}<br>median %{y:.3g} ms, IQR %{customdata[0]:.2g} ms"
-            "<br>best %{customdata[1]:.3g} ms<extra></extra>",
+            customdata=[[item.form, item.iqr_ms, item.best_ms] for item in shown],
+            hovertemplate="%{customdata[0]}<br>median %{y:.3g} ms, IQR %{customdata[1]:.2g} ms"
+            "<br>best %{customdata[2]:.3g} ms<extra></extra>",
         )
     )
     figure.add_scatter(
@@ -69,15 +66,18 @@ def forms_figure(times: LayerTimes, *, kept_dense: bool = False) -> go.Figure:
         x=names,
         y=[item.best_ms for item in shown],
         mode="markers",
-        marker={"symbol": "line-ew", "size": 26, "line": {"color": "black", "width": 2}},
+        marker={
+            "symbol": "diamond",
+            "size": 9,
+            "color": "white",
+            "line": {"color": "black", "width": 1},
+        },
         hoverinfo="skip",
     )
-    case = times.case
-    highest = max(item.median_ms + item.iqr_ms / 2 for item in shown)
     figure.update_layout(showlegend=False, bargap=0.35)
-    figure.update_yaxes(title="Time of the layer (ms)", range=[0, 1.15 * highest])
-    title = f"Measured: batch {case.batch}, {case.threads} threads"
-    return titled(figure, title)
+    figure.update_yaxes(title="Time of the layer (ms)", rangemode="tozero")
+    case = times.case
+    return titled(figure, f"Measured: batch {case.batch}, {case.threads} threads")
 
 
 def latency_figure(
@@ -91,7 +91,7 @@ def latency_figure(
     every = {(p.pcr, p.fcr): p for _, points in series for p in points}
     promised = [every[key] for key in sorted(every)]
     figure.add_scatter(
-        name="promised: MACs of the four sublayers",
+        name="promised by MACs",
         x=[point.pcr for point in promised],
         y=[1 / point.fcr for point in promised],
         mode="lines",
@@ -135,9 +135,7 @@ def latency_figure(
     return titled(figure, "Measured time against compression")
 
 
-def _label(item: FormTime, runs: Form) -> str:
-    return f"{'★ ' if item.form == runs else ''}{item.median_ms:.3g} ms"
-
-
-def _colour(form: Form) -> str:
-    return {"dense": GREY, "pipeline": VERMILION}.get(form, BLUE)
+def _name(item: FormTime, runs: Form) -> str:
+    star = "★ " if item.form == runs else ""
+    note = "<br>(paper's sublayers)" if item.form == "pipeline" else ""
+    return f"{star}{item.form}<br><b>{item.median_ms:.3g} ms</b>{note}"

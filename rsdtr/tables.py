@@ -15,6 +15,8 @@ from rsdtr.search import Candidate, Pruned
 if TYPE_CHECKING:  # importing it would load the ONNX stack
     from rsdtr.export import Artefact
 
+MEASURED = ("in time", "ring / dense (×)", "dense (ms)", "ring (ms)", "fastest form")
+
 
 def layers_table(
     plan: CompressionPlan,
@@ -24,7 +26,7 @@ def layers_table(
     """One row per convolution: what the plan makes of it, before and after.
 
     own: layers with an ε_p of their own, or None to stay dense; latency: of this plan, for the
-    columns of best times, of what runs and of whether it gains; by default nothing is measured.
+    columns of MEASURED; without it nothing is measured.
     """
     own = own or {}
     measured = [latency.of(la.name) if latency else LayerLatency(la, None) for la in plan.layers]
@@ -38,18 +40,17 @@ def layers_table(
             "before (scalars)": math.prod(layer.shape),
             "after (scalars)": layer.storage,
             "ratio (×)": math.prod(layer.shape) / layer.storage,
+            "in time": times.status,
+            "ring / dense (×)": times.ratio,
+            "dense (ms)": times.dense.best_ms if times.dense else None,
+            "ring (ms)": times.ring.best_ms if times.ring else None,
+            "fastest form": times.ring.form if times.ring else "",
             "ranks R0…R3": ", ".join(map(str, layer.ranks or ())),
             "shift": layer.shift,
             "r0": layer.r0,
             "relative error": layer.relative_error,
             "before (MACs)": layer.macs.original,
             "after (MACs)": layer.macs.compressed,
-            "dense (ms)": times.dense.best_ms if times.dense else None,
-            "ring (ms)": times.ring.best_ms if times.ring else None,
-            "ring / dense (×)": times.ratio,
-            "fastest ring": times.ring.form if times.ring else "",
-            "runs as": times.runs.form if times.runs else "",
-            "in time": times.status,
             "because": times.reason,
         }
         for layer, times in zip(plan.layers, measured, strict=True)

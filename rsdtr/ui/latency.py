@@ -10,11 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import psutil
 import streamlit as st
 
 from rsdtr import device_worker
 from rsdtr.device import DeviceProfile, LayerCase, own_path
 from rsdtr.errors import RsdtrError
+from rsdtr.grid import cores
 from rsdtr.latency import LayerLatency, NetworkLatency, network_cases, network_latency
 from rsdtr.latency_charts import LatencyPoint, forms_figure, latency_figure
 from rsdtr.plan import CompressionPlan
@@ -92,9 +94,7 @@ def show(chosen: Chosen, at: NetworkLatency) -> None:
         st.info(_missing(at), icon=":material/timer:")
     else:
         metrics.show_latency(chosen.plan, at)
-    curves = {
-        f"measured, batch {batch}": points(chosen.network, chosen.asked, batch) for batch in BATCHES
-    }
+    curves = {f"batch {batch}": points(chosen.network, chosen.asked, batch) for batch in BATCHES}
     measured = [(name, found) for name, found in curves.items() if found]
     now = point(chosen.plan, at)
     if measured or now:
@@ -107,9 +107,9 @@ def show(chosen: Chosen, at: NetworkLatency) -> None:
         st.caption(
             "Below the dotted line at 1 the compressed layers are faster. Each point is one εₚ "
             "for all layers that was measured on this machine; nothing is filled in between. "
-            "The dashed line is what the multiplications of the paper's four sublayers promise: "
-            "the distance to it is what a machine does not give. The star is the present plan at "
-            f"batch {at.batch}."
+            "The dashed line is what the multiplications of the paper's four sublayers promise, "
+            "1 / FCR: the distance to it is what a machine does not give. The star is the "
+            f"present plan at batch {at.batch}."
         )
     if at.ratio is not None:
         st.caption(_circumstances(at))
@@ -158,8 +158,8 @@ def show_layer(at: LayerLatency) -> None:
         alt="Measured time of this layer, dense and as a ring in each of its forms",
     )
     st.caption(
-        "Bars are medians, thin lines their interquartile range, and the black line in a bar is "
-        "the best time, by which the form is chosen. ★ and a plain bar: what runs. `O|IHW`, "
+        "Bars are medians, thin lines their interquartile range; the diamond is the best time, by "
+        "which the form is chosen. ★ and the bar without stripes: what runs. `O|IHW`, "
         "`I|HWO` and `IH|WO` are the same ring as two ordinary convolutions, named after the "
         "modes that share a kernel; `pipeline` is the paper's four sublayers, as plain "
         "convolutions."
@@ -186,19 +186,18 @@ def _offer(chosen: Chosen, batch: int, last: device_worker.Measuring | None, cur
         wanted = _cases(chosen, batch, more)
         lacking = _profiles.of(_stamp(), DeviceProfile.own).missing(wanted)
         st.button(
-            "Measure on this machine",
+            "Measure on this machine" if lacking else "Measure again",
             key="measure_latency",
             icon=":material/timer:",
-            disabled=not lacking,
             on_click=_start,
-            args=(f"{chosen.network.spec.name}, batch {batch}", wanted),
+            args=(f"{chosen.network.spec.name}, batch {batch}", lacking or wanted, not lacking),
             help="Times every form of every layer in a process of its own; this page stays "
             "usable. What is measured is kept on this machine, layer by layer.",
         )
         st.caption(
             f"{len(lacking):,} layers to measure, one or two seconds each."
             if lacking
-            else "Everything asked for here is measured."
+            else f"All {len(wanted):,} layers asked for here are measured."
         )
     if failure := st.session_state.pop(state.LATENCY_FAILURE, None):
         st.error(plain(failure), icon=":material/info:")
@@ -209,11 +208,14 @@ def _offer(chosen: Chosen, batch: int, last: device_worker.Measuring | None, cur
             f"{plain(last.label)}: stopped at {last.done:,} of {last.total:,} layers; what was "
             "measured is kept."
         )
-    if lacking and warming.is_working(chosen.network):
-        st.caption(
-            ":material/warning: Rings are being searched at the moment, on every core: times will "
-            "be truer when that is over."
-        )
+    if warming.is_working(chosen.network):
+        _warn("Rings are being searched at the moment, on every core")
+    elif (load := psutil.getloadavg()[0]) > cores() / 2:
+        _warn(f"Other programs are busy here (a load of {load:.1f} on {cores()} cores)")
+
+
+def _warn(why: str) -> None:
+    st.caption(f":material/warning: {why}: times will be truer when that is over.")
 
 
 def _line() -> None:
@@ -236,9 +238,9 @@ def _line() -> None:
     )
 
 
-def _start(label: str, cases: Sequence[LayerCase]) -> None:
+def _start(label: str, cases: Sequence[LayerCase], again: bool) -> None:
     try:
-        device_worker.start(label, cases)
+        device_worker.start(label, cases, again=again)
     except RsdtrError as error:
         st.session_state[state.LATENCY_FAILURE] = str(error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -42,9 +43,11 @@ LAYER_COLUMNS = {
     "ring (ms)": st.column_config.NumberColumn(
         format="%.3g", help="Best measured time of its ring in the fastest form."
     ),
-    "ring / dense (×)": _RATIO,
-    "runs as": st.column_config.TextColumn(
-        help="The ring in its fastest form, or dense where that is no slower."
+    "ring / dense (×)": st.column_config.NumberColumn(
+        format="%.2f", help="Time of the ring over that of the dense convolution: below 1 it gains."
+    ),
+    "fastest form": st.column_config.TextColumn(
+        help="The fastest way to compute the ring here. A ring that is no faster runs dense."
     ),
     "in time": st.column_config.MultiselectColumn(
         options=["gains", "runs dense", "kept dense", "not measured"],
@@ -69,7 +72,6 @@ ARTEFACT_COLUMNS = {
     "time (s)": st.column_config.NumberColumn(format="%.1f"),
 }
 
-CARD = 176  # pixels
 LAYER_CARD = 232  # pixels: four ranks of three digits
 
 
@@ -130,7 +132,7 @@ def show(
 def show_latency(plan: CompressionPlan, latency: NetworkLatency) -> None:
     """Time, and both FCR, where every layer is measured."""
     row = st.container(horizontal=True)
-    _latency_card(row, latency, LAYER_CARD)
+    _latency_card(row, latency)
     _card(
         row,
         "FCR as it runs",
@@ -138,7 +140,6 @@ def show_latency(plan: CompressionPlan, latency: NetworkLatency) -> None:
         "in the fastest forms",
         "FLOP compression ratio of the whole network with every ring in the form that is fastest "
         "here; a ring that runs dense saves nothing.",
-        LAYER_CARD,
     )
     _card(
         row,
@@ -147,7 +148,6 @@ def show_latency(plan: CompressionPlan, latency: NetworkLatency) -> None:
         "as the paper counts",
         "FLOP compression ratio of the whole network with every ring computed as the paper's four "
         "sublayers.",
-        LAYER_CARD,
     )
     rings = [item for item in latency.layers if item.layer.ranks is not None]
     _card(
@@ -156,23 +156,21 @@ def show_latency(plan: CompressionPlan, latency: NetworkLatency) -> None:
         f"{sum(item.status == 'gains' for item in rings)} of {len(rings)}",
         f"{sum(item.status == 'runs dense' for item in rings)} run dense",
         "A ring that is no faster than its dense convolution stores as little, and runs dense.",
-        LAYER_CARD,
     )
 
 
-def _latency_card(row: DeltaGenerator, latency: NetworkLatency, width: int = CARD) -> None:
+def _latency_card(row: DeltaGenerator, latency: NetworkLatency) -> None:
     dense, runs, ratio = latency.dense_ms, latency.runs_ms, latency.ratio
     measured = dense is not None and runs is not None and ratio is not None
     _card(
         row,
         f"Latency, batch {latency.batch}",
-        f"{ratio:.2f} × dense" if measured else "–",
+        f"{ratio:.2f} ×" if measured else "–",
         f"Σ {dense:.3g} → {runs:.3g} ms" if measured else "not measured yet",
         "Sum of the times of its convolutions, each in the form that is fastest, over the sum of "
         "the dense ones: below 1 it got faster. Best times of single layers, measured on this "
         f"machine for a batch of {latency.batch} with {latency.threads} threads; what lies between "
         "convolutions is not in it.",
-        width,
     )
 
 
@@ -215,7 +213,12 @@ def show_layer(layer: LayerProfile, winner: Candidate) -> None:
 
 
 def _card(
-    row: DeltaGenerator, label: str, value: str, note: str, help: str, width: int = CARD
+    row: DeltaGenerator,
+    label: str,
+    value: str,
+    note: str,
+    help: str,
+    width: int | Literal["stretch"] = "stretch",
 ) -> None:
     """One figure that matters, in a row that wraps where the window is narrow."""
     row.metric(

@@ -14,7 +14,7 @@ from rsdtr.plan import CompressionPlan, LayerPlan
 from rsdtr.profile import LayerProfile
 from rsdtr.recover import FinetuneOptions
 from rsdtr.search import Candidate, Pruned
-from rsdtr.tables import layers_table
+from rsdtr.tables import MEASURED, layers_table
 from rsdtr.ui import cached, metrics, own, state, url
 from rsdtr.ui.choosing import Chosen
 from rsdtr.ui.measuring import CALIBRATION_IMAGES
@@ -117,11 +117,13 @@ def edit_layers(chosen: Chosen, latency: NetworkLatency) -> None:
     names = [name if name in possible else "" for name in table["layer"]]
     # A new key for every edit: the old table's edits are part of the plan then.
     key = f"{state.EDITS}-{st.session_state.get(state.EDITS, 0)}"
+    measured = any(item.times for item in latency.layers)
     st.data_editor(
         table.assign(**badges),
         hide_index=True,
         placeholder="–",
         column_config=metrics.LAYER_COLUMNS,
+        column_order=[name for name in table if measured or name not in MEASURED],
         disabled=[name for name in table if name not in (own.EPS_COLUMN, own.DENSE_COLUMN)],
         key=key,
         on_change=own.take_edits,
