@@ -83,7 +83,7 @@ def layers_figure(plan: CompressionPlan) -> go.Figure:
             "hovertemplate": "%{hovertext}<extra></extra>",
         },
     ]
-    return _drawn(
+    return drawn(
         traces,
         f"Parameters of each convolution: {in_html(plan.label)}",
         {"categoryorder": "array", "categoryarray": names, "tickangle": -45},
@@ -107,11 +107,11 @@ def ratios_figure(points: Sequence[RatioPoint], current: RatioPoint | None) -> g
         ("time (measured)", GREEN, "diamond", "dot", measured, now[2]),
     )
     traces: list[Trace] = []
-    for name, colour, symbol, dash, line, star in series:
+    for name, colour, symbol, dash, drawn_points, star in series:
         hover = f"{name}<br>ε<sub>p</sub> %{{x:.2f}}: %{{y:.2f}} ×<extra></extra>"
-        if line:
-            eps, ratios = zip(*line, strict=True)
-            traces.append(_line(name, eps, ratios, colour, symbol, dash, hover))
+        if drawn_points:
+            eps, ratios = zip(*drawn_points, strict=True)
+            traces.append(line(name, eps, ratios, colour, symbol, dash, hover))
         if current is not None and star is not None:
             traces.append(
                 {
@@ -128,7 +128,7 @@ def ratios_figure(points: Sequence[RatioPoint], current: RatioPoint | None) -> g
                 }
             )
     one = {"color": GREY, "dash": "dot", "width": 1}
-    return _drawn(
+    return drawn(
         traces,
         "Compression against ε<sub>p</sub>",
         {"title": {"text": "Prescribed relative error ε<sub>p</sub>"}, "range": [0, 1]},
@@ -158,7 +158,7 @@ def fronts_figure(
         ("one for each layer", solved, BLUE, "circle", "solid"),
     )
     traces: list[Trace] = [
-        _line(
+        line(
             name,
             [point.reached for point in points],
             [point.damage for point in points],
@@ -187,7 +187,7 @@ def fronts_figure(
             "<extra></extra>",
         }
     )
-    return _drawn(
+    return drawn(
         traces,
         "What compression costs",
         {"title": {"text": reached}, "type": "log", "tickvals": RATIO_TICKS},
@@ -214,7 +214,7 @@ def _shared(title: str, height: int, legend: bool) -> dict[str, object]:
     }
 
 
-def _drawn(
+def drawn(
     traces: Sequence[Trace], title: str, xaxis: Trace, yaxis: Trace, **layout: object
 ) -> go.Figure:
     """A figure in one piece: for those that follow a slider, ten times as fast as step by step."""
@@ -222,7 +222,7 @@ def _drawn(
     return go.Figure(data=traces, layout=_shared(title, 420, True) | axes | layout)
 
 
-def _line(
+def line(
     name: str,
     x: Sequence[float],
     y: Sequence[float],
@@ -231,6 +231,7 @@ def _line(
     dash: str,
     hover: str,
 ) -> Trace:
+    """The trace of one curve; hover: as Plotly writes it."""
     return {
         "type": "scatter",
         "name": name,

@@ -10,7 +10,19 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from rsdtr.charts import BLUE, GREEN, GREY, ORANGE, RATIO_TICKS, VERMILION, in_html, titled
+from rsdtr.charts import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RATIO_TICKS,
+    VERMILION,
+    Trace,
+    drawn,
+    in_html,
+    line,
+    titled,
+)
 from rsdtr.device import FormTime, LayerTimes
 from rsdtr.forms import Form
 
@@ -87,52 +99,61 @@ def latency_figure(
 
     The grey line is what the multiplications of the paper's four sublayers promise, 1 / FCR.
     """
-    figure = go.Figure()
-    every = {(p.pcr, p.fcr): p for _, points in series for p in points}
-    promised = [every[key] for key in sorted(every)]
-    figure.add_scatter(
-        name="promised by MACs",
-        x=[point.pcr for point in promised],
-        y=[1 / point.fcr for point in promised],
-        mode="lines",
-        line={"color": GREY, "dash": "dash", "width": 2},
-        hovertemplate="PCR %{x:.2f}: MACs %{y:.2f} × dense<extra></extra>",
-    )
+    every = {(p.pcr, p.fcr) for _, points in series for p in points}
+    promised = sorted(every)
+    traces: list[Trace] = [
+        {
+            "type": "scatter",
+            "name": "promised by MACs",
+            "x": [pcr for pcr, _ in promised],
+            "y": [1 / fcr for _, fcr in promised],
+            "mode": "lines",
+            "line": {"color": GREY, "dash": "dash", "width": 2},
+            "hovertemplate": "PCR %{x:.2f}: MACs %{y:.2f} × dense<extra></extra>",
+        }
+    ]
     for (name, points), (colour, symbol, dash) in zip(series, _SERIES, strict=False):
         ordered = sorted(points, key=lambda point: point.pcr)
-        figure.add_scatter(
-            name=name,
-            x=[point.pcr for point in ordered],
-            y=[point.ratio for point in ordered],
-            mode="lines+markers",
-            line={"color": colour, "dash": dash, "width": 2},
-            marker={"symbol": symbol, "size": 8},
-            customdata=[in_html(point.label) for point in ordered],
-            hovertemplate="%{customdata}<br>PCR %{x:.2f}: time %{y:.2f} × dense<extra></extra>",
+        hover = "%{customdata}<br>PCR %{x:.2f}: time %{y:.2f} × dense<extra></extra>"
+        x, y = [point.pcr for point in ordered], [point.ratio for point in ordered]
+        traces.append(
+            line(name, x, y, colour, symbol, dash, hover)
+            | {"customdata": [in_html(point.label) for point in ordered]}
         )
     if current is not None:
-        figure.add_scatter(
-            name="now",
-            x=[current.pcr],
-            y=[current.ratio],
-            mode="markers+text",
-            marker={
-                "symbol": "star",
-                "size": 17,
-                "color": ORANGE,
-                "line": {"color": GREY, "width": 1},
-            },
-            text=[f"{current.ratio:.2f} ×"],
-            textposition="top center",
-            hovertemplate=f"now: {in_html(current.label)}<br>PCR %{{x:.2f}}: time %{{y:.2f}} × "
-            "dense<extra></extra>",
-        )
-    figure.add_hline(y=1, line={"color": GREY, "dash": "dot", "width": 1})
-    figure.update_xaxes(
-        title="PCR, parameters original / compressed (×, log)", type="log", tickvals=RATIO_TICKS
+        traces.append(_star(current))
+    one = {"color": GREY, "dash": "dot", "width": 1}
+    return drawn(
+        traces,
+        "Measured time against compression",
+        {
+            "title": {"text": "PCR, parameters original / compressed (×, log)"},
+            "type": "log",
+            "tickvals": RATIO_TICKS,
+        },
+        {"title": {"text": "Compressed / dense (×)"}, "rangemode": "tozero"},
+        shapes=[{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": one}],
     )
-    figure.update_yaxes(title="Compressed / dense (×)", rangemode="tozero")
-    return titled(figure, "Measured time against compression")
+
+
+def _star(current: LatencyPoint) -> Trace:
+    return {
+        "type": "scatter",
+        "name": "now",
+        "x": [current.pcr],
+        "y": [current.ratio],
+        "mode": "markers+text",
+        "marker": {
+            "symbol": "star",
+            "size": 17,
+            "color": ORANGE,
+            "line": {"color": GREY, "width": 1},
+        },
+        "text": [f"{current.ratio:.2f} ×"],
+        "textposition": "top center",
+        "hovertemplate": f"now: {in_html(current.label)}<br>PCR %{{x:.2f}}: time %{{y:.2f}} × "
+        "dense<extra></extra>",
+    }
 
 
 def _name(item: FormTime, runs: Form) -> str:

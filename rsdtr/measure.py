@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import platform
@@ -172,6 +173,7 @@ class _LiveStorages(TorchDispatchMode):
         self.now -= size
 
 
+@functools.cache
 def machine() -> str:
     """Processor, cores and the versions that decide a timing, in words."""
     name = platform.processor() or platform.machine()
