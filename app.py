@@ -73,8 +73,8 @@ with page(
     edit_layers(chosen, times)
     st.caption(
         "Give a layer an εₚ of its own, or keep it dense: the plan follows at once, and a target "
-        "is solved around it. An emptied εₚ is the plan's choice again. The columns on the right "
-        "say which layers gain time, and why the others do not."
+        "is solved around it. An emptied εₚ is the plan's choice again. Once latency is measured, "
+        "the table says which layers gain time, and in its last column why the others do not."
     )
     st.download_button(
         "Download this table (CSV)",

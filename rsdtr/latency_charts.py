@@ -15,7 +15,6 @@ from rsdtr.charts import (
     GREEN,
     GREY,
     ORANGE,
-    RATIO_TICKS,
     VERMILION,
     Trace,
     drawn,
@@ -28,6 +27,7 @@ from rsdtr.forms import Form
 
 ORDER: tuple[Form, ...] = ("dense", "pipeline", "O|IHW", "I|HWO", "IH|WO")
 _COLOURS: dict[Form, str] = {"dense": GREY, "pipeline": VERMILION}
+_PCR_TICKS = (1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500, 1000)
 _SERIES = ((GREEN, "diamond", "solid"), (BLUE, "circle", "dot"))
 
 
@@ -129,7 +129,7 @@ def latency_figure(
         {
             "title": {"text": "PCR, parameters original / compressed (×, log)"},
             "type": "log",
-            "tickvals": RATIO_TICKS,
+            "tickvals": _PCR_TICKS,
         },
         {"title": {"text": "Compressed / dense (×)"}, "rangemode": "tozero"},
         shapes=[{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": one}],

@@ -106,7 +106,7 @@ def show(chosen: Chosen, at: NetworkLatency) -> None:
         )
         st.caption(
             "Below the dotted line at 1 the compressed layers are faster. Each point is one εₚ "
-            "for all layers that was measured on this machine; nothing is filled in between. "
+            "for all layers that was measured on this machine; lines only join the points. "
             "The dashed line is what the multiplications of the paper's four sublayers promise, "
             "1 / FCR: the distance to it is what a machine does not give. The star is the "
             f"present plan at batch {at.batch}."

@@ -63,6 +63,12 @@ def charts(test: AppTest) -> list[str]:
     return [element.proto.id.rsplit("-", 1)[-1] for element in test.get("plotly_chart")]
 
 
+def drawn(test: AppTest, key: str) -> dict:
+    """A figure as the page sends it."""
+    (spec,) = (e.proto.spec for e in test.get("plotly_chart") if e.proto.id.endswith(f"-{key}"))
+    return json.loads(spec)
+
+
 def said(test: AppTest) -> str:
     return "\n".join(box.value for kind in (test.info, test.caption, test.markdown) for box in kind)
 
@@ -140,14 +146,15 @@ def test_the_curve_has_the_points_that_were_measured(digits):
     keep([*cases_of(digits, 0.3).values(), *cases_of(digits, 0.7).values()], O_IHW=4.0)
     test = app(eps="0.6")
     assert metrics_of(test)["Latency"] == "–"
-    (figure,) = (
-        json.loads(element.proto.spec)
-        for element in test.get("plotly_chart")
-        if element.proto.id.endswith("-latency")
-    )
+    figure, ratios = (drawn(test, key) for key in ("latency", "ratios"))
     curve = next(trace for trace in figure["data"] if trace["name"] == "batch 1")
     assert curve["x"] == [plan(digits, eps).pcr for eps in (0.3, 0.7)]
     assert "now" not in {trace["name"] for trace in figure["data"]}
+    # The other figure has the same points the other way up: original / compressed.
+    times = next(trace for trace in ratios["data"] if trace["name"] == "time (measured)")
+    assert times["x"] == [0.3, 0.7]
+    assert times["y"] == pytest.approx([1 / ratio for ratio in curve["y"]])
+    assert max(curve["y"]) < 1
 
 
 def test_progress_is_shown_and_the_page_goes_on(monkeypatch):
