@@ -5,7 +5,7 @@ import streamlit as st
 from rsdtr.accuracy_charts import stages_figure
 from rsdtr.charts import fronts_figure, layers_figure, ratios_figure
 from rsdtr.tables import layers_table
-from rsdtr.ui import metrics, tradeoff
+from rsdtr.ui import latency, metrics, tradeoff
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import CALIBRATION_IMAGES, known_stages, measure_damage, measured_stages
 from rsdtr.ui.page import page, pair, progress
@@ -61,18 +61,24 @@ with page(
             icon=":material/speed:",
         )
     measure_damage(chosen, test_set)
+
+    st.subheader("Latency")
+    batch = latency.choose_batch()
+    times = latency.known(network, plan, batch)
+    measuring = st.container()
     with row:
-        metrics.show(network, plan, stages)
+        metrics.show(network, plan, stages, times)
 
     st.subheader("Layers")
-    edit_layers(chosen)
+    edit_layers(chosen, times)
     st.caption(
         "Give a layer an εₚ of its own, or keep it dense: the plan follows at once, and a target "
-        "is solved around it. An emptied εₚ is the plan's choice again."
+        "is solved around it. An emptied εₚ is the plan's choice again. Once latency is measured, "
+        "the table says which layers gain time, and in its last column why the others do not."
     )
     st.download_button(
         "Download this table (CSV)",
-        lambda: layers_table(plan, chosen.own).to_csv(index=False),
+        lambda: layers_table(plan, chosen.own, times).to_csv(index=False),
         file_name=f"{metrics.file_stem(plan)}.csv",
         mime="text/csv",
         icon=":material/table:",
@@ -104,14 +110,18 @@ with page(
             )
     with ratios:
         with progress("Planning over εₚ") as show:
-            points = tradeoff.ratios(network, chosen.asked, show)
+            points = tradeoff.ratios(network, chosen.asked, batch, show)
         chart(
-            ratios_figure(points, tradeoff.ratio_point(plan)),
+            ratios_figure(points, tradeoff.ratio_point(network, plan, batch)),
             key="ratios",
-            alt="Compression ratio of parameters and of FLOPs against the prescribed error",
+            alt="Compression ratio of parameters, of FLOPs and of measured time against the "
+            "prescribed error",
         )
         st.caption(
-            "One εₚ for all layers. Above the dotted line at 1 the network got smaller (PCR) or "
-            "needs fewer multiplications (FCR); the stars are the present plan. FCR counts the "
-            "paper's four sublayers, 1 MAC = 2 FLOPs."
+            "One εₚ for all layers. Above the dotted line at 1 the network got smaller (PCR), "
+            "needs fewer multiplications (FCR) or, where it was measured, less time; the stars "
+            "are the present plan. FCR counts the paper's four sublayers, 1 MAC = 2 FLOPs."
         )
+    with measuring:
+        latency.measure(chosen, batch, curve=True)
+        latency.show(chosen, times)

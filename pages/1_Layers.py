@@ -4,7 +4,7 @@ import streamlit as st
 
 from rsdtr.layer_charts import candidates_figure, ring_figure, spectra, spectra_figure
 from rsdtr.tables import candidates_table
-from rsdtr.ui import metrics, own
+from rsdtr.ui import latency, metrics, own
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.page import page, pair, plain
 from rsdtr.ui.widgets import candidates_of, chart, choose_layer
@@ -63,6 +63,11 @@ with page(
         "the paper's rule, where each of the three truncations may spend εₚ/√3. The tight rule "
         "tries ranks beside it too."
     )
+
+    st.subheader("Latency")
+    batch = latency.choose_batch()
+    latency.measure(chosen, batch, curve=False)
+    latency.show_layer(latency.known(network, plan, batch).of(decided.name))
 
     st.subheader("Candidates")
     table = candidates_table(found.computed, found.winner, layer.kernel.numel(), found.pruned)

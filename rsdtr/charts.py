@@ -22,11 +22,15 @@ Trace = dict[str, object]
 
 @dataclass(frozen=True)
 class RatioPoint:
-    """One point of the trade-off: whole-network ratios original / compressed at an ε_p."""
+    """One point of the trade-off: whole-network ratios original / compressed at an ε_p.
+
+    time: the same ratio of the measured times of its layers; None where they were not measured.
+    """
 
     eps: float
     pcr: float
     fcr: float
+    time: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def layers_figure(plan: CompressionPlan) -> go.Figure:
             "hovertemplate": "%{hovertext}<extra></extra>",
         },
     ]
-    return _drawn(
+    return drawn(
         traces,
         f"Parameters of each convolution: {in_html(plan.label)}",
         {"categoryorder": "array", "categoryarray": names, "tickangle": -45},
@@ -91,18 +95,24 @@ def layers_figure(plan: CompressionPlan) -> go.Figure:
 
 
 def ratios_figure(points: Sequence[RatioPoint], current: RatioPoint | None) -> go.Figure:
-    """PCR and FCR against ε_p; the current choice, if it is one ε_p, is the large star."""
-    eps = [point.eps for point in points]
-    now = (None, None) if current is None else (current.pcr, current.fcr)
+    """PCR, FCR and measured time against ε_p; the current choice, if one ε_p, is the large star.
+
+    Points that were not measured are not on the line of times, which is left out if none was.
+    """
+    now = (None, None, None) if current is None else (current.pcr, current.fcr, current.time)
+    measured = [(p.eps, p.time) for p in points if p.time is not None]
     series = (
-        ("PCR (parameters)", BLUE, "circle", "solid", [p.pcr for p in points], now[0]),
-        ("FCR (FLOPs)", VERMILION, "square", "dash", [p.fcr for p in points], now[1]),
+        ("PCR (parameters)", BLUE, "circle", "solid", [(p.eps, p.pcr) for p in points], now[0]),
+        ("FCR (FLOPs)", VERMILION, "square", "dash", [(p.eps, p.fcr) for p in points], now[1]),
+        ("time (measured)", GREEN, "diamond", "dot", measured, now[2]),
     )
     traces: list[Trace] = []
-    for name, colour, symbol, dash, ratios, star in series:
+    for name, colour, symbol, dash, drawn_points, star in series:
         hover = f"{name}<br>ε<sub>p</sub> %{{x:.2f}}: %{{y:.2f}} ×<extra></extra>"
-        traces.append(_line(name, eps, ratios, colour, symbol, dash, hover))
-        if current is not None:
+        if drawn_points:
+            eps, ratios = zip(*drawn_points, strict=True)
+            traces.append(line(name, eps, ratios, colour, symbol, dash, hover))
+        if current is not None and star is not None:
             traces.append(
                 {
                     "type": "scatter",
@@ -118,7 +128,7 @@ def ratios_figure(points: Sequence[RatioPoint], current: RatioPoint | None) -> g
                 }
             )
     one = {"color": GREY, "dash": "dot", "width": 1}
-    return _drawn(
+    return drawn(
         traces,
         "Compression against ε<sub>p</sub>",
         {"title": {"text": "Prescribed relative error ε<sub>p</sub>"}, "range": [0, 1]},
@@ -148,7 +158,7 @@ def fronts_figure(
         ("one for each layer", solved, BLUE, "circle", "solid"),
     )
     traces: list[Trace] = [
-        _line(
+        line(
             name,
             [point.reached for point in points],
             [point.damage for point in points],
@@ -177,7 +187,7 @@ def fronts_figure(
             "<extra></extra>",
         }
     )
-    return _drawn(
+    return drawn(
         traces,
         "What compression costs",
         {"title": {"text": reached}, "type": "log", "tickvals": RATIO_TICKS},
@@ -204,7 +214,7 @@ def _shared(title: str, height: int, legend: bool) -> dict[str, object]:
     }
 
 
-def _drawn(
+def drawn(
     traces: Sequence[Trace], title: str, xaxis: Trace, yaxis: Trace, **layout: object
 ) -> go.Figure:
     """A figure in one piece: for those that follow a slider, ten times as fast as step by step."""
@@ -212,7 +222,7 @@ def _drawn(
     return go.Figure(data=traces, layout=_shared(title, 420, True) | axes | layout)
 
 
-def _line(
+def line(
     name: str,
     x: Sequence[float],
     y: Sequence[float],
@@ -221,6 +231,7 @@ def _line(
     dash: str,
     hover: str,
 ) -> Trace:
+    """The trace of one curve; hover: as Plotly writes it."""
     return {
         "type": "scatter",
         "name": name,

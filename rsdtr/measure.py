@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import platform
@@ -62,8 +63,8 @@ def interleaved(
 
     A measurement repeats its work until it takes about `at_least_ms` and is the mean. After three
     rounds there are no more once `seconds` have passed, nor for a work whose best time is more
-    than `hopeless` times the best of all. clock: tells the time in seconds; with one thread,
-    `time.process_time` leaves out what other programs take.
+    than `hopeless` times the best of all, unless it was interrupted each time. clock: tells the
+    time in seconds; with one thread, `time.process_time` leaves out what other programs take.
     """
     synchronise = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
 
@@ -87,7 +88,11 @@ def interleaved(
         if done >= _LEAST_ROUNDS:
             bests = {name: min(quiet[name] + disturbed[name]) for name in works}
             limit = hopeless * min(bests.values())
-            running = [n for n in running if len(quiet[n]) < runs and bests[n] <= limit]
+            running = [
+                name
+                for name in running
+                if len(quiet[name]) < runs and (bests[name] <= limit or not quiet[name])
+            ]
         if not running or (done >= _LEAST_ROUNDS and time.perf_counter() - started > seconds):
             break
         for name in running:
@@ -168,6 +173,7 @@ class _LiveStorages(TorchDispatchMode):
         self.now -= size
 
 
+@functools.cache
 def machine() -> str:
     """Processor, cores and the versions that decide a timing, in words."""
     name = platform.processor() or platform.machine()

@@ -8,21 +8,28 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from rsdtr.latency import LayerLatency, NetworkLatency
 from rsdtr.plan import CompressionPlan
 from rsdtr.search import Candidate, Pruned
 
 if TYPE_CHECKING:  # importing it would load the ONNX stack
     from rsdtr.export import Artefact
 
+MEASURED = ("in time", "ring / dense (×)", "dense (ms)", "ring (ms)", "fastest form")
+
 
 def layers_table(
-    plan: CompressionPlan, own: Mapping[str, float | None] | None = None
+    plan: CompressionPlan,
+    own: Mapping[str, float | None] | None = None,
+    latency: NetworkLatency | None = None,
 ) -> pd.DataFrame:
     """One row per convolution: what the plan makes of it, before and after.
 
-    own: layers with an ε_p of their own, or None to stay dense.
+    own: layers with an ε_p of their own, or None to stay dense; latency: of this plan, for the
+    columns of MEASURED; without it nothing is measured.
     """
     own = own or {}
+    measured = [latency.of(la.name) if latency else LayerLatency(la, None) for la in plan.layers]
     rows = [
         {
             "layer": layer.name,
@@ -33,26 +40,31 @@ def layers_table(
             "before (scalars)": math.prod(layer.shape),
             "after (scalars)": layer.storage,
             "ratio (×)": math.prod(layer.shape) / layer.storage,
+            "in time": times.status,
+            "ring / dense (×)": times.ratio,
+            "dense (ms)": times.dense.best_ms if times.dense else None,
+            "ring (ms)": times.ring.best_ms if times.ring else None,
+            "fastest form": times.ring.form if times.ring else "",
             "ranks R0…R3": ", ".join(map(str, layer.ranks or ())),
             "shift": layer.shift,
             "r0": layer.r0,
             "relative error": layer.relative_error,
             "before (MACs)": layer.macs.original,
             "after (MACs)": layer.macs.compressed,
-            "form": layer.form,
-            "kept dense because": layer.kept_dense or "",
+            "because": times.reason,
         }
-        for layer in plan.layers
+        for layer, times in zip(plan.layers, measured, strict=True)
     ]
     # Typed column by column: guessing, and converting afterwards, takes most of a slider's move.
     whole = ("shift", "r0")
+    real = ("εₚ", "dense (ms)", "ring (ms)", "ring / dense (×)")
     return pd.DataFrame(
         {
             name: pd.array([row[name] for row in rows], "Int64")
             if name in whole
-            else [row[name] for row in rows]
-            if name != "εₚ"
             else pd.array([row[name] for row in rows], "Float64")
+            if name in real
+            else [row[name] for row in rows]
             for name in rows[0]
         }
     )

@@ -53,6 +53,16 @@ def test_ratios_figure_marks_the_present_point():
     assert [2.1] in marked
 
 
+def test_ratios_figure_draws_only_the_times_that_were_measured():
+    points = [RatioPoint(0.2, 1.1, 0.9), RatioPoint(0.4, 1.8, 1.4, 1.2), RatioPoint(0.6, 2.5, 2.1)]
+    lines = {trace.name: trace for trace in ratios_figure(points, points[1]).data}
+    time = lines["time (measured)"]
+    assert (list(time.x), list(time.y)) == ([0.4], [1.2])
+    assert list(lines["time (measured) now"].y) == [1.2]
+    bare = {trace.name for trace in ratios_figure(points[::2], points[2]).data}
+    assert not any("time" in name for name in bare)
+
+
 def test_stages_figure_shows_each_accuracy():
     stages = [
         Stage("dense", Accuracy(90.0, (88.0, 92.0), 500)),

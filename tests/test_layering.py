@@ -29,7 +29,8 @@ FLOW = (
     {"plan", "store"},
     {"targets", "grid"},
     {"worker"},
-    {"compress", "fast"},
+    {"compress", "fast", "device_worker"},
+    {"latency"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"damage"},
     {"recover"},
@@ -37,14 +38,14 @@ FLOW = (
     {"export"},
     {"bench"},
     {"proof", "charts", "tables"},
-    {"layer_charts", "accuracy_charts"},
+    {"layer_charts", "accuracy_charts", "latency_charts"},
     {"options", "console"},
     {"requested"},
     {"bench_command", "finetune_command", "profile_command"},
     {"cli"},
     {"__main__"},
 )
-DRAWING = {"charts", "layer_charts", "accuracy_charts"}
+DRAWING = {"charts", "layer_charts", "accuracy_charts", "latency_charts"}
 
 
 def imports(source: str, package: str = "rsdtr") -> Iterator[str]:

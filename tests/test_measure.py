@@ -67,6 +67,14 @@ def test_a_hopeless_work_is_given_up_and_time_ends_it(monkeypatch):
     assert counts == {"a": 2 + 3, "b": 2 + 3}
 
 
+def test_a_work_that_was_interrupted_each_time_is_not_known_to_be_hopeless(monkeypatch):
+    # Two warm-up runs each, not looked at; then a is quiet, and b is interrupted four times.
+    told = [0] * 8 + [0, 0, 0, 1] * 4
+    counts, found = counted(monkeypatch, told, runs=6, hopeless=2.0)
+    assert counts == {"a": 2 + 6, "b": 2 + 5}
+    assert (found["b"].runs, found["b"].disturbed) == (1, 0)
+
+
 def test_short_works_are_repeated(monkeypatch):
     counts, _ = counted(monkeypatch, [], runs=1, at_least_ms=8.0)
     assert counts["a"] > counts["b"] > 2 + 1

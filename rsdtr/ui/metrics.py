@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from rsdtr.accuracy_charts import Stage
+from rsdtr.latency import NetworkLatency
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import LayerProfile
 from rsdtr.search import Candidate
@@ -35,6 +37,24 @@ LAYER_COLUMNS = {
     "relative error": _ERROR,
     "before (MACs)": _COUNT,
     "after (MACs)": _COUNT,
+    "dense (ms)": st.column_config.NumberColumn(
+        format="%.3g", help="Best measured time of its convolution as trained."
+    ),
+    "ring (ms)": st.column_config.NumberColumn(
+        format="%.3g", help="Best measured time of its ring in the fastest form."
+    ),
+    "ring / dense (×)": st.column_config.NumberColumn(
+        format="%.2f", help="Time of the ring over that of the dense convolution: below 1 it gains."
+    ),
+    "fastest form": st.column_config.TextColumn(
+        help="The fastest way to compute the ring here. A ring that is no faster runs dense."
+    ),
+    "in time": st.column_config.MultiselectColumn(
+        options=["gains", "runs dense", "kept dense", "not measured"],
+        color=["green", "orange", "gray", "blue"],
+        help="Whether the layer takes less time as a ring, as measured for the batch above.",
+    ),
+    "because": st.column_config.TextColumn(help="Why it does not gain, or what it gains."),
 }
 CANDIDATE_COLUMNS = {
     "storage (scalars)": _COUNT,
@@ -55,8 +75,10 @@ ARTEFACT_COLUMNS = {
 LAYER_CARD = 232  # pixels: four ranks of three digits
 
 
-def show(network: Network, plan: CompressionPlan, stages: Sequence[Stage]) -> None:
-    """PCR, FCR, parameters, file size, and accuracy once it is measured."""
+def show(
+    network: Network, plan: CompressionPlan, stages: Sequence[Stage], latency: NetworkLatency
+) -> None:
+    """PCR, FCR, parameters, file size, and accuracy and latency once they are measured."""
     params, macs = plan.params, plan.macs
     before, after = network.dense_bytes, cached.compressed_bytes(network, plan)
     row = st.container(horizontal=True)
@@ -104,6 +126,52 @@ def show(network: Network, plan: CompressionPlan, stages: Sequence[Stage]) -> No
         note,
         "Top-1 on test images after BatchNorm recalibration, no training.",
     )
+    _latency_card(row, latency)
+
+
+def show_latency(plan: CompressionPlan, latency: NetworkLatency) -> None:
+    """Time, and both FCR, where every layer is measured."""
+    row = st.container(horizontal=True)
+    _latency_card(row, latency)
+    _card(
+        row,
+        "FCR as it runs",
+        f"{latency.fcr_run:.2f} ×" if latency.fcr_run else "–",
+        "in the fastest forms",
+        "FLOP compression ratio of the whole network with every ring in the form that is fastest "
+        "here; a ring that runs dense saves nothing.",
+    )
+    _card(
+        row,
+        "FCR of the four sublayers",
+        f"{plan.fcr:.2f} ×",
+        "as the paper counts",
+        "FLOP compression ratio of the whole network with every ring computed as the paper's four "
+        "sublayers.",
+    )
+    rings = [item for item in latency.layers if item.layer.ranks is not None]
+    _card(
+        row,
+        "Rings that gain time",
+        f"{sum(item.status == 'gains' for item in rings)} of {len(rings)}",
+        f"{sum(item.status == 'runs dense' for item in rings)} run dense",
+        "A ring that is no faster than its dense convolution stores as little, and runs dense.",
+    )
+
+
+def _latency_card(row: DeltaGenerator, latency: NetworkLatency) -> None:
+    dense, runs, ratio = latency.dense_ms, latency.runs_ms, latency.ratio
+    measured = dense is not None and runs is not None and ratio is not None
+    _card(
+        row,
+        f"Latency, batch {latency.batch}",
+        f"{ratio:.2f} ×" if measured else "–",
+        f"Σ {dense:.3g} → {runs:.3g} ms" if measured else "not measured yet",
+        "Sum of the times of its convolutions, each in the form that is fastest, over the sum of "
+        "the dense ones: below 1 it got faster. Best times of single layers, measured on this "
+        f"machine for a batch of {latency.batch} with {latency.threads} threads; what lies between "
+        "convolutions is not in it.",
+    )
 
 
 def show_layer(layer: LayerProfile, winner: Candidate) -> None:
@@ -145,7 +213,12 @@ def show_layer(layer: LayerProfile, winner: Candidate) -> None:
 
 
 def _card(
-    row: DeltaGenerator, label: str, value: str, note: str, help: str, width: int = 176
+    row: DeltaGenerator,
+    label: str,
+    value: str,
+    note: str,
+    help: str,
+    width: int | Literal["stretch"] = "stretch",
 ) -> None:
     """One figure that matters, in a row that wraps where the window is narrow."""
     row.metric(

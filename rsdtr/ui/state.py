@@ -43,6 +43,9 @@ LEARNING_RATE: Final = "learning_rate"
 BATCH_SIZE: Final = "batch_size"
 SEED: Final = "seed"
 FORMATS: Final = "formats"
+LATENCY_BATCH: Final = "latency_batch"
+LATENCY_CURVE: Final = "latency_curve"
+LATENCY_FAILURE: Final = "latency_failure"  # why measuring did not start, for one run
 
 EDITS: Final = "layer_edits"  # how often the layer table was edited: each edit draws a new one
 

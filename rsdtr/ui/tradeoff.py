@@ -9,7 +9,7 @@ from rsdtr.charts import FrontPoint, RatioPoint
 from rsdtr.errors import PlanError
 from rsdtr.plan import CompressionPlan, Progress, Target, TargetKind
 from rsdtr.targets import Choices, total_damage
-from rsdtr.ui import cached
+from rsdtr.ui import cached, latency
 from rsdtr.ui.cached import Network
 from rsdtr.ui.memo import Memo
 from rsdtr.ui.page import plain
@@ -39,16 +39,20 @@ def kind_of(asked: Choices) -> TargetKind:
     return asked.target.kind if asked.target else "pcr"
 
 
-def ratios(of: Network, asked: Choices, progress: Progress | None = None) -> list[RatioPoint]:
-    """PCR and FCR of one ε_p for all layers, over those of a coarse grid that are ready."""
+def ratios(
+    of: Network, asked: Choices, batch: int, progress: Progress | None = None
+) -> list[RatioPoint]:
+    """PCR and FCR of one ε_p for all layers, over those of a coarse grid that are ready, and how
+    much faster its layers are where they were measured for the batch.
+    """
     points = []
     for done, eps in enumerate(COARSE):
         if progress:
             progress(done, len(COARSE))
         trial = replace(asked, eps=eps, target=None)
         if cached.is_ready(of, trial):
-            made = cached.planned(of, trial)
-            points.append(RatioPoint(eps, made.pcr, made.fcr))
+            point = ratio_point(of, cached.planned(of, trial), batch)
+            points += [] if point is None else [point]
     return points
 
 
@@ -116,9 +120,12 @@ def explained(of: Network, asked: Choices) -> str:
     )
 
 
-def ratio_point(plan: CompressionPlan) -> RatioPoint | None:
+def ratio_point(of: Network, plan: CompressionPlan, batch: int) -> RatioPoint | None:
     """The plan's place among those of one ε_p for all layers, if it is such a one."""
-    return None if plan.eps is None else RatioPoint(plan.eps, plan.pcr, plan.fcr)
+    if plan.eps is None:
+        return None
+    ratio = latency.known(of, plan, batch).ratio
+    return RatioPoint(plan.eps, plan.pcr, plan.fcr, None if ratio is None else 1 / ratio)
 
 
 def reaches(of: Network, asked: Choices, plan: CompressionPlan) -> float:

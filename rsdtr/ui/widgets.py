@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 import streamlit as st
 
+from rsdtr.latency import NetworkLatency
 from rsdtr.plan import CompressionPlan, LayerPlan
 from rsdtr.profile import LayerProfile
 from rsdtr.recover import FinetuneOptions
 from rsdtr.search import Candidate, Pruned
-from rsdtr.tables import layers_table
+from rsdtr.tables import MEASURED, layers_table
 from rsdtr.ui import cached, metrics, own, state, url
 from rsdtr.ui.choosing import Chosen
 from rsdtr.ui.measuring import CALIBRATION_IMAGES
@@ -108,18 +109,21 @@ def candidates_of(chosen: Chosen, layer: LayerProfile, eps: float) -> Found:
     return Found(result.winner, result.computed, result.pruned, unit, f"{cells} {spared}")
 
 
-def edit_layers(chosen: Chosen) -> None:
+def edit_layers(chosen: Chosen, latency: NetworkLatency) -> None:
     """The table of layers, whose ε_p and "keep dense" may be edited."""
-    table = layers_table(chosen.plan, chosen.own)
+    table = layers_table(chosen.plan, chosen.own, latency)
+    badges = {"in time": [[status] for status in table["in time"]]}
     possible = set(own.ring_layers(chosen.network.profile))
     names = [name if name in possible else "" for name in table["layer"]]
     # A new key for every edit: the old table's edits are part of the plan then.
     key = f"{state.EDITS}-{st.session_state.get(state.EDITS, 0)}"
+    measured = any(item.times for item in latency.layers)
     st.data_editor(
-        table,
+        table.assign(**badges),
         hide_index=True,
         placeholder="–",
         column_config=metrics.LAYER_COLUMNS,
+        column_order=[name for name in table if measured or name not in MEASURED],
         disabled=[name for name in table if name not in (own.EPS_COLUMN, own.DENSE_COLUMN)],
         key=key,
         on_change=own.take_edits,

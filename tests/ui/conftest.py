@@ -2,8 +2,8 @@
 
 import pytest
 
-from rsdtr import worker
-from rsdtr.ui import page, warming
+from rsdtr import device_worker, worker
+from rsdtr.ui import latency, page, warming
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +12,5 @@ def _cold(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "start", lambda *_: None)
     monkeypatch.setattr(page, "THREADS", 1)
     monkeypatch.setattr(warming, "POLL_SECONDS", None)
+    monkeypatch.setattr(device_worker, "start", lambda *_: None)
+    monkeypatch.setattr(latency, "POLL_SECONDS", None)

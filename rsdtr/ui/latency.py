@@ -1,0 +1,269 @@
+"""Latency on a page: what this machine's device profile knows, and a button that measures more.
+
+The page never waits: a process of its own measures, a line says how far it is, and the page is
+drawn again when it has come to its end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import psutil
+import streamlit as st
+
+from rsdtr import device_worker
+from rsdtr.device import DeviceProfile, LayerCase, own_path
+from rsdtr.errors import RsdtrError
+from rsdtr.grid import cores
+from rsdtr.latency import LayerLatency, NetworkLatency, network_cases, network_latency
+from rsdtr.latency_charts import LatencyPoint, forms_figure, latency_figure
+from rsdtr.plan import CompressionPlan
+from rsdtr.targets import Choices
+from rsdtr.ui import cached, metrics, state, warming
+from rsdtr.ui.cached import Network
+from rsdtr.ui.choosing import Chosen
+from rsdtr.ui.memo import Memo
+from rsdtr.ui.page import plain
+from rsdtr.ui.widgets import chart
+from rsdtr.winners import COARSE
+
+BATCHES = (1, 16)
+THREADS = 2
+CURVE = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # of ε_p: what is measured for the curve
+POLL_SECONDS = 1.0
+BADGES = {"gains": "green", "runs dense": "orange", "kept dense": "gray", "not measured": "blue"}
+
+_profiles: Memo[DeviceProfile] = Memo(2)
+_latencies: Memo[NetworkLatency] = Memo(1024)
+
+
+def choose_batch() -> int:
+    """Images in a batch, for which latency is shown and measured."""
+    chosen = st.segmented_control(
+        "Images in a batch",
+        BATCHES,
+        default=BATCHES[0],
+        required=True,
+        key=state.LATENCY_BATCH,
+        persist_state="session",
+        help="The fastest form of a ring depends on it.",
+    )
+    return int(chosen) if chosen in BATCHES else BATCHES[0]
+
+
+def known(of: Network, plan: CompressionPlan, batch: int) -> NetworkLatency:
+    """What is measured of the plan's layers on this machine."""
+    measured = _stamp()
+
+    def look_up() -> NetworkLatency:
+        table = _profiles.of(measured, DeviceProfile.own)
+        return network_latency(plan, of.profile, table, batch=batch, threads=THREADS)
+
+    reasons = tuple(layer.kept_dense for layer in plan.layers)  # are shown, and no part of a ring
+    return _latencies.of((of.configuration(plan), reasons, batch, measured), look_up)
+
+
+def points(of: Network, asked: Choices, batch: int) -> list[LatencyPoint]:
+    """One ε_p for all layers: those of a coarse grid whose layers are all measured."""
+    found = (point(plan, known(of, plan, batch)) for plan in _uniform(of, asked, COARSE))
+    return [at for at in found if at is not None]
+
+
+def point(plan: CompressionPlan, at: NetworkLatency) -> LatencyPoint | None:
+    """A plan's place among them, if all its layers are measured."""
+    return None if at.ratio is None else LatencyPoint(plan.label, plan.pcr, plan.fcr, at.ratio)
+
+
+def measure(chosen: Chosen, batch: int, *, curve: bool) -> None:
+    """The button that measures the present plan, or how far that is.
+
+    curve: the reader may have the plans of a few ε_p measured as well.
+    """
+    measuring = device_worker.progress()
+    if measuring is not None and measuring.alive:
+        st.fragment(_line, run_every=POLL_SECONDS)()
+    else:
+        _offer(chosen, batch, measuring, curve)
+
+
+def show(chosen: Chosen, at: NetworkLatency) -> None:
+    """What was measured: the present plan in figures, and time against compression."""
+    if at.ratio is None:
+        st.info(_missing(at), icon=":material/timer:")
+    else:
+        metrics.show_latency(chosen.plan, at)
+    curves = {f"batch {batch}": points(chosen.network, chosen.asked, batch) for batch in BATCHES}
+    measured = [(name, found) for name, found in curves.items() if found]
+    now = point(chosen.plan, at)
+    if measured or now:
+        chart(
+            latency_figure(measured, now),
+            key="latency",
+            alt="Measured time of the compressed layers over the dense ones, against the "
+            "compression ratio of parameters",
+        )
+        st.caption(
+            "Below the dotted line at 1 the compressed layers are faster. Each point is one εₚ "
+            "for all layers that was measured on this machine; lines only join the points. "
+            "The dashed line is what the multiplications of the paper's four sublayers promise, "
+            "1 / FCR: the distance to it is what a machine does not give. The star is the "
+            f"present plan at batch {at.batch}."
+        )
+    if at.ratio is not None:
+        st.caption(_circumstances(at))
+
+
+def _missing(at: NetworkLatency) -> str:
+    """The empty state, in words."""
+    count = len(at.layers) - len(at.left_out)
+    if len(at.lacking) == count:
+        return (
+            f"Not measured yet for this plan at batch {at.batch}: how long each layer takes on "
+            "this machine, dense and as a ring in each of its forms. Fewer multiplications are "
+            "not always less time."
+        )
+    return (
+        f"{len(at.lacking)} of {count} layers of this plan are not measured yet at batch "
+        f"{at.batch}; the others are in the table of layers."
+    )
+
+
+def _circumstances(at: NetworkLatency) -> str:
+    """What the times are sums of, and on which machine."""
+    left_out = (
+        f" {len(at.left_out)} of {len(at.layers)} convolutions are in no sum: they cannot be rings."
+        if at.left_out
+        else ""
+    )
+    return (
+        f"Measured on {plain(at.machine)}. Sums of best times of single layers, a batch of "
+        f"{at.batch}, {at.threads} threads, float32, channels-last.{left_out} A network takes "
+        "longer than that: it normalises, activates and adds, too."
+    )
+
+
+def show_layer(at: LayerLatency) -> None:
+    """One layer: whether it gains time, and its time in every form."""
+    badge(at)
+    if at.times is None:
+        st.caption(
+            "Not measured at this batch: the button above times this plan's layers on this machine."
+        )
+        return
+    chart(
+        forms_figure(at.times, kept_dense=at.layer.ranks is None),
+        key="forms",
+        alt="Measured time of this layer, dense and as a ring in each of its forms",
+    )
+    st.caption(
+        "Bars are medians, thin lines their interquartile range; the diamond is the best time, by "
+        "which the form is chosen. ★ and the bar without stripes: what runs. `O|IHW`, "
+        "`I|HWO` and `IH|WO` are the same ring as two ordinary convolutions, named after the "
+        "modes that share a kernel; `pipeline` is the paper's four sublayers, as plain "
+        "convolutions."
+    )
+
+
+def badge(at: LayerLatency) -> None:
+    """Whether a layer gains time, and why not, in words."""
+    words = f"{at.status}: {at.reason}" if at.reason else at.status
+    icon = ":material/check:" if at.status == "gains" else ":material/info:"
+    st.badge(plain(words), color=BADGES[at.status], icon=icon)  # type: ignore[arg-type]  # its names
+
+
+def _offer(chosen: Chosen, batch: int, last: device_worker.Measuring | None, curve: bool) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+        more = curve and st.toggle(
+            "With the curve",
+            value=True,
+            key=state.LATENCY_CURVE,
+            persist_state="session",
+            help=f"Measures one εₚ for all layers at {', '.join(map(str, CURVE))} as well, as far "
+            "as their rings have been searched.",
+        )
+        wanted = _cases(chosen, batch, more)
+        lacking = _profiles.of(_stamp(), DeviceProfile.own).missing(wanted)
+        st.button(
+            "Measure on this machine" if lacking else "Measure again",
+            key="measure_latency",
+            icon=":material/timer:",
+            on_click=_start,
+            args=(f"{chosen.network.spec.name}, batch {batch}", lacking or wanted, not lacking),
+            help="Times every form of every layer in a process of its own; this page stays "
+            "usable. What is measured is kept on this machine, layer by layer.",
+        )
+        st.caption(
+            f"{len(lacking):,} layers to measure, one or two seconds each."
+            if lacking
+            else f"All {len(wanted):,} layers asked for here are measured."
+        )
+    if failure := st.session_state.pop(state.LATENCY_FAILURE, None):
+        st.error(plain(failure), icon=":material/info:")
+    elif last is not None and last.failure is not None:
+        st.error(plain(last.failure), icon=":material/info:")
+    elif last is not None and last.done < last.total:
+        st.caption(
+            f"{plain(last.label)}: stopped at {last.done:,} of {last.total:,} layers; what was "
+            "measured is kept."
+        )
+    if warming.is_working(chosen.network):
+        _warn("Rings are being searched at the moment, on every core")
+    elif (load := psutil.getloadavg()[0]) > cores() / 2:
+        _warn(f"Other programs are busy here (a load of {load:.1f} on {cores()} cores)")
+
+
+def _warn(why: str) -> None:
+    st.caption(f":material/warning: {why}: times will be truer when that is over.")
+
+
+def _line() -> None:
+    measuring = device_worker.progress()
+    if measuring is None or not measuring.alive:
+        st.rerun()
+    left = measuring.seconds_left
+    about = "" if left is None else f", about {math.ceil(left / 5) * 5:,} s left"
+    st.progress(
+        min(measuring.done / max(measuring.total, 1), 1.0),
+        text=f"Measuring {plain(measuring.label)}: {measuring.done:,} of {measuring.total:,} "
+        f"layers{about}",
+    )
+    st.button(
+        "Stop measuring",
+        key="stop_latency",
+        icon=":material/stop_circle:",
+        on_click=device_worker.cancel,
+        help="What was measured is kept.",
+    )
+
+
+def _start(label: str, cases: Sequence[LayerCase], again: bool) -> None:
+    try:
+        device_worker.start(label, cases, again=again)
+    except RsdtrError as error:
+        st.session_state[state.LATENCY_FAILURE] = str(error)
+
+
+def _cases(chosen: Chosen, batch: int, curve: bool) -> list[LayerCase]:
+    """What is to be measured: the present plan first, then the curve's."""
+    plans = [chosen.plan]
+    if curve:
+        plans += _uniform(chosen.network, chosen.asked, CURVE)
+    cases: dict[LayerCase, None] = {}
+    for plan in plans:
+        found = network_cases(plan, chosen.network.profile, batch=batch, threads=THREADS)
+        cases |= dict.fromkeys(found.values())
+    return list(cases)
+
+
+def _uniform(of: Network, asked: Choices, every: Sequence[float]) -> list[CompressionPlan]:
+    """The plans of one ε_p for all layers, as far as their rings are known."""
+    trials = (replace(asked, eps=eps, target=None) for eps in every)
+    return [cached.planned(of, trial) for trial in trials if cached.is_ready(of, trial)]
+
+
+def _stamp() -> tuple[str, int]:
+    """What tells one state of this machine's device profile from another."""
+    path = own_path()
+    return str(path), path.stat().st_mtime_ns if path.exists() else 0
