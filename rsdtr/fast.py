@@ -15,7 +15,7 @@ from rsdtr.errors import PlanError
 from rsdtr.forms import Form
 from rsdtr.layers import TRConv2d
 from rsdtr.plan import CompressionPlan, LayerPlan, MeasuredOn, Milliseconds
-from rsdtr.profile import ModelProfile
+from rsdtr.profile import LayerProfile, ModelProfile
 
 
 def layer_cases(
@@ -36,27 +36,41 @@ def layer_cases(
             f"the plan is for {plan.model} and the profile of {profile.model}: "
             "give the profile the plan was made from"
         )
-    cases = {}
-    for layer in plan.layers:
-        if layer.ranks is None:
-            continue
-        found = profile.layer(layer.name)
-        cases[layer.name] = LayerCase.model_validate(
-            {
-                "shape": layer.shape,
-                "ranks": layer.ranks,
-                "stride": layer.stride,
-                "padding": found.padding,
-                "dilation": found.dilation,
-                "padding_mode": found.padding_mode,
-                "input_size": found.input_size,
-                "batch": batch,
-                "threads": threads,
-                "mode": "training" if training else "inference",
-                "device": device,
-            }
+    return {
+        layer.name: layer_case(
+            layer, profile.layer(layer.name),
+            batch=batch, threads=threads, training=training, device=device,
         )
-    return cases
+        for layer in plan.layers
+        if layer.ranks is not None
+    }  # fmt: skip
+
+
+def layer_case(
+    layer: LayerPlan,
+    found: LayerProfile,
+    *,
+    batch: int = 1,
+    threads: int = 2,
+    training: bool = False,
+    device: str = "cpu",
+) -> LayerCase:
+    """What has to be measured to choose the form of one ring layer."""
+    return LayerCase.model_validate(
+        {
+            "shape": layer.shape,
+            "ranks": layer.ranks,
+            "stride": layer.stride,
+            "padding": found.padding,
+            "dilation": found.dilation,
+            "padding_mode": found.padding_mode,
+            "input_size": found.input_size,
+            "batch": batch,
+            "threads": threads,
+            "mode": "training" if training else "inference",
+            "device": device,
+        }
+    )
 
 
 def with_forms(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -27,7 +27,8 @@ def choices(command: Command) -> Command:
         target_fcr: float | None,
         target_mb: float | None,
         rule: Rule,
-        objective: Objective | None,
+        objective: Objective | Literal["latency"] | None,
+        latency_batch: int | None,
         layers: tuple[str, ...],
         layer_eps: tuple[str, ...],
         keep_dense: tuple[str, ...],
@@ -39,11 +40,14 @@ def choices(command: Command) -> Command:
         targets = [Target(kind=k, value=value) for k, value in asked.items() if value is not None]
         if len(targets) + (eps is not None) > 1:
             raise click.UsageError("give one of --eps, --target-pcr, --target-fcr and --target-mb")
+        if latency_batch is not None and objective != "latency":
+            raise click.UsageError("--latency-batch is for --objective latency: give that as well")
         chosen = Choices(
             eps=USUAL_EPS if eps is None else eps,
             target=targets[0] if targets else None,
             rule=rule,
             objective=objective,
+            latency_batch=latency_batch or 1,
             layers=layers[0] if len(layers) == 1 else layers,
             own=(*map(_own_eps, layer_eps), *((name, None) for name in keep_dense)),
         )
@@ -85,8 +89,15 @@ _CHOICES = (
     ),
     click.option(
         "--objective",
-        type=click.Choice(OBJECTIVES),
-        help="What the choice among rings makes small.  [default: storage; macs for --target-fcr]",
+        type=click.Choice([*OBJECTIVES, "latency"]),
+        help="What the choice among rings makes small; latency is measured on this machine.  "
+        "[default: storage; macs for --target-fcr]",
+    ),
+    click.option(
+        "--latency-batch",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="For --objective latency: images in a batch.  [default: 1]",
     ),
     click.option(
         "--layers",

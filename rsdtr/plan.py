@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,6 +16,7 @@ from rsdtr.filesize import safetensors_bytes, with_ring
 from rsdtr.forms import Form
 from rsdtr.profile import LayerProfile, ModelProfile
 from rsdtr.ring import ring_shapes, ring_storage
+from rsdtr.search import Candidate
 from rsdtr.truncation import MINIMUM_EPS, checked_eps
 from rsdtr.winners import Objective, Question, Rule
 
@@ -123,7 +125,7 @@ class CompressionPlan(_Frozen):
     model: str
     eps: float | None = Field(ge=MINIMUM_EPS, lt=1)
     rule: Rule = "paper"
-    objective: Objective = "storage"
+    objective: Objective | Literal["latency"] = "storage"
     pcr: float
     fcr: float
     params: Ratio
@@ -197,24 +199,34 @@ def plan(
             planned.append(_layer_plan(profile, layer, Question(rule, objective, asked)))
     if progress:
         progress(len(profile.layers), len(profile.layers))
-    params = profile.params - sum(
-        layer.kernel.numel() - decided.storage
-        for layer, decided in zip(profile.layers, planned, strict=True)
-    )
-    macs = profile.macs - sum(item.macs.original - item.macs.compressed for item in planned)
     return CompressionPlan(
         model=profile.model,
         eps=eps,
         target=target,
         rule=rule,
         objective=objective,
-        pcr=profile.params / params,
-        fcr=profile.macs / macs,
-        params=Ratio(original=profile.params, compressed=params),
-        macs=Ratio(original=profile.macs, compressed=macs),
         seconds=time.perf_counter() - started,
         layers=tuple(planned),
+        **_costs(profile, planned),
     )
+
+
+def with_layers(
+    decided: CompressionPlan, profile: ModelProfile, layers: Sequence[LayerPlan]
+) -> CompressionPlan:
+    """The plan with other rings in its layers, and the whole network's costs that follow."""
+    return decided.model_copy(update={"layers": tuple(layers)} | _costs(profile, layers))
+
+
+def _costs(profile: ModelProfile, layers: Sequence[LayerPlan]) -> dict[str, Any]:
+    params = profile.params - sum(math.prod(layer.shape) - layer.storage for layer in layers)
+    macs = profile.macs - sum(layer.macs.original - layer.macs.compressed for layer in layers)
+    return {
+        "pcr": profile.params / params,
+        "fcr": profile.macs / macs,
+        "params": Ratio(original=profile.params, compressed=params),
+        "macs": Ratio(original=profile.macs, compressed=macs),
+    }
 
 
 def planned_bytes(profile: ModelProfile, decided: CompressionPlan) -> int:
@@ -270,12 +282,17 @@ def _layer_plan(profile: ModelProfile, layer: LayerProfile, question: Question) 
             f"the smallest ring at this ε_p stores {best.storage:,} scalars, "
             f"the kernel {layer.kernel.numel():,}",
         )
+    return ring_plan(layer, question.eps, best)
+
+
+def ring_plan(layer: LayerProfile, eps: float, best: Candidate) -> LayerPlan:
+    """A layer that becomes this ring."""
     macs = pipeline_macs(layer.shape, best.ranks, layer.input_size, layer.output_size)
     return LayerPlan(
         name=layer.name,
         shape=layer.shape,
         stride=layer.stride,
-        eps=question.eps,
+        eps=eps,
         shift=best.shift,
         r0=best.r0,
         ranks=best.ranks,

@@ -10,6 +10,7 @@ from torch import nn
 from rsdtr.console import progress
 from rsdtr.damage import measure_damage
 from rsdtr.data import load_data
+from rsdtr.fastest import fastest_rings
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import ModelProfile, profile
 from rsdtr.saved import is_saved, load
@@ -60,7 +61,11 @@ def _read(model: str, weights: str | None) -> nn.Module:
 def decide(costs: ModelProfile, choices: Choices, damage: Damage | None = None) -> CompressionPlan:
     """The plan that answers the choices, with its progress on stderr."""
     with progress(f"planning {costs.model}", "layers") as show:
-        return choices.decide(costs, damage, show)
+        decided = choices.decide(costs, damage, show)
+    if choices.objective != "latency":
+        return decided
+    with progress(f"measuring rings at batch {choices.latency_batch}", "rings") as show:
+        return fastest_rings(decided, costs, batch=choices.latency_batch, progress=show)
 
 
 def find(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,13 +107,16 @@ def solve(
 class Choices:
     """What a user asks of a plan: an ε_p for all layers, or a target for the network.
 
-    layers: the policy; own: (layer, ε_p or None for dense) pairs that overrule it.
+    objective: `latency` is decided by fewest MACs here, and by measured times afterwards, with
+    `fastest.fastest_rings` at `latency_batch` images. layers: the policy; own: (layer, ε_p or None
+    for dense) pairs that overrule it.
     """
 
     eps: float = 0.6
     target: Target | None = None
     rule: Rule = "paper"
-    objective: Objective | None = None
+    objective: Objective | Literal["latency"] | None = None
+    latency_batch: int = 1
     layers: str | tuple[str, ...] = "paper"
     own: tuple[tuple[str, float | None], ...] = ()
 
@@ -120,7 +124,7 @@ class Choices:
     def solved_objective(self) -> Objective:
         """The objective that was chosen, or else the one that goes with the target."""
         of_target: Objective = "macs" if self.target and self.target.kind == "fcr" else "storage"
-        return self.objective or of_target
+        return "macs" if self.objective == "latency" else self.objective or of_target
 
     def decide(
         self,

@@ -30,7 +30,7 @@ FLOW = (
     {"targets", "grid"},
     {"worker"},
     {"compress", "fast", "device_worker"},
-    {"latency"},
+    {"latency", "fastest"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"damage"},
     {"recover"},
