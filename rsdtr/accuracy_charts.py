@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from rsdtr.charts import BLUE, GREEN, GREY, VERMILION, titled
+from rsdtr.checkpoint import EpochResult
 from rsdtr.evaluate import Accuracy
-from rsdtr.recover import EpochResult
 
 
 @dataclass(frozen=True)

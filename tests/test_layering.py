@@ -29,8 +29,10 @@ FLOW = (
     {"worker"},
     {"compress", "fast"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
-    {"damage"},
-    {"recover"},
+    {"damage", "recipe", "augment"},
+    {"recover", "checkpoint", "identity"},
+    {"finetune"},
+    {"estimate"},
     {"saved", "timing"},
     {"export"},
     {"bench"},

@@ -10,7 +10,7 @@ import streamlit as st
 from torch import nn
 
 from rsdtr.accuracy_charts import Stage
-from rsdtr.recover import EpochResult
+from rsdtr.checkpoint import EpochResult
 
 if TYPE_CHECKING:  # the ONNX stack is loaded where it is needed: on the Export page
     from rsdtr.export import Artefact

@@ -16,8 +16,11 @@ from typing import cast
 import streamlit as st
 
 from rsdtr.accuracy_charts import Stage, training_figure
+from rsdtr.checkpoint import EpochResult
+from rsdtr.finetune import Step, finetune
 from rsdtr.plan import CompressionPlan
-from rsdtr.recover import EpochResult, FinetuneOptions, finetune, recalibrate
+from rsdtr.recipe import FinetuneOptions
+from rsdtr.recover import recalibrate
 from rsdtr.ui import cached, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import splits, validation_stage
@@ -112,11 +115,11 @@ class _Live:
         self._drawn = 0.0
         self._redraws = 0
 
-    def step(self, done: int, total: int, loss: float) -> None:
-        self.losses.append(loss)
+    def step(self, at: Step) -> None:
+        self.losses.append(at.loss)
         if perf_counter() - self._drawn > REDRAW_SECONDS:
-            text = f"Fine-tuning: step {done:,} of {total:,}, loss {loss:.3f}"
-            self._bar.progress(min(done / max(total, 1), 1.0), text=text)
+            text = f"Fine-tuning: step {at.number:,} of {at.total:,}, loss {at.loss:.3f}"
+            self._bar.progress(min(at.number / max(at.total, 1), 1.0), text=text)
             self._draw()
 
     def epoch(self, result: EpochResult) -> None:

@@ -11,7 +11,7 @@ import streamlit as st
 
 from rsdtr.plan import CompressionPlan, LayerPlan
 from rsdtr.profile import LayerProfile
-from rsdtr.recover import FinetuneOptions
+from rsdtr.recipe import FinetuneOptions
 from rsdtr.search import Candidate, Pruned
 from rsdtr.tables import layers_table
 from rsdtr.ui import cached, metrics, own, state, url
