@@ -39,14 +39,7 @@ def estimate(
 
     RsdtrError if the memory that is free now would not suffice; errors as `finetune` otherwise.
     """
-    memory = required_bytes(model, data, options, teacher)
-    free = free_bytes(device_of(model))
-    if memory > free:
-        raise RsdtrError(
-            f"fine-tuning in batches of {options.batch_size} needs about {memory / 1e9:.1f} GB and "
-            f"{free / 1e9:.1f} GB are free: give a smaller batch size, or a larger accumulate "
-            f"(now {options.accumulate})"
-        )
+    memory = check_memory(model, data, options, teacher)
     run = Run(copy.deepcopy(model), data, options, teacher)
     run.training_mode()
     device = device_of(run.model)
@@ -67,6 +60,21 @@ def estimate(
     step = min(times[1:] or times)  # the first one warms up
     epoch = step * run.steps / options.epochs + validation
     return Estimate(epoch, epoch * options.epochs, memory)
+
+
+def check_memory(
+    model: nn.Module, data: DataSplits, options: FinetuneOptions, teacher: nn.Module | None
+) -> int:
+    """`required_bytes`, unless the memory that is free now would not suffice: RsdtrError."""
+    memory = required_bytes(model, data, options, teacher)
+    free = free_bytes(device_of(model))
+    if memory > free:
+        raise RsdtrError(
+            f"fine-tuning in batches of {options.batch_size} needs about {memory / 1e9:.1f} GB and "
+            f"{free / 1e9:.1f} GB are free: give a smaller batch size, or a larger accumulate "
+            f"(now {options.accumulate})"
+        )
+    return memory
 
 
 def required_bytes(

@@ -18,6 +18,7 @@ from rsdtr.errors import RsdtrError
 from rsdtr.estimate import estimate
 from rsdtr.fast import measured_forms, running_in
 from rsdtr.finetune import finetune as finetuned
+from rsdtr.finetune_job import queue_finetuning
 from rsdtr.profile import profile
 from rsdtr.recipe import AUGMENTS, OPTIMIZERS, USUAL_LR, FinetuneOptions
 from rsdtr.saved import Saved, load, save, writable_folder
@@ -125,15 +126,27 @@ _FIELDS = (
     help="Train each ring in the form whose steps are fastest on this machine; what was not "
     "measured before is. The result may differ in the last digits.",
 )
+@click.option(
+    "--job",
+    is_flag=True,
+    help="Queue it, and return at once: `jobs show` tells how far it is and where the result lies.",
+)
 def finetune(
     folder: str, data: str, recipe: FinetuneOptions, weights: str | None, out: str | None,
-    resume: bool, fast: bool,
+    resume: bool, fast: bool, job: bool,
 ) -> None:  # fmt: skip
     """Train the compressed model in DIR further and save its best epoch (on validation images).
 
     While it trains, its state lies beside the result, in OUT.checkpoint.safetensors: --resume goes
     on from there. --weights is for the original network that --distill learns from.
     """
+    if job:
+        if out or resume or fast:
+            raise click.UsageError(
+                "--job keeps its result and its state itself: leave out --out, --resume and --fast"
+            )
+        _queue(load(folder), data, recipe, weights)
+        return
     saved = load(folder)
     target = writable_folder(out or folder)
     checkpoint = target.with_name(f"{target.name}.checkpoint.safetensors")
@@ -163,6 +176,14 @@ def finetune(
     checkpoint.unlink(missing_ok=True)
     best = max(result.validation.percent for result in results)
     click.echo(f"{target}: best validation accuracy {best:.2f} %")
+
+
+def _queue(saved: Saved, data: str, recipe: FinetuneOptions, weights: str | None) -> None:
+    queued = queue_finetuning(
+        saved.model, saved.plan, load_data(data, saved.spec), recipe,
+        data=data, dense=load_model(saved.spec.name, weights), weights=weights,
+    )  # fmt: skip
+    click.echo(f"{queued.id}: {queued.state}, {queued.title}")
 
 
 def _line(result: EpochResult) -> str:

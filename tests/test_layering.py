@@ -15,7 +15,7 @@ PACKAGE = ROOT / "rsdtr"
 # Data flows one way: no module imports from a later group. saved, timing: where they are used.
 FLOW = (
     {"errors"},
-    {"forms", "measure"},
+    {"forms", "measure", "process"},
     {"truncation", "ring", "cost", "filesize", "architectures", "weights"},
     {"unfolding"},
     {"bounds"},
@@ -26,7 +26,10 @@ FLOW = (
     {"profile", "data"},
     {"plan", "store"},
     {"targets", "grid"},
-    {"worker"},
+    {"worker", "job"},
+    {"job_table"},
+    {"jobs"},
+    {"job_worker"},
     {"compress", "fast"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"damage", "recipe", "augment"},
@@ -34,13 +37,14 @@ FLOW = (
     {"finetune"},
     {"estimate"},
     {"saved", "timing"},
+    {"finetune_job"},
     {"export"},
     {"bench"},
     {"proof", "charts", "tables"},
     {"layer_charts", "accuracy_charts"},
     {"options", "console"},
     {"requested"},
-    {"bench_command", "finetune_command", "profile_command"},
+    {"bench_command", "finetune_command", "jobs_command", "profile_command"},
     {"cli"},
     {"__main__"},
 )
