@@ -12,6 +12,7 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from torch import Tensor
 
@@ -78,8 +79,11 @@ class Checkpoint:
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the file at once; RsdtrError if it cannot be written, and the old one stays."""
-    # Cloned: safetensors refuses tensors that share memory.
-    tensors = {name: value.detach().cpu().clone() for name, value in checkpoint.tensors.items()}
+    # safetensors refuses tensors that share memory, and those that are channels-last.
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in checkpoint.tensors.items()
+    }
     content = safetensors.torch.save(tensors, {_RECORD: checkpoint.record.model_dump_json()})
     try:
         replace_file(path, content)

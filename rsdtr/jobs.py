@@ -107,14 +107,16 @@ def _again(known: Job) -> Job:
 
 def _placed(table: Table, spec: JobSpec, folder: Path) -> Job:
     job = Job(spec.id, spec.kind, spec.title, spec.subject, "queued", spec.created, 0)
-    if read_spec(job.folder) is None:  # else another process was quicker
+    fresh = read_spec(job.folder) is None  # else another process was quicker
+    if fresh:
         shutil.rmtree(job.folder, ignore_errors=True)
         folder.rename(job.folder)
     ended = sorted((j for j in table.all() if j.ended), key=lambda j: j.place, reverse=True)
     for old in ended[KEPT:]:
         table.remove(old.id)
         shutil.rmtree(old.folder, ignore_errors=True)
-    return table.find(spec.id) or table.queue(job)
+    known = None if fresh else table.find(spec.id)
+    return table.queue(job) if known is None else known
 
 
 def listed(subject: str | None = None) -> list[Job]:
@@ -149,9 +151,7 @@ def resume(identity: str) -> Job:
     job = find(identity)
     lost = job.state == "done" and not job.result.is_dir()
     if job.state not in ("failed", "cancelled") and not lost:
-        raise JobError(
-            f"job {job.id} is {job.state}: only a failed or cancelled one can be resumed"
-        )
+        raise JobError(f"job {job.id} is {job.state}: resume one that failed or was cancelled")
 
     def again(table: Table) -> None:
         now = table.find(job.id)

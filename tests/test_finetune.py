@@ -357,6 +357,24 @@ def test_resumed_is_uninterrupted_bit_for_bit(
     assert (finished, thrice, none) == (whole, results, [])
 
 
+def test_a_channels_last_network_is_resumed_too(light: DataSplits, tmp_path) -> None:
+    def network() -> nn.Module:
+        torch.manual_seed(4)
+        head = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 2), nn.Flatten())
+        return head.to(memory_format=torch.channels_last)
+
+    options, file = FinetuneOptions(epochs=3, batch_size=16), tmp_path / "state.safetensors"
+    whole, stopped, resumed = network(), network(), network()
+    assert not whole.state_dict()["1.weight"].is_contiguous()
+    list(finetune(whole, light, options))
+    results = finetune(stopped, light, options, checkpoint=file)
+    next(results)
+    results.close()  # type: ignore[attr-defined]  # it is a generator
+    assert len(list(finetune(resumed, light, options, checkpoint=file))) == 3
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=1e-6, atol=1e-7)
+
+
 def test_a_checkpoint_of_another_training_is_refused(light: DataSplits, tmp_path) -> None:
     file = tmp_path / "state.safetensors"
     torch.manual_seed(1)
