@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from rsdtr.estimate import check_memory
 from rsdtr.evaluate import Accuracy, accuracy
 from rsdtr.finetune import Step, finetune
 from rsdtr.identity import training_identity
-from rsdtr.job import Job
+from rsdtr.job import Job, read_spec
 from rsdtr.job_worker import Running
 from rsdtr.plan import CompressionPlan
 from rsdtr.recipe import FinetuneOptions
@@ -69,6 +70,15 @@ class Curve:
     learning_rates: tuple[float, ...]
     epochs: tuple[EpochResult, ...]
     references: tuple[Reference, ...]
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A fine-tuning, how it was asked for, and what it has shown so far."""
+
+    job: Job
+    options: FinetuneOptions
+    curve: Curve
 
 
 def queue_finetuning(
@@ -150,6 +160,19 @@ def curve(job: Job) -> Curve:
         shown.epochs,
         shown.references,
     )
+
+
+def training_runs(subject: str) -> list[TrainingRun]:
+    """Every fine-tuning on a subject, in the order in which they were queued."""
+    found = []
+    for job in jobs.listed(subject):
+        spec = read_spec(job.folder)
+        if job.kind != KIND or spec is None:
+            continue
+        with suppress(ValidationError):  # queued by another version
+            options = _Content.model_validate(spec.content).options
+            found.append(TrainingRun(job, options, curve(job)))
+    return found
 
 
 def best_model(job: Job) -> nn.Module | None:

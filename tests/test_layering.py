@@ -42,13 +42,14 @@ FLOW = (
     {"bench"},
     {"proof", "charts", "tables"},
     {"layer_charts", "accuracy_charts"},
+    {"training_charts"},
     {"options", "console"},
     {"requested"},
     {"bench_command", "finetune_command", "jobs_command", "profile_command"},
     {"cli"},
     {"__main__"},
 )
-DRAWING = {"charts", "layer_charts", "accuracy_charts"}
+DRAWING = {"charts", "layer_charts", "accuracy_charts", "training_charts"}
 
 
 def imports(source: str, package: str = "rsdtr") -> Iterator[str]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rsdtr import worker
-from rsdtr.ui import page, warming
+from rsdtr import jobs, process, worker
+from rsdtr.ui import page, training, warming
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +12,11 @@ def _cold(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "start", lambda *_: None)
     monkeypatch.setattr(page, "THREADS", 1)
     monkeypatch.setattr(warming, "POLL_SECONDS", None)
+    monkeypatch.setattr(training, "POLL_SECONDS", None)
+    monkeypatch.setenv("RSDTR_JOBS", "1")
+    yield
+    if process._started:  # jobs of a test that has failed
+        for job in jobs.listed():
+            jobs.cancel(job.id)
+            if job.worker is not None:
+                job.worker.kill()
