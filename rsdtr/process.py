@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import psutil
 
 NICE = 10  # they step back behind the page that is waiting for its user
 _started: list[subprocess.Popen[bytes]] = []  # ended ones must be waited for, or stay as zombies
+_lock = threading.Lock()  # of that list: a server answers several pages at once
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def start(
             start_new_session=os.name != "nt",
             creationflags=detached,
         )
-    _started.append(process)
+    with _lock:
+        _started.append(process)
     if os.name != "nt":
         with suppress(psutil.Error):
             psutil.Process(process.pid).nice(NICE)
@@ -93,7 +96,8 @@ def start(
 
 def reap() -> None:
     """Wait for those that this process has started and that have ended."""
-    _started[:] = [process for process in _started if process.poll() is None]
+    with _lock:
+        _started[:] = [process for process in _started if process.poll() is None]
 
 
 def _born(process: psutil.Process) -> str:

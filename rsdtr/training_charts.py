@@ -11,6 +11,7 @@ from rsdtr.accuracy_charts import Stage, interval_of
 from rsdtr.charts import BLUE, GREEN, GREY, ORANGE, VERMILION, titled
 from rsdtr.checkpoint import EpochResult
 
+MOST_POINTS = 1000  # of a line: a figure that is drawn again every second must stay small
 _RUN_COLOURS = (BLUE, ORANGE, GREEN, VERMILION)
 _RUN_SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 
@@ -28,11 +29,9 @@ def training_figure(
     dense network, with its interval as a band.
     """
     figure = make_subplots(cols=3, horizontal_spacing=0.09)
-    steps = list(range(1, len(losses) + 1))
     figure.add_scatter(
         name="training loss",
-        x=steps,
-        y=list(losses),
+        **_thinned(losses),
         mode="lines",
         line={"color": BLUE, "width": 1.5},
         hovertemplate="step %{x}: loss %{y:.3f}<extra></extra>",
@@ -41,8 +40,7 @@ def training_figure(
     )
     figure.add_scatter(
         name="learning rate",
-        x=steps,
-        y=list(learning_rates),
+        **_thinned(learning_rates),
         mode="lines",
         line={"color": ORANGE, "width": 1.5, "dash": "dashdot"},
         hovertemplate="step %{x}: learning rate %{y:.4f}<extra></extra>",
@@ -83,6 +81,16 @@ def runs_figure(runs: Mapping[str, Sequence[EpochResult]]) -> go.Figure:
     figure.update_xaxes(title="Epoch")
     figure.update_yaxes(title="Validation top-1 (%)")
     return titled(figure, "Runs from this plan")
+
+
+def _thinned(values: Sequence[float]) -> dict[str, list[float]]:
+    """x and y of a line: every value, or the means of equal stretches of many."""
+    stretch = -(-len(values) // MOST_POINTS) or 1
+    parts = [values[start : start + stretch] for start in range(0, len(values), stretch)]
+    return {
+        "x": [min((place + 1) * stretch, len(values)) for place in range(len(parts))],
+        "y": [sum(part) / len(part) for part in parts],
+    }
 
 
 def _add_epochs(
