@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from rsdtr import device
+from rsdtr import device, jobs
 from rsdtr.checkpoint import EpochResult
 from rsdtr.cli import cli
 from rsdtr.errors import RsdtrError
@@ -204,6 +204,20 @@ def test_a_training_is_resumed_with_every_option(folder, tmp_path, monkeypatch):
     assert "is not there: nothing was interrupted" in refused(
         *words, "--out", str(parts), "--resume"
     )
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_training_is_queued_as_a_job(folder, monkeypatch):
+    monkeypatch.setattr(jobs, "command", lambda _: ["/no/such/program"])
+    words = ("finetune", str(folder), *TUNING, "--job")
+    text = done(*words).stdout
+    identity, _, rest = text.partition(": ")
+    assert rest == f"failed, {NAME} at ε_p 0.7, 1 epoch on digits\n"
+    (found,) = json.loads(done("jobs", "list", "--json").stdout)["jobs"]
+    assert (found["id"], found["message"][:26]) == (identity, "it could not be started (N")
+    assert done(*words).stdout == text  # equal content: the same job, tried again
+    assert "--job keeps its result and its state itself" in refused(*words, "--resume")
+    assert "no job has the id 'zz'" in refused("jobs", "show", "zz")
 
 
 def test_export_proves_what_it_writes(folder, tmp_path):
