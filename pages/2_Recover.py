@@ -2,12 +2,14 @@
 
 import streamlit as st
 
-from rsdtr.accuracy_charts import stages_figure, training_figure
+from rsdtr.accuracy_charts import stages_figure
+from rsdtr.finetune_job import curve
 from rsdtr.ui import state, training
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import recovered_stages
 from rsdtr.ui.page import page
-from rsdtr.ui.widgets import chart, choose_calibration, choose_data, choose_training
+from rsdtr.ui.recipe import choose_training
+from rsdtr.ui.widgets import chart, choose_calibration, choose_data
 
 with page(
     "Recover",
@@ -24,34 +26,63 @@ with page(
         )
         st.stop()
     test_set = choose_data(network.spec)
-    configuration = network.configuration(plan)
+    job = training.attached(network, plan)
+    busy = job is not None and not job.ended
 
     left, right = st.columns([2, 3], gap="large")
     with left.container(border=True, height="stretch"):
         st.subheader("Recalibrate")
         st.caption("BatchNorm statistics from unlabelled training images; no gradient.")
         calibration_images = choose_calibration()
-        recalibrate = st.button("Recalibrate", key="recalibrate", icon=":material/balance:")
+        recalibrate = st.button(
+            "Recalibrate", key="recalibrate", icon=":material/balance:", disabled=busy
+        )
     with right.container(border=True, height="stretch"):
         st.subheader("Fine-tune")
-        st.caption("SGD with momentum and a one-cycle learning rate, from the cores as they are.")
+        st.caption(
+            "From the cores as they are, under a one-cycle learning rate. It runs in a process of "
+            "its own: the page may be closed meanwhile."
+        )
         options = choose_training(network.spec)
-        finetune = st.button(
-            "Fine-tune", key="finetune", icon=":material/model_training:", type="primary"
+        buttons = st.container(horizontal=True)
+        finetune = buttons.button(
+            "Fine-tune",
+            key="finetune",
+            icon=":material/model_training:",
+            type="primary",
+            disabled=busy,
+        )
+        timing = buttons.button(
+            "Estimate the time", key="estimate", icon=":material/timer:", disabled=busy
         )
 
     if recalibrate:
         training.run_recalibration(network, plan, test_set, calibration_images)
+    if timing:
+        expected = training.estimated(network, plan, test_set, options)
+        st.info(
+            f"{training.duration(expected.seconds)} for {options.epochs} epochs, "
+            f"{training.duration(expected.epoch_seconds)} each, and "
+            f"{expected.memory_bytes / 1e9:.2f} GB of memory.",
+            icon=":material/timer:",
+        )
     if finetune:
-        training.run_finetuning(network, plan, test_set, options)
+        training.start(network, plan, test_set, options)
         st.rerun()
+    if job is not None and busy:
+        training.watch(job)
+        st.stop()
+    if job is not None:
+        training.take(network, plan, job)
+        training.how_it_ended(job)
 
-    recovery = state.recoveries().get(configuration)
+    recovery = state.recoveries().get(network.configuration(plan))
     if recovery is None:
         st.info(
             "Nothing recovered yet for this plan: recalibrate first, then fine-tune.",
             icon=":material/healing:",
         )
+        training.compare(network, plan)
         st.stop()
 
     stages = recovered_stages(network, plan, test_set, recovery)
@@ -64,16 +95,9 @@ with page(
         f"Top-1 with 95 % intervals on {stages[0].accuracy.n:,} test images that no training step "
         "has seen; the dashed line is the dense network."
     )
-    if recovery.epochs:
-        chart(
-            training_figure(recovery.losses, recovery.epochs, references=recovery.references),
-            key="training",
-            alt="Training loss by step and validation accuracy by epoch",
-        )
-        st.caption(
-            "The star marks an epoch that was the best so far on validation images; the last star "
-            "is the model that is kept. Test images play no part in that choice."
-        )
+    if job is not None:
+        training.show_curve(curve(job), "training")
+    training.compare(network, plan)
     if st.button("Discard and start over", key="discard", icon=":material/delete:"):
-        del state.recoveries()[configuration]
+        training.put_aside(network, plan)
         st.rerun()

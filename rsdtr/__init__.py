@@ -5,10 +5,11 @@ from rsdtr.data import load_data
 from rsdtr.errors import RsdtrError
 from rsdtr.evaluate import accuracy
 from rsdtr.export import export, load, save
+from rsdtr.finetune import finetune
 from rsdtr.layers import TRConv2d
 from rsdtr.plan import plan
 from rsdtr.profile import profile
-from rsdtr.recover import finetune, recalibrate
+from rsdtr.recover import recalibrate
 from rsdtr.ring import TensorRing
 from rsdtr.zoo import load_model, model_spec
 

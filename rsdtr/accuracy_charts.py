@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from rsdtr.charts import BLUE, GREEN, GREY, VERMILION, titled
+from rsdtr.charts import GREEN, GREY, VERMILION, titled
 from rsdtr.evaluate import Accuracy
-from rsdtr.recover import EpochResult
 
 
 @dataclass(frozen=True)
@@ -21,61 +19,6 @@ class Stage:
     accuracy: Accuracy
 
 
-def training_figure(
-    losses: Sequence[float],
-    epochs: Sequence[EpochResult],
-    *,
-    references: Sequence[Stage] = (),
-) -> go.Figure:
-    """Training loss of every step, and validation accuracy of every epoch with its 95 % interval.
-
-    references: accuracies on the same validation images, drawn as horizontal lines.
-    """
-    figure = make_subplots(cols=2, horizontal_spacing=0.12)
-    figure.add_scatter(
-        name="training loss",
-        x=list(range(1, len(losses) + 1)),
-        y=list(losses),
-        mode="lines",
-        line={"color": BLUE, "width": 1.5},
-        hovertemplate="step %{x}: loss %{y:.3f}<extra></extra>",
-        row=1,
-        col=1,
-    )
-    measured = [result.validation for result in epochs]
-    figure.add_scatter(
-        name="validation accuracy",
-        x=list(range(1, len(epochs) + 1)),
-        y=[accuracy.percent for accuracy in measured],
-        error_y=_interval(measured),
-        mode="lines+markers",
-        line={"color": GREEN, "width": 2},
-        marker={
-            "symbol": ["star" if result.best else "circle" for result in epochs],
-            "size": [14 if result.best else 8 for result in epochs],
-        },
-        hovertemplate="epoch %{x}: %{y:.2f} %<extra></extra>",
-        row=1,
-        col=2,
-    )
-    for stage, colour, dash in zip(references, (GREY, VERMILION), ("dash", "dot"), strict=False):
-        figure.add_scatter(
-            name=f"{stage.label}: {stage.accuracy.percent:.1f} %",
-            x=[0.5, max(len(epochs), 1) + 0.5],
-            y=[stage.accuracy.percent] * 2,
-            mode="lines",
-            line={"color": colour, "dash": dash, "width": 2},
-            hovertemplate=f"{stage.label}: %{{y:.2f}} %<extra></extra>",
-            row=1,
-            col=2,
-        )
-    figure.update_xaxes(title="Optimiser step", rangemode="tozero", row=1, col=1)
-    figure.update_yaxes(title="Cross-entropy (nats)", rangemode="tozero", row=1, col=1)
-    figure.update_xaxes(title="Epoch", dtick=1 if len(epochs) <= 20 else None, row=1, col=2)
-    figure.update_yaxes(title="Validation top-1 (%)", row=1, col=2)
-    return titled(figure, "Fine-tuning: training loss and validation accuracy")
-
-
 def stages_figure(stages: Sequence[Stage]) -> go.Figure:
     """Test accuracy of each stage with its 95 % interval; the first stage is the dashed line."""
     accuracies = [stage.accuracy for stage in stages]
@@ -84,7 +27,7 @@ def stages_figure(stages: Sequence[Stage]) -> go.Figure:
         go.Scatter(
             x=[accuracy.percent for accuracy in accuracies],
             y=[f"{stage.label}<br><b>{stage.accuracy.percent:.1f} %</b>" for stage in stages],
-            error_x=_interval(accuracies),
+            error_x=interval_of(accuracies),
             mode="markers",
             marker={
                 "size": 13,
@@ -108,7 +51,8 @@ def stages_figure(stages: Sequence[Stage]) -> go.Figure:
     return titled(figure, "Accuracy of each stage", height=120 + 70 * len(stages))
 
 
-def _interval(accuracies: Sequence[Accuracy]) -> dict[str, object]:
+def interval_of(accuracies: Sequence[Accuracy]) -> dict[str, object]:
+    """Plotly's error bars for 95 % intervals."""
     return {
         "type": "data",
         "symmetric": False,

@@ -25,6 +25,7 @@ from rsdtr.export import FORMATS
 from rsdtr.export import export as exported
 from rsdtr.fast import measured_forms
 from rsdtr.finetune_command import finetune
+from rsdtr.jobs_command import jobs
 from rsdtr.profile import profile
 from rsdtr.profile_command import profile as profile_command
 from rsdtr.recover import recalibrate
@@ -223,7 +224,7 @@ def export(folder: str, formats: Sequence[str], out: str, data: str | None, as_j
     click.echo(table(header, rows))
 
 
-for command in (bench, finetune, profile_command):
+for command in (bench, finetune, jobs, profile_command):
     cli.add_command(command)
 
 

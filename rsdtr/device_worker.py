@@ -1,8 +1,8 @@
 """One process that measures layers into the device profile; how others start, watch and stop it.
 
 Measurements at the same time would disturb each other: there is one such process at most, whatever
-the model. All that is known about it is a small JSON file beside the profile: who works (pid and
-start of the process, so that a pid that was given away again is nobody), and how far it is. Every
+the model. All that is known about it is a small JSON file beside the profile: who works, and
+how far it is. Every
 layer is kept as soon as it is measured, so that a process that is stopped loses one at most.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -22,14 +21,14 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rsdtr import process
 from rsdtr.device import DeviceProfile, LayerCase, measure, own_path
 from rsdtr.errors import RsdtrError
+from rsdtr.process import ProcessId
 from rsdtr.store import locked, make_folder, replace_file
-from rsdtr.worker import CLOCK_SECONDS, ROOT
+from rsdtr.worker import ROOT
 
 STATUS, REQUEST, LOG = "measuring.json", "request.json", "measuring.log"
-
-_started: list[subprocess.Popen[bytes]] = []  # ended ones must be waited for, or stay as zombies
 
 
 class _Frozen(BaseModel):
@@ -49,21 +48,16 @@ class _Status(_Frozen):
 
     label: str
     pid: int = Field(ge=1)
-    began: float  # of the process, as psutil tells it
+    born: str
     done: int = Field(default=0, ge=0)
     total: int = Field(default=0, ge=0)
     seconds_left: float | None = None
     failure: str | None = None
 
     @property
-    def alive(self) -> bool:
-        """Whether that very process still runs."""
-        try:
-            process = psutil.Process(self.pid)
-            zombie = process.status() == psutil.STATUS_ZOMBIE
-            return not zombie and abs(process.create_time() - self.began) < CLOCK_SECONDS
-        except psutil.Error:
-            return False
+    def process(self) -> ProcessId:
+        """Who works."""
+        return ProcessId(self.pid, self.born)
 
 
 @dataclass(frozen=True)
@@ -112,31 +106,22 @@ def start(label: str, cases: Iterable[LayerCase], *, again: bool = False) -> boo
     label: for what, in words; again: as in `measured`. The process outlives this one. RsdtrError
     if its request cannot be written.
     """
-    _reap()
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    detached = 0x208 if os.name == "nt" else 0  # DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP
+    log, command = folder() / LOG, [sys.executable, "-m", "rsdtr.device_worker"]
     try:
         make_folder()
         folder().mkdir(parents=True, exist_ok=True)
-        with locked(), (folder() / LOG).open("ab") as log:
-            if (status := _read()) and status.alive:
+        with locked():
+            if (status := _read()) and status.process.alive:
                 return False
             request = _Request(label=label, cases=tuple(cases), again=again)
             replace_file(folder() / REQUEST, request.model_dump_json().encode())
-            log.truncate(0)
-            process = subprocess.Popen(
-                [sys.executable, "-m", "rsdtr.device_worker", str(folder() / REQUEST)],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                start_new_session=os.name != "nt",
-                creationflags=detached,
-            )
-            _started.append(process)
-            with suppress(psutil.Error):
-                began = psutil.Process(process.pid).create_time()
-                _write(_Status(label=label, pid=process.pid, began=began))
+            log.write_bytes(b"")
+            environment = {"PYTHONPATH": os.pathsep.join(path)}
+            # It steps back behind nobody: it would measure how long it waits.
+            begun = process.start([*command, str(folder() / REQUEST)], log, environment, nice=0)
+            if begun is not None:
+                _write(_Status(label=label, pid=begun.pid, born=begun.born))
     except OSError as error:
         raise RsdtrError(
             f"measuring could not be started ({error.strerror or error}): give another cache "
@@ -147,19 +132,24 @@ def start(label: str, cases: Iterable[LayerCase], *, again: bool = False) -> boo
 
 def progress() -> Measuring | None:
     """How far the latest measuring on this machine is; None if there was none. Cheap to ask."""
-    _reap()
+    process.reap()
     status = _read()
     if status is None:
         return None
     return Measuring(
-        status.label, status.done, status.total, status.seconds_left, status.alive, status.failure
+        status.label,
+        status.done,
+        status.total,
+        status.seconds_left,
+        status.process.alive,
+        status.failure,
     )
 
 
 def cancel() -> None:
     """Stop it; what it has measured is kept. Nothing if none is at work."""
     status = _read()
-    if status is not None and status.alive:
+    if status is not None and status.process.alive:
         with suppress(psutil.Error):
             psutil.Process(status.pid).terminate()
 
@@ -185,11 +175,11 @@ def _work(request: Path) -> None:
 
 
 def _own(at: Measuring, failure: str | None = None) -> _Status:
-    me = psutil.Process()
+    me = ProcessId.own()
     numbers = {
         name: value for name, value in asdict(at).items() if name not in ("alive", "failure")
     }
-    return _Status(pid=me.pid, began=me.create_time(), failure=failure, **numbers)
+    return _Status(pid=me.pid, born=me.born, failure=failure, **numbers)
 
 
 def _read() -> _Status | None:
@@ -202,10 +192,6 @@ def _read() -> _Status | None:
 def _write(status: _Status) -> None:
     with suppress(OSError):  # the profile itself says so
         replace_file(folder() / STATUS, status.model_dump_json().encode())
-
-
-def _reap() -> None:
-    _started[:] = [process for process in _started if process.poll() is None]
 
 
 if __name__ == "__main__":

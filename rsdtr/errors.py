@@ -27,3 +27,7 @@ class ExportError(RsdtrError):
 
 class UnknownName(RsdtrError, LookupError):
     """A model, data set, layer or format that does not exist."""
+
+
+class JobError(RsdtrError):
+    """A job that cannot be queued, resumed or recorded."""

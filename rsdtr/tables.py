@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from rsdtr.finetune_job import TrainingRun
 from rsdtr.latency import LayerLatency, NetworkLatency
 from rsdtr.plan import CompressionPlan
 from rsdtr.search import Candidate, Pruned
@@ -115,3 +116,30 @@ def artefacts_table(artefacts: Sequence[Artefact]) -> pd.DataFrame:
             for artefact in artefacts
         ]
     ).astype({"dense (bytes)": "Int64"})
+
+
+def runs_table(runs: Sequence[TrainingRun]) -> pd.DataFrame:
+    """One row per fine-tuning: how it was asked for, how it ended, and the best it reached."""
+    rows = []
+    for run in runs:
+        epochs, options = run.curve.epochs, run.options
+        best = max((epoch.validation for epoch in epochs), key=lambda v: v.percent, default=None)
+        seconds = sum(epoch.seconds for epoch in epochs)
+        rows.append(
+            {
+                "job": run.job.id,
+                "state": run.job.state,
+                "epochs": f"{len(epochs)} of {options.epochs}",
+                "best validation (%)": None if best is None else best.percent,
+                "from (%)": None if best is None else best.interval[0],
+                "to (%)": None if best is None else best.interval[1],
+                "epoch (s)": seconds / len(epochs) if epochs else None,
+                "optimiser": options.optimizer,
+                "learning rate": options.lr,
+                "batch": options.batch_size,
+                "distillation": options.distill,
+                "averaging": options.ema,
+                "seed": options.seed,
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,7 +1,7 @@
 """One process that fills the store for a model, and how others start it, watch it and stop it.
 
-All that is known about it is a small JSON file beside the model's winners: who works (pid and
-start of the process, so that a pid that was given away again is nobody), and how far it is.
+All that is known about it is a small JSON file beside the model's winners: who works, and how far
+it is.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Generator
@@ -20,17 +19,16 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rsdtr import process
 from rsdtr.grid import GridProgress, profile_grid
+from rsdtr.process import ProcessId
 from rsdtr.profile import ModelProfile
 from rsdtr.store import load_winners, locked, make_folder, replace_file, save_winners, store_path
 
 SAVE_SECONDS = 1.0  # between two writings of the store while the grid grows
-CLOCK_SECONDS = 2.0  # the start of a process moves a little when the clock is set
-NICE = 10  # a started worker steps back behind the page that is waiting for its user
 ROOT = Path(__file__).parents[1]
 
 _log = logging.getLogger("rsdtr.worker")
-_started: list[subprocess.Popen[bytes]] = []  # ended ones must be waited for, or stay as zombies
 
 
 class _Status(BaseModel):
@@ -40,7 +38,7 @@ class _Status(BaseModel):
 
     model: str
     pid: int = Field(ge=1)
-    began: float  # of the process, as psutil tells it
+    born: str
     done: int = Field(default=0, ge=0)
     total: int = Field(default=0, ge=0)
     seconds: float = 0.0
@@ -48,14 +46,9 @@ class _Status(BaseModel):
     coarse_seconds: float | None = None
 
     @property
-    def alive(self) -> bool:
-        """Whether that very process still runs."""
-        try:
-            process = psutil.Process(self.pid)
-            zombie = process.status() == psutil.STATUS_ZOMBIE
-            return not zombie and abs(process.create_time() - self.began) < CLOCK_SECONDS
-        except psutil.Error:
-            return False
+    def process(self) -> ProcessId:
+        """Who works."""
+        return ProcessId(self.pid, self.born)
 
 
 @dataclass(frozen=True)
@@ -109,50 +102,38 @@ def start(profile: ModelProfile, weights: str | Path | None = None) -> None:
     weights: what the model was loaded with, as in `load_model`. It outlives this process; what it
     has to say is in a log file beside the winners. A store that cannot be written: a warning.
     """
-    _reap()
     command = [sys.executable, "-m", "rsdtr", "profile", profile.model]
     if weights is not None:
         own = str(weights) if weights == "none" else str(Path(weights).resolve())
         command += ["--weights", own]
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    detached = 0x208 if os.name == "nt" else 0  # DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP
     try:
         make_folder()
-        with locked(), store_path(profile).with_suffix(".log").open("wb") as log:
-            if (status := _read(profile)) and status.alive:
+        with locked():
+            if (status := _read(profile)) and status.process.alive:
                 return
-            process = subprocess.Popen(
-                command,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                start_new_session=os.name != "nt",
-                creationflags=detached,
-            )
-            _started.append(process)
-            with suppress(psutil.Error):
-                began = psutil.Process(process.pid).create_time()
-                _write(profile, _Status(model=profile.model, pid=process.pid, began=began))
-                if os.name != "nt":
-                    psutil.Process(process.pid).nice(NICE)
+            log = store_path(profile).with_suffix(".log")
+            log.write_bytes(b"")
+            begun = process.start(command, log, {"PYTHONPATH": os.pathsep.join(path)})
+            if begun is not None:
+                _write(profile, _Status(model=profile.model, pid=begun.pid, born=begun.born))
     except OSError as error:
         _log.warning("no worker for %s (%s): winners are searched when asked", profile.model, error)
 
 
 def progress(profile: ModelProfile) -> Progress | None:
     """How far the latest worker for this model is; None if there has been none. Cheap to ask."""
-    _reap()
+    process.reap()
     status = _read(profile)
     if status is None:
         return None
-    return Progress(status.done, status.total, status.alive, status.seconds_left)
+    return Progress(status.done, status.total, status.process.alive, status.seconds_left)
 
 
 def cancel(profile: ModelProfile) -> None:
     """Ask the worker of this model to stop; it keeps what it has found. Nothing if none works."""
     status = _read(profile)
-    if status is not None and status.alive:
+    if status is not None and status.process.alive:
         with suppress(psutil.Error):
             psutil.Process(status.pid).terminate()
 
@@ -163,7 +144,7 @@ def _claim(profile: ModelProfile) -> bool:
         make_folder()
         with locked():
             status = _read(profile)
-            if status is not None and status.alive and status.pid != os.getpid():
+            if status is not None and status.process.alive and status.pid != os.getpid():
                 return False
             _write(profile, _own(profile, GridProgress(0, 0, 0.0, None, None)))
     except OSError as error:
@@ -172,8 +153,8 @@ def _claim(profile: ModelProfile) -> bool:
 
 
 def _own(profile: ModelProfile, at: GridProgress) -> _Status:
-    me = psutil.Process()
-    return _Status(model=profile.model, pid=me.pid, began=me.create_time(), **asdict(at))
+    me = ProcessId.own()
+    return _Status(model=profile.model, pid=me.pid, born=me.born, **asdict(at))
 
 
 def _status_path(profile: ModelProfile) -> Path:
@@ -190,7 +171,3 @@ def _read(profile: ModelProfile) -> _Status | None:
 def _write(profile: ModelProfile, status: _Status) -> None:
     with suppress(OSError):  # save_winners has said so
         replace_file(_status_path(profile), status.model_dump_json().encode())
-
-
-def _reap() -> None:
-    _started[:] = [process for process in _started if process.poll() is None]

@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a check
 
 from rsdtr.data import load_data
 from rsdtr.evaluate import accuracy
-from rsdtr.recover import FinetuneOptions, finetune
+from rsdtr.finetune import finetune
+from rsdtr.recipe import FinetuneOptions
 from rsdtr.zoo import ASSETS, model_spec
 
 LEAST_PERCENT = 97.0

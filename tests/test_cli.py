@@ -13,13 +13,14 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from rsdtr import device
+from rsdtr import device, jobs
+from rsdtr.checkpoint import EpochResult
 from rsdtr.cli import cli
 from rsdtr.errors import RsdtrError
 from rsdtr.evaluate import Accuracy
+from rsdtr.finetune import Step
 from rsdtr.forms import FORMS
 from rsdtr.plan import CompressionPlan
-from rsdtr.recover import EpochResult
 from rsdtr.saved import load
 from rsdtr.zoo import model_names, weights_sha256
 
@@ -148,7 +149,7 @@ def test_finetune_trains_and_saves_elsewhere(folder, tmp_path):
 def test_finetune_writes_back(folder, tmp_path, monkeypatch):
     own = shutil.copytree(folder, tmp_path / "own")
 
-    def trained(model, splits, options, *, on_step):
+    def trained(model, splits, options, **_):
         with torch.no_grad():
             model.linear.bias.fill_(7)
         yield EpochResult(1, 1, 0.5, Accuracy.of(9, 10), options.lr, 0.1, best=True)
@@ -162,16 +163,61 @@ def test_finetune_writes_back(folder, tmp_path, monkeypatch):
 def test_a_training_that_fails_changes_nothing(folder, tmp_path, monkeypatch):
     own = shutil.copytree(folder, tmp_path / "own")
 
-    def diverging(model, splits, options, *, on_step):
+    def diverging(model, splits, options, *, on_step, **_):
         with torch.no_grad():
             model.linear.bias.fill_(torch.nan)
-        on_step(1, 9, 2.0)
+        on_step(Step(1, 9, 2.0, 0.001))
         raise RsdtrError("the loss became nan at step 2 of 9: give a learning rate below 0.001")
         yield
 
     monkeypatch.setattr(training, "finetuned", diverging)
     assert "the loss became nan" in refused("finetune", str(own), *TUNING)
     assert weights_sha256(load(own).model) == weights_sha256(load(folder).model)
+
+
+def test_a_training_is_resumed_with_every_option(folder, tmp_path, monkeypatch):
+    words = (
+        "finetune", str(folder), "--data", "digits", "--epochs", "2", "--optimizer", "adamw",
+        "--distill", "--temperature", "2", "--ema", "0.9", "--freeze-bn", "--batch-size", "256",
+    )  # fmt: skip
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    done(*words, "--out", str(whole))
+    original = training.finetuned
+
+    def interrupted(*args, **named):
+        yield next(original(*args, **named))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "finetuned", interrupted)
+    assert run(*words, "--out", str(parts)).exit_code == 130
+    assert [path.name for path in tmp_path.glob("parts*")] == ["parts.checkpoint.safetensors"]
+    monkeypatch.setattr(training, "finetuned", original)
+    assert "belongs to another training" in refused(
+        *words, "--seed", "1", "--out", str(parts), "--resume"
+    )
+    result = done(*words, "--out", str(parts), "--resume")
+    assert "s in all, 0." in result.stderr
+    assert weights_sha256(load(parts).model) == weights_sha256(load(whole).model)
+    options = load(parts).metrics["finetuned"]["options"]
+    assert (options["lr"], options["distill"], options["ema"]) == (0.002, 0.5, 0.9)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parts", "whole"]
+    assert "is not there: nothing was interrupted" in refused(
+        *words, "--out", str(parts), "--resume"
+    )
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_training_is_queued_as_a_job(folder, monkeypatch):
+    monkeypatch.setattr(jobs, "command", lambda _: ["/no/such/program"])
+    words = ("finetune", str(folder), *TUNING, "--job")
+    text = done(*words).stdout
+    identity, _, rest = text.partition(": ")
+    assert rest == f"failed, {NAME} at ε_p 0.7, 1 epoch on digits\n"
+    (found,) = json.loads(done("jobs", "list", "--json").stdout)["jobs"]
+    assert (found["id"], found["message"][:26]) == (identity, "it could not be started (N")
+    assert done(*words).stdout == text  # equal content: the same job, tried again
+    assert "--job keeps its result and its state itself" in refused(*words, "--resume")
+    assert "no job has the id 'zz'" in refused("jobs", "show", "zz")
 
 
 def test_export_proves_what_it_writes(folder, tmp_path):
@@ -200,7 +246,7 @@ def test_compress_and_finetune_in_the_fastest_forms(tmp_path, monkeypatch):
     assert layer.latency_ms.compressed <= layer.latency_ms.original
     forms = []
 
-    def trained(model, splits, options, *, on_step):
+    def trained(model, splits, options, **_):
         ring = model.get_submodule("layer3.2.conv2")
         forms.append((ring.form, model.conv1.weight.is_contiguous()))
         yield EpochResult(1, 1, 0.5, Accuracy.of(9, 10), options.lr, 0.1, best=True)

@@ -9,10 +9,11 @@ import psutil
 import pytest
 from made_up import layer_times
 
-from rsdtr import device_worker
+from rsdtr import device_worker, process
 from rsdtr.device import DeviceProfile, LayerCase
 from rsdtr.device_worker import cancel, folder, measured, progress, start
 from rsdtr.errors import RsdtrError
+from rsdtr.process import ProcessId
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
@@ -56,8 +57,8 @@ def until(condition, seconds=60.0):
 
 def status(**changes):
     """Write a status file, of this very process unless told otherwise."""
-    me = psutil.Process()
-    fields = {"label": "a model", "pid": me.pid, "began": me.create_time(), "done": 1, "total": 4}
+    me = ProcessId.own()
+    fields = {"label": "a model", "pid": me.pid, "born": me.born, "done": 1, "total": 4}
     folder().mkdir(parents=True, exist_ok=True)
     (folder() / device_worker.STATUS).write_text(json.dumps(fields | changes))
 
@@ -106,7 +107,7 @@ def test_a_damaged_status_is_none(content):
 def test_a_pid_that_was_given_away_again_is_nobody():
     status()
     assert progress().alive
-    status(began=psutil.Process().create_time() - 9)
+    status(born="another time")
     assert not progress().alive
     cancel()  # else this very process would end here
     status(pid=2**22 + 1)  # more than Linux gives out
@@ -136,7 +137,7 @@ def test_started_watched_and_ended():
     assert (at.label, at.done, at.total, at.failure) == ("a model", 2, 2, None)
     assert DeviceProfile.own().missing(cases(2)) == ()
     assert (folder() / device_worker.LOG).read_bytes() == b""
-    assert device_worker._started == []
+    assert process._started == []
 
 
 @posix

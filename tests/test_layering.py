@@ -15,7 +15,7 @@ PACKAGE = ROOT / "rsdtr"
 # Data flows one way: no module imports from a later group. saved, timing: where they are used.
 FLOW = (
     {"errors"},
-    {"forms", "measure"},
+    {"forms", "measure", "process"},
     {"truncation", "ring", "cost", "filesize", "architectures", "weights"},
     {"gram"},
     {"look"},
@@ -28,24 +28,33 @@ FLOW = (
     {"profile", "data"},
     {"plan", "store"},
     {"targets", "grid"},
-    {"worker"},
+    {"worker", "job"},
+    {"job_table"},
+    {"jobs"},
+    {"job_worker"},
     {"compress", "fast", "device_worker"},
     {"latency", "fastest"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
-    {"damage"},
-    {"recover"},
+    {"damage", "recipe", "augment"},
+    {"recover", "checkpoint", "identity"},
+    {"finetune"},
+    {"estimate"},
     {"saved", "timing"},
+    {"finetune_job"},
     {"export"},
     {"bench"},
     {"proof", "charts", "tables"},
     {"layer_charts", "accuracy_charts", "latency_charts"},
+    {"training_charts"},
     {"options", "console"},
     {"requested"},
-    {"bench_command", "finetune_command", "profile_command"},
+    {"bench_command", "finetune_command", "jobs_command", "profile_command"},
     {"cli"},
     {"__main__"},
 )
-DRAWING = {"charts", "layer_charts", "accuracy_charts", "latency_charts"}
+DRAWING = {
+    "charts", "layer_charts", "accuracy_charts", "latency_charts", "training_charts",
+}  # fmt: skip
 
 
 def imports(source: str, package: str = "rsdtr") -> Iterator[str]:

@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 from networks import varied, varied_spec
 
-from rsdtr import worker
+from rsdtr import process, worker
 from rsdtr.cli import cli
+from rsdtr.process import ProcessId
 from rsdtr.profile import LayerProfile, ModelProfile, profile
 from rsdtr.store import load_winners, store_path
 from rsdtr.winners import GRID, OBJECTIVES, RULES, Question
@@ -140,10 +141,10 @@ def test_a_damaged_status_is_none(folder, content):
 def test_a_pid_that_was_given_away_again_is_nobody(folder):
     folder.mkdir(parents=True)
     path = store_path(fresh()).with_suffix(".json")
-    me = psutil.Process()
-    path.write_text(json.dumps({"model": "varied", "pid": me.pid, "began": me.create_time()}))
+    me = ProcessId.own()
+    path.write_text(json.dumps({"model": "varied", "pid": me.pid, "born": me.born}))
     assert progress(fresh()).alive
-    path.write_text(json.dumps({"model": "varied", "pid": me.pid, "began": me.create_time() - 9}))
+    path.write_text(json.dumps({"model": "varied", "pid": me.pid, "born": "another time"}))
     assert not progress(fresh()).alive
     cancel(fresh())  # else this very process would end here
 
@@ -238,11 +239,11 @@ def test_started_watched_and_cancelled_by_the_app():
     second = run(NAME, "--layers", LAYER)
     assert second.exit_code == 0
     assert "another process is searching the rings of digits_resnet20" in second.stderr
-    assert psutil.Process(pid).nice() == worker.NICE
+    assert psutil.Process(pid).nice() == process.NICE
     all_of_them = family(pid)
     cancel(found)
     until(lambda: not progress(found).alive)
     until(lambda: gone(all_of_them), 5)
     assert load_winners(digits()) == progress(found).done > 0
     assert "stopped at" in store_path(found).with_suffix(".log").read_text()
-    assert worker._started == []
+    assert process._started == []

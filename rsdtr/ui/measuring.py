@@ -110,12 +110,6 @@ def measure_damage(chosen: Chosen, test_set: TestSet) -> None:
     )
 
 
-def validation_stage(label: str, model: nn.Module, images: DataSplits) -> Stage:
-    """Accuracy on the validation images, with a progress bar; not remembered."""
-    with progress(f"Measuring the {label} model, validation images") as show:
-        return Stage(label, accuracy(model, images.validation, progress=show))
-
-
 def _first_stages(network: Network, at: CompressionPlan, test_set: TestSet) -> list[Stage]:
     return [
         _stage("dense", network.profile.weights_sha256, lambda: network.model, network, test_set),

@@ -71,6 +71,13 @@ ARTEFACT_COLUMNS = {
     "images": _COUNT,
     "time (s)": st.column_config.NumberColumn(format="%.1f"),
 }
+RUN_COLUMNS = {
+    "best validation (%)": _RATIO,
+    "from (%)": _RATIO,
+    "to (%)": _RATIO,
+    "epoch (s)": st.column_config.NumberColumn(format="%.1f"),
+    "learning rate": st.column_config.NumberColumn(format="%.4f"),
+}
 
 LAYER_CARD = 232  # pixels: four ranks of three digits
 

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 import streamlit as st
 from torch import nn
 
-from rsdtr.accuracy_charts import Stage
-from rsdtr.recover import EpochResult
-
 if TYPE_CHECKING:  # the ONNX stack is loaded where it is needed: on the Export page
     from rsdtr.export import Artefact
 
@@ -29,6 +26,7 @@ OBJECTIVE: Final = "objective"
 POLICY: Final = "layers"
 OWN: Final = "own"  # layers with an ε_p of their own, as text
 LAYER: Final = "layer"
+JOB: Final = "job"  # the training that the Recover page shows
 
 # Other widgets.
 OWN_EPS: Final = "own_eps"
@@ -42,6 +40,14 @@ EPOCHS: Final = "epochs"
 LEARNING_RATE: Final = "learning_rate"
 BATCH_SIZE: Final = "batch_size"
 SEED: Final = "seed"
+OPTIMIZER: Final = "optimizer"
+DISTILL: Final = "distill"
+TEMPERATURE: Final = "temperature"
+EMA: Final = "ema"
+SMOOTHING: Final = "label_smoothing"
+FREEZE_BN: Final = "freeze_bn"
+FREEZE_DENSE: Final = "freeze_dense"
+PATIENCE: Final = "patience"
 FORMATS: Final = "formats"
 LATENCY_BATCH: Final = "latency_batch"
 LATENCY_CURVE: Final = "latency_curve"
@@ -56,6 +62,8 @@ _NEW_PAGE: Final = "new_page"
 # Results of this session.
 _RECOVERIES: Final = "recoveries"
 _EXPORTS: Final = "exports"
+_TAKEN: Final = "taken_jobs"
+_DISMISSED: Final = "dismissed_jobs"
 _KEPT: Final = 4  # recovered models held per session: each is a whole network
 
 
@@ -84,18 +92,11 @@ class TestSet:
 
 @dataclass(frozen=True, eq=False)
 class Recovery:
-    """A recovered model and how it came about.
-
-    weights_sha256: of the recovered model; label: what was done last; epochs, losses: of all
-    fine-tuning so far, one loss per step; references: accuracies on the same validation images.
-    """
+    """A recovered model: weights_sha256 is its own, label says what was done last."""
 
     model: nn.Module
     weights_sha256: str
     label: str
-    epochs: tuple[EpochResult, ...] = ()
-    losses: tuple[float, ...] = ()
-    references: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +132,18 @@ def recoveries() -> dict[Configuration, Recovery]:
 def exports() -> dict[Configuration, Exported]:
     """Exported and proved files by configuration."""
     return _store(_EXPORTS)
+
+
+def taken_jobs() -> set[str]:
+    """Jobs whose result is a recovery of this session, or was before it was changed further."""
+    taken: set[str] = st.session_state.setdefault(_TAKEN, set())
+    return taken
+
+
+def dismissed_jobs() -> set[str]:
+    """Jobs that this session has put aside: they show in the list of runs, and nowhere else."""
+    dismissed: set[str] = st.session_state.setdefault(_DISMISSED, set())
+    return dismissed
 
 
 def keep(store: dict[Configuration, Any], configuration: Configuration, value: object) -> None:

@@ -12,7 +12,6 @@ import streamlit as st
 from rsdtr.latency import NetworkLatency
 from rsdtr.plan import CompressionPlan, LayerPlan
 from rsdtr.profile import LayerProfile
-from rsdtr.recover import FinetuneOptions
 from rsdtr.search import Candidate, Pruned
 from rsdtr.tables import MEASURED, layers_table
 from rsdtr.ui import cached, metrics, own, state, url
@@ -144,39 +143,7 @@ def choose_calibration() -> int:
         persist_state="session",
         help="If the data set has fewer, all of them are used.",
     )
-    return _whole(n, 50, 50_000, CALIBRATION_IMAGES)
-
-
-def choose_training(spec: ModelSpec) -> FinetuneOptions:
-    """Epochs, learning rate, batch size and seed. Digits are shifted only, photos mirrored too."""
-    usual = FinetuneOptions()
-    first, second, third, fourth = st.columns(4)
-    epochs = first.number_input(
-        "Epochs", 1, 200, usual.epochs, 1, key=state.EPOCHS, persist_state="session"
-    )
-    rate = second.number_input(
-        "Peak learning rate",
-        1e-5,
-        1.0,
-        usual.lr,
-        0.01,
-        format="%.4f",
-        key=state.LEARNING_RATE,
-        persist_state="session",
-    )
-    batch = third.number_input(
-        "Batch size", 8, 1024, usual.batch_size, 8, key=state.BATCH_SIZE, persist_state="session"
-    )
-    seed = fourth.number_input(
-        "Seed", 0, 2**31 - 1, usual.seed, 1, key=state.SEED, persist_state="session"
-    )
-    return FinetuneOptions(
-        epochs=_whole(epochs, 1, 200, usual.epochs),
-        lr=min(max(float(rate or usual.lr), 1e-5), 1.0),
-        batch_size=_whole(batch, 8, 1024, usual.batch_size),
-        seed=_whole(seed, 0, 2**31 - 1, usual.seed),
-        augment="crop" if spec.family == "digits" else "crop+flip",
-    )
+    return whole(n, 50, 50_000, CALIBRATION_IMAGES)
 
 
 def choose_formats() -> list[str]:
@@ -195,9 +162,14 @@ def choose_formats() -> list[str]:
     return [name for name in FORMAT_NAMES if name in (chosen or ())]
 
 
-def _whole(value: float | None, lowest: int, highest: int, otherwise: int) -> int:
+def whole(value: float | None, lowest: int, highest: int, otherwise: int) -> int:
     """A number field as an int within its limits, which hold only in the browser."""
     return otherwise if value is None else min(max(int(value), lowest), highest)
+
+
+def within(value: float | None, lowest: float, highest: float, otherwise: float) -> float:
+    """A number field as a float within its limits, likewise."""
+    return otherwise if value is None else min(max(float(value), lowest), highest)
 
 
 def chart(figure: go.Figure, key: str, alt: str) -> None:

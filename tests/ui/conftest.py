@@ -2,8 +2,8 @@
 
 import pytest
 
-from rsdtr import device_worker, worker
-from rsdtr.ui import latency, page, warming
+from rsdtr import device_worker, jobs, process, worker
+from rsdtr.ui import latency, page, training, warming
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +14,11 @@ def _cold(tmp_path, monkeypatch):
     monkeypatch.setattr(warming, "POLL_SECONDS", None)
     monkeypatch.setattr(device_worker, "start", lambda *_: None)
     monkeypatch.setattr(latency, "POLL_SECONDS", None)
+    monkeypatch.setattr(training, "POLL_SECONDS", None)
+    monkeypatch.setenv("RSDTR_JOBS", "1")
+    yield
+    if process._started:  # jobs of a test that has failed
+        for job in jobs.listed():
+            jobs.cancel(job.id)
+            if job.worker is not None:
+                job.worker.kill()

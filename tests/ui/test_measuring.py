@@ -2,7 +2,6 @@
 
 import json
 
-import psutil
 import pytest
 from made_up import device_profile
 from streamlit.testing.v1 import AppTest
@@ -14,6 +13,7 @@ from rsdtr.errors import RsdtrError
 from rsdtr.latency import network_cases, network_latency
 from rsdtr.measure import machine
 from rsdtr.plan import plan
+from rsdtr.process import ProcessId
 from rsdtr.profile import profile
 from rsdtr.ui import latency, state
 from rsdtr.zoo import load_model, model_spec
@@ -44,8 +44,8 @@ def keep(cases, **best):
 
 def running(**changes):
     """As if this very process measured."""
-    me = psutil.Process()
-    fields = {"label": "a model", "pid": me.pid, "began": me.create_time(), "done": 3, "total": 12}
+    me = ProcessId.own()
+    fields = {"label": "a model", "pid": me.pid, "born": me.born, "done": 3, "total": 12}
     device_worker.folder().mkdir(parents=True, exist_ok=True)
     path = device_worker.folder() / device_worker.STATUS
     path.write_text(json.dumps(fields | changes))
@@ -171,12 +171,12 @@ def test_progress_is_shown_and_the_page_goes_on(monkeypatch):
 
 
 def test_stopped_half_way_says_so():
-    running(began=1.0)
+    running(born="another time")
     assert "a model: stopped at 3 of 12 layers" in said(app()).replace("\\", "")
 
 
 def test_failures_are_one_sentence(monkeypatch):
-    running(began=1.0, failure="the disk is full: make room")
+    running(born="another time", failure="the disk is full: make room")
     test = app()
     assert [error.value.replace("\\", "") for error in test.error] == [
         "the disk is full: make room"

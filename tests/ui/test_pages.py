@@ -115,22 +115,6 @@ def test_accuracy_is_measured_when_asked():
     assert metrics_of(test)["Accuracy"] != "–"
 
 
-def test_recalibrate_then_fine_tune_then_export_holds_the_recovered_model():
-    test = app(eps="0.55")
-    test.switch_page("pages/2_Recover.py").run()
-    test.button(key="recalibrate").click().run()
-    assert not test.exception
-    test.number_input(key=state.EPOCHS).set_value(1).run()
-    test.button(key="finetune").click().run()
-    assert not test.exception
-    assert not test.error
-    (recovery,) = test.session_state["recoveries"].values()
-    assert len(recovery.epochs) == 1
-    assert len(recovery.losses) == 18  # 1,149 training images in batches of 64
-    test.switch_page("pages/4_Export.py").run()
-    assert any("fine-tuned, 1 epoch" in box.value for box in test.success)
-
-
 def test_a_data_folder_that_is_not_there_is_one_sentence():
     test = app()
     test.text_input(key=state.DATA).set_value("/no/such/folder").run()

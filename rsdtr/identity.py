@@ -1,0 +1,36 @@
+"""What tells two trainings apart: one hash of all that the result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+
+import torch
+from torch import nn
+
+from rsdtr.data import DataSplits, LabelledImages
+from rsdtr.recipe import FinetuneOptions
+from rsdtr.zoo import weights_sha256
+
+_SEEN_PICTURES = 64  # of each set, spread over it, are looked at to tell two data sets apart
+
+
+def training_identity(
+    model: nn.Module, data: DataSplits, options: FinetuneOptions, teacher: nn.Module | None
+) -> str:
+    """SHA-256 of all that the result depends on, but for the machine and the code."""
+    content = {
+        "start": weights_sha256(model),
+        "teacher": weights_sha256(teacher) if teacher is not None and options.distill else None,
+        "options": asdict(options),
+        "data": [_fingerprint(part) for part in (data.train, data.validation)],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _fingerprint(images: LabelledImages) -> list[str]:
+    places = torch.linspace(0, len(images) - 1, min(_SEEN_PICTURES, len(images))).long()
+    arrays = [images.labels.numpy(), *(pixels.numpy() for pixels, _ in
+              images.select(places).batches(_SEEN_PICTURES))]  # fmt: skip
+    return [images.name, *(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays)]

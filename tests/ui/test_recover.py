@@ -1,0 +1,146 @@
+"""The Recover page on jobs: started, watched, cancelled, resumed, and found again."""
+
+import os
+import signal
+import time
+
+import pytest
+from streamlit.testing.v1 import AppTest
+from test_pages import app
+
+from rsdtr import jobs
+from rsdtr.finetune_job import curve
+from rsdtr.job import Job, read_spec
+from rsdtr.ui import state
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+SLEEPER = ["sleep", "100"]
+
+
+def until(condition, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
+
+
+def recover(**query: str) -> AppTest:
+    test = app(**{"eps": "0.9"} | query)
+    test.switch_page("pages/2_Recover.py").run()
+    return shown(test)
+
+
+def shown(test: AppTest) -> AppTest:
+    assert not test.exception
+    assert not test.error
+    return test
+
+
+def click(test: AppTest, key: str) -> AppTest:
+    return shown(test.button(key=key).click().run())
+
+
+def start(test: AppTest, epochs: int, batch: int = 256) -> Job:
+    test.number_input(key=state.BATCH_SIZE).set_value(batch)
+    test.number_input(key=state.EPOCHS).set_value(epochs).run()
+    click(test, "finetune")
+    return jobs.find(test.query_params[state.JOB])
+
+
+def keys(test: AppTest) -> set[str]:
+    return {button.key for button in test.button}
+
+
+def test_recalibrate_then_fine_tune_then_export_holds_the_recovered_model():
+    test = recover()
+    click(test, "recalibrate")
+    job = start(test, 1, batch=64)
+    assert "cancel" in keys(test)
+    assert test.button(key="finetune").disabled
+    until(lambda: jobs.find(job.id).ended)
+    shown(test.run())
+    (recovery,) = test.session_state["recoveries"].values()
+    assert recovery.label == "fine-tuned, 1 epoch"
+    assert len(curve(jobs.find(job.id)).losses) == 18  # 1,149 training images in batches of 64
+    other = recover(job=job.id)  # another tab, or after a reload
+    assert [r.label for r in other.session_state["recoveries"].values()] == ["fine-tuned, 1 epoch"]
+    assert other.query_params[state.JOB] == job.id
+    test.switch_page("pages/4_Export.py").run()
+    assert any("fine-tuned, 1 epoch" in box.value for box in test.success)
+    test.switch_page("pages/2_Recover.py").run()
+    click(test, "discard")
+    assert test.session_state["recoveries"] == {}
+    assert any("Nothing recovered yet" in box.value for box in test.info)
+    assert state.JOB not in test.query_params
+
+
+def test_cancelled_resumed_killed_and_compared():
+    test = recover()
+    first = start(test, 100)
+    until(lambda: len(curve(first).epochs) >= 1)
+    shown(test.run())
+    click(test, "cancel")
+    until(lambda: jobs.find(first.id).ended)
+    shown(test.run())
+    assert any("was cancelled" in box.value for box in test.warning)
+    (recovery,) = test.session_state["recoveries"].values()
+    done = len(curve(first).epochs)
+    assert recovery.label == f"fine-tuned, {done} epoch{'s' if done > 1 else ''}"
+    click(test, "resume")
+    assert "cancel" in keys(test)
+    until(lambda: jobs.find(first.id).done > 0)
+    os.kill(jobs.find(first.id).worker.pid, signal.SIGKILL)
+    until(lambda: jobs.find(first.id).ended)
+    shown(test.run())
+    assert any("its process was killed" in box.value for box in test.warning)
+    second = start(test, 1)  # it starts from the recovered model
+    assert second.id != first.id
+    until(lambda: jobs.find(second.id).ended)
+    shown(test.run())
+    table = next(frame.value for frame in test.dataframe if "job" in frame.value)
+    assert table["job"].tolist() == [first.id, second.id]
+    assert table["state"].tolist() == ["failed", "done"]
+    test.selectbox(key="other_run").set_value(first.id).run()
+    click(test, "take_up")
+    assert test.query_params[state.JOB] == first.id
+
+
+def test_a_job_that_waits_says_how_many_are_before_it(monkeypatch):
+    monkeypatch.setattr(jobs, "command", lambda _: SLEEPER)
+    jobs.submit("count", "another", {})
+    test = recover()
+    start(test, 1)
+    # A new tab finds it without the address: by what it is about.
+    assert "cancel" in keys(recover())
+    click(test, "cancel")
+    shown(test.run())
+    assert any("cancelled before it began" in box.value for box in test.warning)
+
+
+def test_the_time_is_estimated_when_asked():
+    test = recover()
+    click(test, "estimate")
+    assert any("for 3 epochs" in box.value and "GB of memory" in box.value for box in test.info)
+    assert jobs.listed() == []
+
+
+def test_every_choice_reaches_the_job(monkeypatch):
+    monkeypatch.setattr(jobs, "command", lambda _: SLEEPER)
+    test = recover()
+    test.selectbox(key=state.OPTIMIZER).set_value("adamw")
+    test.slider(key=state.DISTILL).set_value(0.5)
+    test.number_input(key=state.EMA).set_value(0.99)
+    test.number_input(key=state.SMOOTHING).set_value(0.1)
+    test.number_input(key=state.PATIENCE).set_value(4)
+    test.toggle(key=state.FREEZE_BN).set_value(True)
+    test.toggle(key=state.FREEZE_DENSE).set_value(True).run()
+    test.number_input(key=state.TEMPERATURE).set_value(2.0).run()
+    job = start(test, 7, batch=32)
+
+    asked = read_spec(job.folder).content["options"]
+    expected = {
+        "epochs": 7, "batch_size": 32, "optimizer": "adamw", "distill": 0.5, "ema": 0.99,
+        "label_smoothing": 0.1, "patience": 4, "freeze_bn": True, "freeze_dense": True,
+        "temperature": 2.0, "augment": "crop",
+    }  # fmt: skip
+    assert {name: asked[name] for name in expected} == expected
