@@ -1,23 +1,19 @@
-"""Least squares for ring layers: second moments of what goes in and should come out, and cores.
+"""Least squares for rings: the cores that make a convolution's output what it should be.
 
-A convolution is linear in its kernel, so the squared error over any number of images is a quadratic
-function of it, known from the moments alone: ‖Y − 𝓦X‖² = c − 2⟨B, 𝓦⟩ + ⟨𝓦A, 𝓦⟩ with A = XXᵀ,
-B = YXᵀ, c = ‖Y‖². Each core enters the kernel linearly, so with the others fixed its best value
-solves a linear system.
+Each core enters the kernel linearly, so with the others fixed its best value solves a linear system
+in the second moments of the layer (see `moments`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rsdtr.errors import RingError
-from rsdtr.layers import TRConv2d
+from rsdtr.moments import Moments
 from rsdtr.ring import TensorRing
 
 # Above so many unknowns a core is solved by conjugate gradients, without its normal matrix.
@@ -27,132 +23,20 @@ STEPS = 60  # of conjugate gradients
 JITTER = 1e-10
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Sums over `count` positions of products of columns x (D,) and targets y (O,), in float64.
-
-    gram: Σxxᵀ (D, D); cross: Σyxᵀ (O, D); power: Σ‖y‖²; inputs: Σx (D,); targets: Σy (O,).
-    D = I·KH·KW in the order of the kernel's modes.
-    """
-
-    gram: Tensor
-    cross: Tensor
-    power: float
-    inputs: Tensor
-    targets: Tensor
-    count: int
-
-    @classmethod
-    def of(cls, columns: Tensor, targets: Tensor) -> Moments:
-        """Of columns (N, D) and targets (N, O); products in their dtype, kept in float64."""
-        return cls(
-            gram=(columns.T @ columns).double(),
-            cross=(targets.T @ columns).double(),
-            power=float(targets.double().square().sum()),
-            inputs=columns.double().sum(0),
-            targets=targets.double().sum(0),
-            count=len(columns),
-        )
-
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(
-            self.gram + other.gram,
-            self.cross + other.cross,
-            self.power + other.power,
-            self.inputs + other.inputs,
-            self.targets + other.targets,
-            self.count + other.count,
-        )
-
-    def centred(self) -> Moments:
-        """The moments about the means: what is left when the best bias is taken for granted."""
-        x, y = self.inputs / self.count, self.targets / self.count
-        return Moments(
-            self.gram - torch.outer(self.inputs, x),
-            self.cross - torch.outer(self.targets, x),
-            self.power - float(self.targets @ y),
-            torch.zeros_like(x),
-            torch.zeros_like(y),
-            self.count,
-        )
-
-    def with_prior(self, kernel: Tensor, weight: float) -> Moments:
-        """A ridge: as if white noise of `weight` times the mean input power had met `kernel`."""
-        ridge = weight * float(self.gram.diagonal().mean())
-        flat = kernel.double().flatten(1)
-        return Moments(
-            self.gram + ridge * torch.eye(len(self.gram), dtype=torch.float64),
-            self.cross + ridge * flat,
-            self.power + ridge * float(flat.square().sum()),
-            self.inputs,
-            self.targets,
-            self.count,
-        )
-
-    def error(self, kernel: Tensor, bias: Tensor | None = None) -> float:
-        """Σ‖y − 𝓦x − b‖² for a kernel (O, I, KH, KW) and bias (O,)."""
-        flat = kernel.double().flatten(1)
-        value = self.power - 2 * float((self.cross * flat).sum())
-        value += float(((flat @ self.gram) * flat).sum())
-        if bias is not None:
-            b = bias.double()
-            value += self.count * float(b @ b) - 2 * float(b @ (self.targets - flat @ self.inputs))
-        return value
-
-    def best_bias(self, kernel: Tensor) -> Tensor:
-        """The bias (O,) of least error for a kernel."""
-        return (self.targets - kernel.double().flatten(1) @ self.inputs) / self.count
-
-
-def columns(layer: TRConv2d, x: Tensor, positions: int, generator: torch.Generator) -> Patches:
-    """The layer's input x (B, I, H, W) as columns, at `positions` output pixels drawn at random.
-
-    The same pixels of every image; all of them where there are no more.
-    """
-    (top, bottom), (left, right) = layer.margins
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    x = F.pad(x, (left, right, top, bottom), mode=mode)
-    for axis in (0, 1):
-        reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1
-        x = x.unfold(2 + axis, reach, layer.stride[axis])
-    x = x[..., :: layer.dilation[0], :: layer.dilation[1]]  # (B, I, H', W', KH, KW)
-    height, width = x.shape[2:4]
-    if positions < height * width:
-        picked = torch.randperm(height * width, generator=generator)[:positions].sort().values
-    else:
-        picked = torch.arange(height * width)
-    rows, cols = picked // width, picked % width
-    taken = x[:, :, rows, cols]  # (B, I, P, KH, KW)
-    return Patches(taken.transpose(1, 2).flatten(0, 1).flatten(1), rows, cols)
-
-
-@dataclass(frozen=True, eq=False)
-class Patches:
-    """Columns (B·P, I·KH·KW) and the rows and columns (P,) of the output pixels they belong to."""
-
-    columns: Tensor
-    rows: Tensor
-    cols: Tensor
-
-    def of(self, output: Tensor) -> Tensor:
-        """(B, O, H', W') -> (B·P, O) at these pixels."""
-        return output[:, :, self.rows, self.cols].transpose(1, 2).flatten(0, 1)
-
-
 def fitted(ring: TensorRing, moments: Moments, modes: Sequence[int], sweeps: int = 1) -> TensorRing:
     """The ring after so many sweeps of exact solves over the cores of `modes`, in that order.
 
     The error by these moments never rises. RingError when they are of another kernel.
     """
     o, *spatial = ring.shape
-    if tuple(moments.cross.shape) != (o, math.prod(spatial)):
+    if tuple(moments.targets.cross.shape) != (o, math.prod(spatial)):
         raise RingError(
-            f"the moments are of {tuple(moments.cross.shape)} products, the ring stands for a "
-            f"kernel {ring.shape}: take the moments of this layer"
+            f"the moments are of {tuple(moments.targets.cross.shape)} products, the ring "
+            f"stands for {ring.shape}: take the moments of this layer"
         )
     cores = [core.double() for core in ring.cores]
-    gram = moments.gram.reshape(*spatial, *spatial)
-    cross = moments.cross.reshape(o, *spatial)
+    gram = moments.inputs.gram.reshape(*spatial, *spatial)
+    cross = moments.targets.cross.reshape(o, *spatial)
     for _ in range(sweeps):
         for mode in modes:
             cores[mode] = (
@@ -186,9 +70,7 @@ def _first_core(cores: Sequence[Tensor], gram: Tensor, cross: Tensor) -> Tensor:
     return (now + step).reshape(len(now), g0.shape[0], g0.shape[2]).permute(1, 0, 2).contiguous()
 
 
-def _spatial_core(
-    cores: Sequence[Tensor], gram: Tensor, cross: Tensor, mode: int
-) -> Tensor:
+def _spatial_core(cores: Sequence[Tensor], gram: Tensor, cross: Tensor, mode: int) -> Tensor:
     """The best core (R_k, n, R_k+1) of mode k = 1, 2 or 3."""
     # The error only sees the O core's column space: at most R0·R1 outputs, not O.
     g0 = cores[0].permute(1, 0, 2).flatten(1)  # (O, R0·R1)
@@ -229,13 +111,16 @@ def _pulled(core: Tensor, rest: Tensor, gram: Tensor) -> Tensor:
 
 def _normal(rest: Tensor, gram: Tensor) -> Tensor:
     """The normal matrix (R·n, R·n) of a spatial core; rest (R, O', e), gram (n, e, n, e)."""
-    ranks, outputs, e = rest.shape
+    ranks, e = len(rest), rest.shape[2]
     n = len(gram)
     if e * e <= n * n:  # few other entries: contract the outputs first
         pairs = torch.einsum("roe,sof->rsef", rest, rest).reshape(ranks * ranks, e * e)
         by_entry = gram.permute(1, 3, 0, 2).reshape(e * e, n * n)
         return (
-            (pairs @ by_entry).reshape(ranks, ranks, n, n).permute(0, 2, 1, 3).reshape(ranks * n, -1)
+            (pairs @ by_entry)
+            .reshape(ranks, ranks, n, n)
+            .permute(0, 2, 1, 3)
+            .reshape(ranks * n, -1)
         )
     normal = rest.new_empty(ranks, n, ranks, n)
     for one in range(n):

@@ -11,7 +11,6 @@ import operator
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from rsdtr.errors import RsdtrError
@@ -33,12 +32,19 @@ class Walk:
         graph = _traced(network)
         self.nodes = list(graph.nodes)
         self.position = {node: place for place, node in enumerate(self.nodes)}
-        self._interpreter = fx.Interpreter(fx.GraphModule(network, graph), garbage_collect_values=False)
+        self._interpreter = fx.Interpreter(
+            fx.GraphModule(network, graph), garbage_collect_values=False
+        )
         self._last = {
             node: max((self.position[user] for user in node.users), default=-1)
             for node in self.nodes
         }
-        (entry,) = (node for node in self.nodes if node.op == "placeholder")
+        entries = [node for node in self.nodes if node.op == "placeholder"]
+        if len(entries) != 1:
+            raise RsdtrError(
+                f"this network takes {len(entries)} inputs: only those of one image can be walked"
+            )
+        (entry,) = entries
         # Each batch: how many nodes were passed, and what of their values is still needed.
         self._held: list[tuple[int, Values]] = [(0, {entry: batch}) for batch in batches]
         self._budget = budget / max(1, len(self._held))
@@ -55,8 +61,8 @@ class Walk:
             self._held[batch] = (place, values)
         return values
 
-    def beyond(self, values: Values, node: fx.Node) -> Any:
-        """The value of a later node, computed from live values without any node it does not need."""
+    def value(self, values: Values, node: fx.Node) -> Any:
+        """The value of a node, from live values, by no other node than it needs."""
         values = dict(values)
         self._interpreter.env = values
         for needed in self.needed(values, node):
@@ -109,5 +115,5 @@ def _traced(network: nn.Module) -> fx.Graph:
             node.kwargs = {**node.kwargs, "inplace": False}
     for module in network.modules():
         if getattr(module, "inplace", False):
-            module.inplace = False
+            setattr(module, "inplace", False)  # noqa: B010 (modules have attributes of all types)
     return graph

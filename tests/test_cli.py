@@ -276,7 +276,7 @@ def test_bad_requests_get_one_sentence(folder, tmp_path):
     assert "holds no manifest.json" in refused("evaluate", str(tmp_path / "nothing"))
     assert "no model 'nothing'" in refused("evaluate", "nothing")
     assert "--weights is for a model" in refused("evaluate", str(folder), "--weights", "none")
-    assert "--data is what --calibrate and --recalibrate read" in refused(
+    assert "--data is what --calibrate, --recalibrate and --refit read" in refused(
         "compress", NAME, "--data", "digits", "--out", str(tmp_path / "new")
     )
     assert "--batch is '1,x': give whole" in refused("bench", NAME, "--batch", "1,x")

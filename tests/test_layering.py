@@ -31,6 +31,9 @@ FLOW = (
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"damage"},
     {"recover"},
+    {"moments", "walk"},
+    {"regression", "sites"},
+    {"refit"},
     {"saved", "timing"},
     {"export"},
     {"bench"},
