@@ -61,8 +61,8 @@ class Inputs:
 
     @classmethod
     def of(cls, columns: Tensor) -> Inputs:
-        """Of columns (N, D): products in their dtype, kept in float64."""
-        return cls((columns.T @ columns).double(), columns.double().sum(0), len(columns))
+        """Of columns (N, D): products and sums in their dtype, kept in float64."""
+        return cls((columns.T @ columns).double(), columns.sum(0).double(), len(columns))
 
     def __add__(self, other: Inputs) -> Inputs:
         return Inputs(self.gram + other.gram, self.total + other.total, self.count + other.count)
@@ -81,9 +81,8 @@ class Targets:
     @classmethod
     def of(cls, columns: Tensor, targets: Tensor) -> Targets:
         """Of columns (N, D) and targets (N, O): products in their dtype, kept in float64."""
-        exact = targets.double()
-        cross = (targets.T @ columns).double()
-        return cls(cross, exact.sum(0), float(exact.square().sum()))
+        power = float(targets.double().square().sum())
+        return cls((targets.T @ columns).double(), targets.double().sum(0), power)
 
     def __add__(self, other: Targets) -> Targets:
         return Targets(self.cross + other.cross, self.total + other.total, self.power + other.power)

@@ -46,18 +46,26 @@ def sites(walk: Walk) -> list[Site]:
 
 
 def _site(walk: Walk, call: fx.Node, calls: Counter[object]) -> Site:
-    value, norm, addend = call, None, None
+    value, norm, addend = _unchanged(walk, call), None, None
     after = _only_user(value)
     module = None if after is None else _module(walk, after)
     known = isinstance(module, _BatchNorm) and module.running_mean is not None
     if after is not None and known and calls[after.target] == 1:
-        norm, value = str(after.target), after
+        norm, value = str(after.target), _unchanged(walk, after)
         after = _only_user(value)
     if after is not None and after.target in (operator.add, torch.add, "add"):
         other = next((term for term in after.args if term is not value), None)
         if isinstance(other, fx.Node) and _settled(walk, other, call):
             addend, value = other, after
     return Site(call, str(call.target), norm, addend, value, _only_relu(walk, value))
+
+
+def _unchanged(walk: Walk, value: fx.Node) -> fx.Node:
+    """The last node of the chain of nn.Identity that the value goes through."""
+    after = _only_user(value)
+    while after is not None and isinstance(_module(walk, after), nn.Identity):
+        value, after = after, _only_user(after)
+    return value
 
 
 def _module(walk: Walk, node: fx.Node) -> nn.Module | None:
