@@ -7,6 +7,7 @@ B = YXᵀ, c = ‖Y‖². The images themselves need not be kept.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -61,8 +62,10 @@ class Inputs:
 
     @classmethod
     def of(cls, columns: Tensor) -> Inputs:
-        """Of columns (N, D): products and sums in their dtype, kept in float64."""
-        return cls((columns.T @ columns).double(), columns.sum(0).double(), len(columns))
+        """Of columns (N, D): products in their dtype, sums in float64."""
+        return cls(
+            (columns.T @ columns).double(), columns.sum(0, dtype=torch.float64), len(columns)
+        )
 
     def __add__(self, other: Inputs) -> Inputs:
         return Inputs(self.gram + other.gram, self.total + other.total, self.count + other.count)
@@ -94,6 +97,12 @@ class Moments:
 
     inputs: Inputs
     targets: Targets
+
+    @property
+    def finite(self) -> bool:
+        """Whether no sum overflowed or is NaN; each shows in one of these two."""
+        power = self.targets.power + float(self.inputs.gram.diagonal().sum())
+        return math.isfinite(power)
 
     def centred(self) -> Moments:
         """The moments about the means: what is left for the kernel when the bias is the best."""

@@ -116,8 +116,8 @@ def refit(
     and storage stay. A step is kept only if it helps on the images held out: each layer by its own
     output, then, by the network's, all layers together and BatchNorm statistics relative to the
     reference's. `progress` gets (layers done, all). DataError for fewer than 2
-    images; RsdtrError for a model without ring layers, one that torch.fx cannot trace, or a
-    reference of another structure.
+    images; RsdtrError for a model without ring layers, one that torch.fx cannot trace or
+    whose values are not finite, or a reference of another structure.
     """
     asked = options or RefitOptions()
     if n < 2 or len(images) < 2:
@@ -180,10 +180,10 @@ class _Judge:
         self.expected = self._log_probabilities(reference)
 
     def divergence(self, model: nn.Module) -> float:
-        """Mean KL divergence in nats; infinite where the network gives NaN."""
+        """Mean KL divergence in nats; the largest number there is where the network gives NaN."""
         found = self._log_probabilities(model)
         value = F.kl_div(found, self.expected, reduction="batchmean", log_target=True)
-        return float(value.nan_to_num(torch.inf))
+        return float(value.nan_to_num(torch.finfo(value.dtype).max))
 
     def _log_probabilities(self, model: nn.Module) -> Tensor:
         device = device_of(model)
@@ -238,6 +238,11 @@ class _Refit:
             kernel = ring.to_tensor()
             judge, learnt = self._moments(site, layer, outlet, (kernel, bias)[: 2 * turn], inputs)
             inputs = [judge.inputs, learnt.inputs]
+            if not (judge.finite and learnt.finite):
+                raise RsdtrError(
+                    f"what goes in or out of layer {site.layer} is not finite on these images: "
+                    "compress the network less"
+                )
             prior = (learnt.centred() if has_bias else learnt).with_prior(
                 scale[:, None, None, None] * trained, self.asked.ridge
             )

@@ -257,6 +257,15 @@ def test_networks_that_do_not_belong_together_are_refused(
         refit(rings, Varied(), digits.train, 10)
 
 
+def test_values_that_are_not_finite_are_refused(
+    digits: DataSplits, dense: nn.Module, rings: nn.Module
+) -> None:
+    broken = copy.deepcopy(rings)
+    broken.get_buffer("bn1.running_mean").fill_(torch.nan)
+    with pytest.raises(RsdtrError, match=r"out of layer layer1\.0\.conv1 is not finite"):
+        refit(broken, dense, digits.train, 10)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
