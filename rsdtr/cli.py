@@ -29,6 +29,7 @@ from rsdtr.jobs_command import jobs
 from rsdtr.profile import profile
 from rsdtr.profile_command import profile as profile_command
 from rsdtr.recover import recalibrate
+from rsdtr.refit import refit
 from rsdtr.requested import check_data_is_read, find, plan_of
 from rsdtr.saved import load, save, writable_folder
 from rsdtr.targets import Choices
@@ -104,6 +105,14 @@ def plan(
     help="Re-estimate BatchNorm statistics from so many training images, without labels.",
 )
 @click.option(
+    "--refit",
+    "refit_images",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Refit the cores by least squares to what the dense network does on so many training "
+    "images, without labels; after --recalibrate, if both are given.",
+)
+@click.option(
     "--fast",
     "batch",
     type=click.IntRange(min=1),
@@ -113,10 +122,10 @@ def plan(
 )
 def compress(
     model: str, choices: Choices, calibrate: int | None, weights: str | None,
-    data: str | None, out: str, images: int | None, batch: int | None,
+    data: str | None, out: str, images: int | None, refit_images: int | None, batch: int | None,
 ) -> None:  # fmt: skip
     """Compress MODEL and save it in a folder."""
-    check_data_is_read(data, calibrate, images)
+    check_data_is_read(data, calibrate, images, refit_images)
     folder = writable_folder(out)
     dense, spec, decided = plan_of(model, choices, weights, calibrate, data)
     if batch is not None:
@@ -130,6 +139,16 @@ def compress(
         with progress(f"recalibrating on {train.name}", "images") as show:
             network = recalibrate(network, train, images, reference=dense, progress=show)
         metrics["recalibrated"] = {"data": train.name, "images": min(images, len(train))}
+    if refit_images is not None:
+        train = load_data(data, spec).train
+        with progress(f"refitting on {train.name}", "layers") as show:
+            refitted = refit(network, dense, train, refit_images, progress=show)
+        network = refitted.model
+        metrics["refitted"] = {
+            "data": train.name,
+            "images": min(refit_images, len(train)),
+            "steps": [asdict(step) | {"kept": step.kept} for step in refitted.steps],
+        }
     save(network, decided, folder, metrics=metrics)
     click.echo(
         f"{folder}: {decided.model} at {decided.label}, "

@@ -68,7 +68,7 @@ class TRConv2d(nn.Module):
         self.dilation = _pair(dilation)
         self.padding_mode: PaddingMode = padding_mode
         self.shift = shift
-        self._margins = _margins(padding, self.kernel_size, self.dilation, self.stride)
+        self.margins = _margins(padding, self.kernel_size, self.dilation, self.stride)
         shape = (out_channels, in_channels, *self.kernel_size)
         self.cores = nn.ParameterList(
             torch.empty(ranks[k], shape[k], ranks[(k + 1) % 4], device=device, dtype=dtype)
@@ -227,9 +227,7 @@ class TRConv2d(nn.Module):
 
         Padding waits for the sublayer of its axis: it moves pixels, a 1×1 moves channels.
         """
-        rows, columns = (
-            self._margins[axis] if axis in sublayer.axes else (0, 0) for axis in (0, 1)
-        )
+        rows, columns = (self.margins[axis] if axis in sublayer.axes else (0, 0) for axis in (0, 1))
         even = rows[0] == rows[1] and columns[0] == columns[1]
         by_conv = even and self.padding_mode == "zeros"
         padded = any((*rows, *columns)) and not by_conv

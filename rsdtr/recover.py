@@ -39,7 +39,7 @@ def recalibrate(
     if batch_size < 2:
         raise RsdtrError(f"recalibrate got batch_size={batch_size}: give at least 2")
     model = copy.deepcopy(model)
-    norms = _norms(model)
+    norms = norms_of(model)
     if not norms:
         return model
     chosen = images.subset(n, seed)
@@ -52,7 +52,7 @@ def recalibrate(
     if reference is None:
         _take_statistics(model, chosen, batch_size, seed, show)
         return model
-    trained = _norms(reference)
+    trained = norms_of(reference)
     if [norm.num_features for norm in trained] != [norm.num_features for norm in norms]:
         raise RsdtrError(
             "recalibrate was given a reference with other BatchNorm layers than the model: give "
@@ -61,7 +61,7 @@ def recalibrate(
     here = copy.deepcopy(reference)
     _take_statistics(here, chosen, batch_size, seed, show)
     _take_statistics(model, chosen, batch_size, seed, lambda seen: show(len(chosen) + seen))
-    for norm, before, own in zip(norms, _norms(here), trained, strict=True):
+    for norm, before, own in zip(norms, norms_of(here), trained, strict=True):
         mean, variance = _statistics(norm)
         dense_mean, dense_variance = _statistics(before)
         own_mean, own_variance = _statistics(own)
@@ -76,7 +76,8 @@ def _statistics(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     return norm.running_mean, norm.running_var
 
 
-def _norms(model: nn.Module) -> list[_BatchNorm]:
+def norms_of(model: nn.Module) -> list[_BatchNorm]:
+    """The BatchNorm layers that keep statistics, in the order of the modules."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
@@ -88,7 +89,7 @@ def _take_statistics(
     show: Callable[[int], None],
 ) -> None:
     """Give every BatchNorm of `model`, in place, the average statistics of these images."""
-    norms = _norms(model)
+    norms = norms_of(model)
     modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
     model.eval()

@@ -114,6 +114,22 @@ def test_compress_writes_what_load_reads(folder):
     assert saved.metrics == {"recalibrated": {"data": "digits", "images": 64}}
 
 
+def test_compress_refits_after_recalibrating(tmp_path):
+    out = tmp_path / "ring"
+    result = done(
+        "compress", NAME, *ONE_LAYER, "--recalibrate", "64", "--refit", "40", "--out", str(out)
+    )
+    assert "refitting on digits" in result.stderr
+    metrics = load(out).metrics
+    assert metrics["recalibrated"] == {"data": "digits", "images": 64}
+    refitted = metrics["refitted"]
+    assert (refitted["data"], refitted["images"]) == ("digits", 40)
+    first, *_, cores, norms = refitted["steps"]
+    assert first["name"] == "layer3.2.conv2"
+    assert (cores["name"], norms["name"]) == ("cores", "BatchNorm")
+    assert first["kept"] == (first["after"] < first["before"])
+
+
 def test_evaluate_a_folder_and_a_model(folder):
     found = json.loads(done("evaluate", str(folder), "--limit", "60", "--json").stdout)
     assert list(found) == [
@@ -322,7 +338,7 @@ def test_bad_requests_get_one_sentence(folder, tmp_path):
     assert "holds no manifest.json" in refused("evaluate", str(tmp_path / "nothing"))
     assert "no model 'nothing'" in refused("evaluate", "nothing")
     assert "--weights is for a model" in refused("evaluate", str(folder), "--weights", "none")
-    assert "--data is what --calibrate and --recalibrate read" in refused(
+    assert "--data is what --calibrate, --recalibrate and --refit read" in refused(
         "compress", NAME, "--data", "digits", "--out", str(tmp_path / "new")
     )
     assert "--batch is '1,x': give whole" in refused("bench", NAME, "--batch", "1,x")

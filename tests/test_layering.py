@@ -37,7 +37,9 @@ FLOW = (
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"damage", "recipe", "augment"},
     {"recover", "checkpoint", "identity"},
-    {"finetune"},
+    {"moments", "walk"},
+    {"regression", "sites"},
+    {"refit", "finetune"},
     {"estimate"},
     {"saved", "timing"},
     {"finetune_job"},
