@@ -32,6 +32,7 @@ from rsdtr.recover import recalibrate
 from rsdtr.refit import refit
 from rsdtr.requested import check_data_is_read, find, plan_of
 from rsdtr.saved import load, save, writable_folder
+from rsdtr.study_command import study
 from rsdtr.targets import Choices
 from rsdtr.zoo import ModelSpec, model_names, model_spec
 
@@ -243,7 +244,7 @@ def export(folder: str, formats: Sequence[str], out: str, data: str | None, as_j
     click.echo(table(header, rows))
 
 
-for command in (bench, finetune, jobs, profile_command):
+for command in (bench, finetune, jobs, profile_command, study):
     cli.add_command(command)
 
 

@@ -41,21 +41,23 @@ FLOW = (
     {"regression", "sites"},
     {"refit", "finetune"},
     {"estimate"},
-    {"saved", "timing"},
+    {"saved", "timing", "study"},
     {"finetune_job"},
     {"export"},
     {"bench"},
     {"proof", "charts", "tables"},
     {"layer_charts", "accuracy_charts", "latency_charts"},
-    {"training_charts"},
+    {"training_charts", "study_charts"},
     {"options", "console"},
     {"requested"},
     {"bench_command", "finetune_command", "jobs_command", "profile_command"},
+    {"study_command"},
     {"cli"},
     {"__main__"},
 )
 DRAWING = {
     "charts", "layer_charts", "accuracy_charts", "latency_charts", "training_charts",
+    "study_charts",
 }  # fmt: skip
 
 
