@@ -37,6 +37,8 @@ BADGES = {"gains": "green", "runs dense": "orange", "kept dense": "gray", "not m
 
 _profiles: Memo[DeviceProfile] = Memo(2)
 _latencies: Memo[NetworkLatency] = Memo(1024)
+_points: Memo[list[LatencyPoint]] = Memo(64)
+_plan_cases: Memo[tuple[LayerCase, ...]] = Memo(256)
 
 
 def choose_batch() -> int:
@@ -67,8 +69,15 @@ def known(of: Network, plan: CompressionPlan, batch: int) -> NetworkLatency:
 
 def points(of: Network, asked: Choices, batch: int) -> list[LatencyPoint]:
     """One ε_p for all layers: those of a coarse grid whose layers are all measured."""
-    found = (point(plan, known(of, plan, batch)) for plan in _uniform(of, asked, COARSE))
-    return [at for at in found if at is not None]
+
+    def look_up() -> list[LatencyPoint]:
+        found = (point(plan, known(of, plan, batch)) for plan in _uniform(of, asked, COARSE))
+        return [at for at in found if at is not None]
+
+    general = replace(asked, eps=COARSE[0], target=None)
+    searched = len(of.profile.winners)  # while they are, more of the grid gets ready
+    key = of.spec.name, of.profile.weights_sha256, general, batch, _stamp(), searched
+    return _points.of(key, look_up)
 
 
 def point(plan: CompressionPlan, at: NetworkLatency) -> LatencyPoint | None:
@@ -252,9 +261,15 @@ def _cases(chosen: Chosen, batch: int, curve: bool) -> list[LayerCase]:
         plans += _uniform(chosen.network, chosen.asked, CURVE)
     cases: dict[LayerCase, None] = {}
     for plan in plans:
-        found = network_cases(plan, chosen.network.profile, batch=batch, threads=THREADS)
-        cases |= dict.fromkeys(found.values())
+        cases |= dict.fromkeys(_cases_of(chosen.network, plan, batch))
     return list(cases)
+
+
+def _cases_of(of: Network, plan: CompressionPlan, batch: int) -> tuple[LayerCase, ...]:
+    def look_up() -> tuple[LayerCase, ...]:
+        return tuple(network_cases(plan, of.profile, batch=batch, threads=THREADS).values())
+
+    return _plan_cases.of((of.configuration(plan), batch), look_up)
 
 
 def _uniform(of: Network, asked: Choices, every: Sequence[float]) -> list[CompressionPlan]:
