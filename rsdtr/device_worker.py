@@ -118,8 +118,7 @@ def start(label: str, cases: Iterable[LayerCase], *, again: bool = False) -> boo
             replace_file(folder() / REQUEST, request.model_dump_json().encode())
             log.write_bytes(b"")
             environment = {"PYTHONPATH": os.pathsep.join(path)}
-            # It steps back behind nobody: it would measure how long it waits.
-            begun = process.start([*command, str(folder() / REQUEST)], log, environment, nice=0)
+            begun = process.start([*command, str(folder() / REQUEST)], log, environment)
             if begun is not None:
                 _write(_Status(label=label, pid=begun.pid, born=begun.born))
     except OSError as error:

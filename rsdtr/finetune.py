@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rsdtr.augment import augmented
 from rsdtr.checkpoint import Checkpoint, EpochResult, Record, read_checkpoint, write_checkpoint
 from rsdtr.data import DataSplits
+from rsdtr.distributed import average_buffers, sum_gradients, world
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.evaluate import accuracy, device_of
 from rsdtr.identity import training_identity
@@ -55,6 +56,9 @@ def finetune(
     checkpoint: a file that is written after every epoch. If it is there already, from a training
     of the same start with the same data and options, that training goes on: its finished epochs
     are yielded again at once, and what follows is what would have followed.
+
+    In a group of processes (see `distributed.joined`) each computes a part of every batch, all end
+    with the same weights, and the first one writes the checkpoint.
 
     Raises DataError for fewer than 2 training images; RsdtrError when the loss is not finite, no
     teacher is there to distill from, nothing is left to train, or the checkpoint belongs to
@@ -126,7 +130,7 @@ class Run:
                 if loss is None:
                     return
                 self._measure(loss, start)
-                if checkpoint is not None:
+                if checkpoint is not None and world().is_first:
                     write_checkpoint(checkpoint, self._state(identity))
                 yield self.results[-1]
         finally:
@@ -175,6 +179,7 @@ class Run:
                     return None
                 loss = self.learn(pixels.to(device), labels.to(device))
                 total, seen = total + loss * len(labels), seen + len(labels)
+        average_buffers(self.model)
         return total / seen
 
     def training_mode(self) -> None:
@@ -190,13 +195,16 @@ class Run:
         self.learning_rate = float(self.schedule.get_last_lr()[0])
         pixels = augmented(pixels, self.options.augment, self.generator)
         self.optimizer.zero_grad()
-        # Parts of at least two pictures, for BatchNorm.
-        count = min(self.options.accumulate, len(labels) // 2)
+        here = world()
+        # Parts of at least two pictures, for BatchNorm; every process takes its own.
+        count = min(self.options.accumulate * here.size, len(labels) // 2)
+        parts = list(zip(pixels.tensor_split(count), labels.tensor_split(count), strict=True))
         value = 0.0
-        for x, y in zip(pixels.tensor_split(count), labels.tensor_split(count), strict=True):
+        for x, y in parts[here.rank :: here.size]:
             loss = self._loss(x, y) * (len(y) / len(labels))
             value += loss.item()
             loss.backward()
+        value = sum_gradients(self.model.parameters(), value)
         if not math.isfinite(value):
             raise RsdtrError(
                 f"the loss became {value} at step {self.step + 1} of {self.steps}: "

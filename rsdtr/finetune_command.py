@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -14,6 +15,7 @@ from rsdtr import options as shared
 from rsdtr.checkpoint import EpochResult, training_record
 from rsdtr.console import progress
 from rsdtr.data import load_data
+from rsdtr.distributed import World, joined
 from rsdtr.errors import RsdtrError
 from rsdtr.estimate import estimate
 from rsdtr.fast import measured_forms, running_in
@@ -138,7 +140,8 @@ def finetune(
     """Train the compressed model in DIR further and save its best epoch (on validation images).
 
     While it trains, its state lies beside the result, in OUT.checkpoint.safetensors: --resume goes
-    on from there. --weights is for the original network that --distill learns from.
+    on from there. --weights is for the original network that --distill learns from. Processes that
+    torchrun has started share every batch.
     """
     if job:
         if out or resume or fast:
@@ -147,6 +150,14 @@ def finetune(
             )
         _queue(load(folder), data, recipe, weights)
         return
+    with joined() as group:
+        _train(folder, data, recipe, weights, out, resume, fast, group)
+
+
+def _train(
+    folder: str, data: str, recipe: FinetuneOptions, weights: str | None, out: str | None,
+    resume: bool, fast: bool, group: World,
+) -> None:  # fmt: skip
     saved = load(folder)
     target = writable_folder(out or folder)
     checkpoint = target.with_name(f"{target.name}.checkpoint.safetensors")
@@ -154,14 +165,14 @@ def finetune(
         raise RsdtrError(f"{checkpoint} is not there: nothing was interrupted, leave --resume out")
     splits = load_data(data, saved.spec)
     teacher = load_model(saved.spec.name, weights) if recipe.distill else None
-    if not resume:
+    if not resume and group.is_first:
         checkpoint.unlink(missing_ok=True)
+    say = partial(click.echo, err=True) if group.is_first else lambda _: None
     with _training_forms(saved, recipe.batch_size) if fast else nullcontext():
         expected = estimate(saved.model, splits, recipe, teacher)
-        click.echo(
+        say(
             f"about {expected.epoch_seconds:.0f} s an epoch, {expected.seconds:.0f} s in all, "
-            f"{expected.memory_bytes / 1e9:.2f} GB",
-            err=True,
+            f"{expected.memory_bytes / 1e9:.2f} GB"
         )
         with progress(f"fine-tuning {saved.spec.name} on {splits.train.name}", "steps") as show:
             results = []
@@ -170,7 +181,9 @@ def finetune(
                 on_step=lambda step: show(step.number, step.total),
             ):  # fmt: skip
                 results.append(result)
-                click.echo(_line(result), err=True)
+                say(_line(result))
+    if not group.is_first:
+        return
     metrics = saved.metrics | {"finetuned": training_record(splits.train.name, recipe, results)}
     save(saved.model, saved.plan, target, metrics=metrics)
     checkpoint.unlink(missing_ok=True)

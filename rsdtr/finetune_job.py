@@ -13,7 +13,7 @@ from torch import nn
 from rsdtr import jobs
 from rsdtr.checkpoint import EpochResult, read_checkpoint, read_record, training_record
 from rsdtr.data import DataSplits, load_data
-from rsdtr.errors import JobError
+from rsdtr.errors import JobError, RsdtrError
 from rsdtr.estimate import check_memory
 from rsdtr.evaluate import Accuracy, accuracy
 from rsdtr.finetune import Step, finetune
@@ -169,7 +169,7 @@ def training_runs(subject: str) -> list[TrainingRun]:
         spec = read_spec(job.folder)
         if job.kind != KIND or spec is None:
             continue
-        with suppress(ValidationError):  # queued by another version
+        with suppress(ValidationError, RsdtrError):  # queued by another version
             options = _Content.model_validate(spec.content).options
             found.append(TrainingRun(job, options, curve(job)))
     return found

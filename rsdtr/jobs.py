@@ -247,7 +247,10 @@ def _environment(job: Job) -> dict[str, str | None]:
     """What the job was queued with: whoever starts it may have other data folders."""
     spec = read_spec(job.folder)
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"PYTHONPATH": os.pathsep.join(path)} | (spec.environment if spec else {})
+    # Threads that wait spin by default, which on a busy machine takes most of the time away.
+    waiting = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+    own = {"PYTHONPATH": os.pathsep.join(path), "OMP_WAIT_POLICY": waiting}
+    return own | (spec.environment if spec else {})
 
 
 def claim(own: ProcessId, identity: str | None = None) -> Job | None:

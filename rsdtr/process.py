@@ -16,7 +16,6 @@ from pathlib import Path
 
 import psutil
 
-NICE = 10  # they step back behind the page that is waiting for its user
 _started: list[subprocess.Popen[bytes]] = []  # ended ones must be waited for, or stay as zombies
 _lock = threading.Lock()  # of that list: a server answers several pages at once
 
@@ -65,16 +64,12 @@ class ProcessId:
 
 
 def start(
-    command: Sequence[str],
-    log: Path,
-    environment: Mapping[str, str | None],
-    *,
-    nice: int = NICE,
+    command: Sequence[str], log: Path, environment: Mapping[str, str | None], nice: int = 0
 ) -> ProcessId | None:
     """Start a process that outlives this one and appends what it has to say to `log`.
 
-    environment: variables to change, or, where None, to take away; nice: how far it steps back
-    behind other programs. None if it ended at once.
+    environment: variables to change, or, where None, to take away. nice: how far it steps back
+    behind others, where the platform knows that. None if it ended at once.
     OSError if it cannot be started.
     """
     reap()

@@ -26,6 +26,7 @@ from rsdtr.profile import ModelProfile
 from rsdtr.store import load_winners, locked, make_folder, replace_file, save_winners, store_path
 
 SAVE_SECONDS = 1.0  # between two writings of the store while the grid grows
+NICE = 10  # it steps back behind the page that is waiting for its user
 ROOT = Path(__file__).parents[1]
 
 _log = logging.getLogger("rsdtr.worker")
@@ -114,7 +115,7 @@ def start(profile: ModelProfile, weights: str | Path | None = None) -> None:
                 return
             log = store_path(profile).with_suffix(".log")
             log.write_bytes(b"")
-            begun = process.start(command, log, {"PYTHONPATH": os.pathsep.join(path)})
+            begun = process.start(command, log, {"PYTHONPATH": os.pathsep.join(path)}, NICE)
             if begun is not None:
                 _write(profile, _Status(model=profile.model, pid=begun.pid, born=begun.born))
     except OSError as error:

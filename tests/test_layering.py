@@ -15,7 +15,7 @@ PACKAGE = ROOT / "rsdtr"
 # Data flows one way: no module imports from a later group. saved, timing: where they are used.
 FLOW = (
     {"errors"},
-    {"forms", "measure", "process"},
+    {"forms", "measure", "process", "distributed"},
     {"truncation", "ring", "cost", "filesize", "architectures", "weights"},
     {"gram"},
     {"look"},

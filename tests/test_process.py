@@ -58,9 +58,10 @@ def test_a_zombie_is_not_alive(tmp_path):
 def test_it_has_its_environment_steps_back_and_writes_to_its_log(tmp_path, monkeypatch):
     monkeypatch.setenv("TAKEN", "away")
     script = 'echo "$GIVEN $TAKEN."; sleep 30'
-    found = process.start(["sh", "-c", script], tmp_path / "log", {"GIVEN": "x", "TAKEN": None})
+    changes = {"GIVEN": "x", "TAKEN": None}
+    found = process.start(["sh", "-c", script], tmp_path / "log", changes, nice=7)
     until(lambda: (tmp_path / "log").read_text() == "x .\n")
-    assert psutil.Process(found.pid).nice() == process.NICE
+    assert psutil.Process(found.pid).nice() == 7
     assert os.getsid(found.pid) == found.pid  # what ends this process's terminal leaves it alone
     found.kill()
 

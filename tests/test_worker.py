@@ -239,7 +239,7 @@ def test_started_watched_and_cancelled_by_the_app():
     second = run(NAME, "--layers", LAYER)
     assert second.exit_code == 0
     assert "another process is searching the rings of digits_resnet20" in second.stderr
-    assert psutil.Process(pid).nice() == process.NICE
+    assert psutil.Process(pid).nice() == worker.NICE
     all_of_them = family(pid)
     cancel(found)
     until(lambda: not progress(found).alive)

@@ -14,6 +14,7 @@ from zipfile import ZipFile
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from rsdtr import jobs
 from rsdtr.data import load_data
 from rsdtr.evaluate import accuracy
 from rsdtr.saved import load
@@ -62,6 +63,9 @@ def address(tmp_path_factory):
     finally:
         server.terminate()
         server.wait(20)
+        for job in jobs.listed():  # one of a test that has failed outlives the server
+            if job.worker is not None:
+                job.worker.kill()
 
 
 @pytest.fixture
