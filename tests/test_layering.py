@@ -31,7 +31,7 @@ FLOW = (
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"damage"},
     {"recover"},
-    {"moments", "walk"},
+    {"moments", "walk", "divergence"},
     {"regression", "sites"},
     {"refit"},
     {"saved", "timing"},
