@@ -15,12 +15,12 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rsdtr.data import LabelledImages
+from rsdtr.divergence import Divergence
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.evaluate import device_of, evaluating
+from rsdtr.evaluate import device_of
 from rsdtr.layers import TRConv2d
 from rsdtr.moments import Inputs, Moments, Patches, Targets
 from rsdtr.recover import norms_of, recalibrate
@@ -115,9 +115,10 @@ def refit(
     reference: the dense network that `model` was compressed from. Every form keeps working; ranks
     and storage stay. A step is kept only if it helps on the images held out: each layer by its own
     output, then, by the network's, all layers together and BatchNorm statistics relative to the
-    reference's. `progress` gets (layers done, all). DataError for fewer than 2
-    images; RsdtrError for a model without ring layers, one that torch.fx cannot trace or
-    whose values are not finite, or a reference of another structure.
+    reference's. Activations are streamed: what a layer needs is its second moments, and of the
+    values before it as much is kept as the budget allows. `progress` gets (layers done, all).
+    DataError for fewer than 2 images; RsdtrError for a model without ring layers, one that torch.fx
+    cannot trace or whose values are not finite, or a reference of another structure.
     """
     asked = options or RefitOptions()
     if n < 2 or len(images) < 2:
@@ -132,12 +133,11 @@ def refit(
             module.form = "dense"  # computes the same, and faster where nobody measured
     device = device_of(new)
     # The part that judges comes first; every batch is of one part.
-    batches = [
-        pixels.to(device)
+    judging, learning = (
+        [pixels.to(device) for pixels, _ in part.batches(asked.batch_size)]
         for part in (judged, learnt)
-        for pixels, _ in part.batches(asked.batch_size)
-    ]
-    judging = -(-held // asked.batch_size)
+    )
+    batches = judging + learning
     ours = Walk(new, batches, asked.budget / 2)
     dense = Walk(copy.deepcopy(reference).eval(), batches, asked.budget / 2)
     places = sites(ours)
@@ -148,14 +148,14 @@ def refit(
             "refit was given a reference of another structure than the model: give the dense "
             "network that the model was compressed from"
         )
-    run = _Refit(ours, dense, judging, asked)
+    run = _Refit(ours, dense, len(judging), asked)
     steps: list[Step] = []
     for done, site in enumerate(places):
         if progress:
             progress(done, len(places))
         steps += run.layer(site)
-    judge = _Judge(reference, judged, asked.batch_size)
-    best, divergence = copy.deepcopy(model), judge.divergence(model)
+    divergence_of = Divergence(reference, judged, asked.batch_size)
+    best, divergence = copy.deepcopy(model), divergence_of(model)
     trial = copy.deepcopy(model)  # not `new`, which has other forms and works in place nowhere
     trial.load_state_dict(new.state_dict())
     for name in ("cores", "BatchNorm"):
@@ -163,33 +163,13 @@ def refit(
             if not norms_of(best) or len(learnt) < 2:
                 break
             trial = recalibrate(best, learnt, len(learnt), reference=reference, seed=asked.seed)
-        step = Step(name, "divergence", divergence, judge.divergence(trial))
+        step = Step(name, "divergence", divergence, divergence_of(trial))
         steps.append(step)
         if step.kept:
             best, divergence = trial, step.after
     if progress:
         progress(len(places), len(places))
     return Refitted(best, tuple(steps))
-
-
-class _Judge:
-    """How far a network's class probabilities are from the dense network's, on images held out."""
-
-    def __init__(self, reference: nn.Module, images: LabelledImages, batch_size: int) -> None:
-        self.images, self.batch_size = images, batch_size
-        self.expected = self._log_probabilities(reference)
-
-    def divergence(self, model: nn.Module) -> float:
-        """Mean KL divergence in nats; the largest number there is where the network gives NaN."""
-        found = self._log_probabilities(model)
-        value = F.kl_div(found, self.expected, reduction="batchmean", log_target=True)
-        return float(value.nan_to_num(torch.finfo(value.dtype).max))
-
-    def _log_probabilities(self, model: nn.Module) -> Tensor:
-        device = device_of(model)
-        with evaluating(model):
-            logits = [model(x.to(device)).cpu() for x, _ in self.images.batches(self.batch_size)]
-        return torch.cat(logits).double().log_softmax(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +216,8 @@ class _Refit:
         inputs: list[Inputs] | None = None
         for turn in range(self.asked.rounds if site.relu else 1):
             kernel = ring.to_tensor()
-            judge, learnt = self._moments(site, layer, outlet, (kernel, bias)[: 2 * turn], inputs)
+            found = (kernel, bias) if turn else ()
+            judge, learnt = self._moments(site, layer, outlet, found, inputs)
             inputs = [judge.inputs, learnt.inputs]
             if not (judge.finite and learnt.finite):
                 raise RsdtrError(

@@ -37,7 +37,7 @@ FLOW = (
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"damage", "recipe", "augment"},
     {"recover", "checkpoint", "identity"},
-    {"moments", "walk"},
+    {"moments", "walk", "divergence"},
     {"regression", "sites"},
     {"refit", "finetune"},
     {"estimate"},

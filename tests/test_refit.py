@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rsdtr.compress import compress
 from rsdtr.data import DataSplits, LabelledImages, load_data
@@ -21,8 +21,6 @@ from rsdtr.profile import profile
 from rsdtr.recover import recalibrate
 from rsdtr.refit import RefitOptions, Step, refit
 from rsdtr.ring import TensorRing
-from rsdtr.sites import sites
-from rsdtr.walk import Walk
 from rsdtr.zoo import ModelSpec, load_model, model_spec, weights_sha256
 from tests.networks import Varied, varied, varied_spec
 
@@ -199,45 +197,6 @@ def test_progress_counts_layers(digits: DataSplits, dense: nn.Module, rings: nn.
     seen: list[tuple[int, int]] = []
     refit(rings, dense, digits.train, 10, progress=lambda *step: seen.append(step))
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
-
-
-def test_what_follows_a_layer_is_what_it_is_compared_behind(rings: nn.Module) -> None:
-    walk = Walk(copy.deepcopy(rings), [], 0)
-    first, second, third = sites(walk)
-    assert (first.layer, first.norm, first.addend) == ("layer1.0.conv1", "layer1.0.bn1", None)
-    assert (second.layer, second.norm) == ("layer1.0.conv2", "layer1.0.bn2")
-    assert third.layer == "layer2.1.conv2"
-    assert first.relu
-    assert second.relu
-    assert "add" in str(second.value.target)
-    assert second.addend is not None
-
-
-def test_a_folded_norm_hides_nothing(dense: nn.Module) -> None:
-    plain = fuse(dense)
-    layers = ["layer1.0.*"]
-    first, second = sites(
-        Walk(compress(plain, plan(profile(plain, DIGITS), 0.9, layers=layers)), [], 0)
-    )
-    assert (first.norm, first.addend, first.relu) == (None, None, True)
-    assert (second.norm, second.relu) == (None, True)
-    assert second.addend is not None
-
-
-def test_a_shortcut_with_a_ring_that_runs_later_is_no_addend() -> None:
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.main = TRConv2d(2, 2, 3, (1, 1, 1, 1), padding=1)
-            self.short = TRConv2d(2, 2, 1, (1, 1, 1, 1))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.main(x) + self.short(x)
-
-    main, short = sites(Walk(Block(), [], 0))
-    assert (main.layer, main.addend, main.relu) == ("main", None, False)
-    assert short.layer == "short"
-    assert short.addend is main.call
 
 
 # --- what is refused ---
