@@ -79,7 +79,7 @@ RUN_COLUMNS = {
     "learning rate": st.column_config.NumberColumn(format="%.4f"),
 }
 
-LAYER_CARD = 232  # pixels: four ranks of three digits
+LAYER_CARD = 220  # pixels: two beside each other in a window of 800
 
 
 def show(
