@@ -22,7 +22,7 @@ from rsdtr.unfolding import FirstUnfolding, Sizes
 
 FEW = 10  # ranks that are tried faster one by one than as an array
 LEVEL = 4.0  # one crossed spectrum serves all errors up to so many times as much energy, and
-SHARP = 8.0  # leaves out one part in so many of the least one
+SHARP = 4.0  # leaves out one part in so many of the least one
 Cost = Callable[[Any], Any]  # ranks R_0…R_3 (numbers or arrays) -> a cost rising with each rank
 
 

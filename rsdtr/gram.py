@@ -30,14 +30,18 @@ def gram(matrix: Tensor) -> Tensor:
 
 
 def square_root(squared: Tensor, vectors: Tensor) -> Tensor:
-    """V·Σ·Vᵀ, the symmetric square root of a Gram matrix, from its eigenvalues and vectors."""
-    return (vectors * squared.sqrt()) @ vectors.T
+    """V·Σ·Vᵀ, the symmetric square root of a Gram matrix, from its eigenvalues and vectors.
+
+    In single precision, which is what `single_left_vectors` looks at.
+    """
+    single = vectors.float()
+    return (single * squared.sqrt().float()) @ single.T
 
 
 def single_left_vectors(root: Tensor) -> Tensor:
     """Left singular vectors, in the signs of LAPACK's single precision, of wide M: M·Mᵀ = root²."""
     # A few columns of zeros keep the matrix wide: LAPACK treats square ones another way.
-    wide = torch.cat([root.float(), root.new_zeros(len(root), 8, dtype=torch.float32)], 1)
+    wide = torch.cat([root, root.new_zeros(len(root), 8)], 1)
     return torch.linalg.svd(wide, full_matrices=False).U
 
 

@@ -22,6 +22,7 @@ from rsdtr.truncation import checked_eps, equal_split, rank_of_tails
 from rsdtr.unfolding import FirstUnfolding, SecondUnfolding
 
 SEARCH_VERSION = 2  # part of every stored result's key: raise it when a result may change
+NARROW = 4  # a last mode this small leaves the third rank too little room for a bound of its own
 Ranks = tuple[int, int, int, int]
 
 
@@ -140,8 +141,9 @@ class KernelSpectra:
             yield floor(*at, needs)
         lost, look = float(first.tails[rank]), first.look(rank, r0)
         after_second, after_third = self._allowed(first, rank, share)
-        needs = replace(needs, r3=look.third_floor(after_third - lost))
-        yield floor(*at, needs)
+        if first.sizes[3] > NARROW:
+            needs = replace(needs, r3=look.third_floor(after_third - lost))
+            yield floor(*at, needs)
         for bound in (look.second_floor, look.second_rank):
             needs = replace(needs, r2=bound(after_second - lost))
             yield floor(*at, needs)

@@ -169,7 +169,7 @@ class FirstUnfolding:
         kept = float(self.tails[0] - self.tails[rank])
         found = self._looks.pop((rank, r0), None)
         if found is None:  # what refers to itself is only freed when garbage is collected
-            found = Look(partial(weakref.proxy(self).single_rows, rank, r0), kept)
+            found = Look(partial(FirstUnfolding.single_rows, weakref.proxy(self), rank, r0), kept)
         self._looks[rank, r0] = found
         if len(self._looks) > KEPT_TAILS:
             self._looks.popitem(last=False)
@@ -193,14 +193,17 @@ class FirstUnfolding:
 
 
 class SecondUnfolding:
-    """The second matrix (r1·b, c·d·r0) of the ring SVD for one first rank r = r0·r1."""
+    """The second matrix (r1·b, c·d·r0) of the ring SVD for one first rank r = r0·r1.
+
+    `first` keeps it, and so is only referred to weakly: hold on to that for as long as to this.
+    """
 
     def __init__(self, first: FirstUnfolding, rank: int, r0: int) -> None:
         b, c, d = first.sizes[1:]
         self._third_shape = (c, d * r0)
         self._wide = rank // r0 * b <= c * d * r0
-        self._remainder = partial(first.remainder, rank, r0)
-        self._wide_gram = partial(first.second_gram, rank, r0)
+        self._remainder = partial(FirstUnfolding.remainder, first, rank, r0)
+        self._wide_gram = partial(FirstUnfolding.second_gram, first, rank, r0)
         self._leading_rows: Tensor | None = None
         self._third_norms: dict[int, float] = {}
         self._third_tails: dict[int, Energies] = {}

@@ -93,7 +93,8 @@ def first_of_the_cheapest(kernel, eps, cost):
                 continue
             left = budget - float(first.tails[rank])
             for r0 in divisors(rank):
-                second = KernelSpectra(kernel).unfoldings[first.shift].second(rank, r0)
+                afresh = KernelSpectra(kernel)
+                second = afresh.unfoldings[first.shift].second(rank, r0)
                 for r2 in range(1, len(second.tails)):
                     if second.tails[r2] <= left:
                         r3 = rank_within(second.third_tails(r2), left - float(second.tails[r2]))
