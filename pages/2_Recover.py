@@ -6,7 +6,7 @@ from rsdtr.accuracy_charts import stages_figure
 from rsdtr.ui import recovering, refitting, state, training, watching
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import recovered_stages
-from rsdtr.ui.page import page
+from rsdtr.ui.page import page, pair
 from rsdtr.ui.recipe import choose_training
 from rsdtr.ui.widgets import chart, choose_calibration, choose_data
 
@@ -28,15 +28,15 @@ with page(
     job = recovering.attached(network, plan)
     busy = job is not None and not job.ended
 
-    left, right = st.columns([2, 3], gap="large")
-    with left.container(border=True):
+    left, right = pair("without-gradients")
+    with left.container(border=True, height="stretch"):
         st.subheader("Recalibrate")
         st.caption("BatchNorm statistics from unlabelled training images; no gradient.")
         calibration_images = choose_calibration()
         recalibrate = st.button(
             "Recalibrate", key="recalibrate", icon=":material/balance:", disabled=busy
         )
-    with left.container(border=True, height="stretch"):
+    with right.container(border=True, height="stretch"):
         st.subheader("Refit")
         st.caption(
             "The cores layer by layer, by least squares, to what the dense network does on "
@@ -45,7 +45,7 @@ with page(
         )
         refit_images = refitting.choose_refit(network)
         refit = st.button("Refit", key="refit", icon=":material/straighten:", disabled=busy)
-    with right.container(border=True, height="stretch"):
+    with st.container(border=True):
         st.subheader("Fine-tune")
         st.caption(
             "From the cores as they are, under a one-cycle learning rate. It runs in a process of "

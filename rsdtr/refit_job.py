@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +108,9 @@ def run(running: Running) -> bool:
     found = refit_identity(start.model, inputs.dense, images, content.images, options)
     check_identity(content, found)
     before, begun = _read_checkpoint(running.folder / CHECKPOINT)
-    first = begun.layers if begun else 0
+    # Kernels of many entries take most of the time: layers alone say little of what is left.
+    sizes = {x.name: math.prod(x.shape) for x in start.plan.layers if x.kept_dense is None}
+    first = solved = _entries(sizes, begun)
     began = time.monotonic()
 
     def spent() -> float:
@@ -117,11 +121,13 @@ def run(running: Running) -> bool:
             return
         if running.should_stop():
             raise _Stopped
-        each = (time.monotonic() - began) / (done - first) if done > first else None
-        left = None if each is None else each * (total - done)
-        running.progress("refitting, layers", done, total, left)
+        each = (time.monotonic() - began) / (solved - first) if solved > first else None
+        left = None if each is None else each * (sum(sizes.values()) - solved)
+        running.progress("solving, layers", done, total, left)
 
     def keep(reached: Begun) -> None:
+        nonlocal solved
+        solved = _entries(sizes, reached)
         stored = _Stored(layers=reached.layers, steps=reached.steps, seconds=spent())
         _write_checkpoint(running.folder / CHECKPOINT, stored, reached)
         _report(running.folder, stored)
@@ -166,6 +172,11 @@ def expected_seconds(model: str, images: int) -> float | None:
         if content is not None and found is not None and content.plan.model == model:
             return found.seconds * images / found.images
     return None
+
+
+def _entries(sizes: Mapping[str, int], reached: Begun | None) -> int:
+    """The kernel entries of the layers that are done; sizes: of every ring layer."""
+    return sum(sizes[name] for name in {step.name for step in reached.steps}) if reached else 0
 
 
 def _content(job: Job) -> _Content | None:

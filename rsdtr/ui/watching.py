@@ -104,7 +104,7 @@ def how_it_ended(job: Job) -> None:
     """Why a job that was cancelled or failed stopped, and a button that goes on with it."""
     if job.state == "done":
         return
-    text = f"{_name(job)} {'was cancelled' if job.state == 'cancelled' else 'failed'}"
+    text = f"The {_name(job).lower()} {'was cancelled' if job.state == 'cancelled' else 'failed'}"
     st.warning(plain(f"{text}{f': {job.message}' if job.message else ''}."), icon=":material/info:")
     if st.button("Resume from its last checkpoint", key="resume", icon=":material/play_arrow:"):
         jobs.resume(job.id)
@@ -113,4 +113,4 @@ def how_it_ended(job: Job) -> None:
 
 
 def _name(job: Job) -> str:
-    return "The refit" if job.kind == refit_job.KIND else "The fine-tuning"
+    return "Refit" if job.kind == refit_job.KIND else "Fine-tuning"
