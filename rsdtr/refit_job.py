@@ -108,9 +108,13 @@ def run(running: Running) -> bool:
     found = refit_identity(start.model, inputs.dense, images, content.images, options)
     check_identity(content, found)
     before, begun = _read_checkpoint(running.folder / CHECKPOINT)
-    # Kernels of many entries take most of the time: layers alone say little of what is left.
-    sizes = {x.name: math.prod(x.shape) for x in start.plan.layers if x.kept_dense is None}
-    first = solved = _entries(sizes, begun)
+    if begun:
+        _log.info("going on after layer %d", begun.layers)
+    # Solving for a large kernel takes long, walking the images does not depend on its size: the
+    # root lies between what both would say of the time that is left.
+    rings = (layer for layer in start.plan.layers if layer.kept_dense is None)
+    effort = {layer.name: math.sqrt(math.prod(layer.shape)) for layer in rings}
+    first = solved = _spent(effort, begun)
     began = time.monotonic()
 
     def spent() -> float:
@@ -122,12 +126,12 @@ def run(running: Running) -> bool:
         if running.should_stop():
             raise _Stopped
         each = (time.monotonic() - began) / (solved - first) if solved > first else None
-        left = None if each is None else each * (sum(sizes.values()) - solved)
+        left = None if each is None else each * (sum(effort.values()) - solved)
         running.progress("solving, layers", done, total, left)
 
     def keep(reached: Begun) -> None:
         nonlocal solved
-        solved = _entries(sizes, reached)
+        solved = _spent(effort, reached)
         stored = _Stored(layers=reached.layers, steps=reached.steps, seconds=spent())
         _write_checkpoint(running.folder / CHECKPOINT, stored, reached)
         _report(running.folder, stored)
@@ -174,9 +178,9 @@ def expected_seconds(model: str, images: int) -> float | None:
     return None
 
 
-def _entries(sizes: Mapping[str, int], reached: Begun | None) -> int:
-    """The kernel entries of the layers that are done; sizes: of every ring layer."""
-    return sum(sizes[name] for name in {step.name for step in reached.steps}) if reached else 0
+def _spent(effort: Mapping[str, float], reached: Begun | None) -> float:
+    """The effort on the layers that are done; effort: on every ring layer."""
+    return sum(effort[name] for name in {step.name for step in reached.steps}) if reached else 0.0
 
 
 def _content(job: Job) -> _Content | None:

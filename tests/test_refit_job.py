@@ -113,6 +113,7 @@ def test_killed_between_two_layers_it_goes_on_to_the_same_end(
     monkeypatch.delenv("STALL_IN_REFIT")
     resume(job.id)
     check(ended(job), uninterrupted)
+    assert ("going on after layer 1" in job.log.read_text()) == (number == 2)
 
 
 def test_cancelled_it_has_no_result_and_can_go_on(digits, uninterrupted, monkeypatch):
