@@ -32,7 +32,8 @@ from rsdtr.layers import TRConv2d
 from rsdtr.plan import CompressionPlan, Target
 from rsdtr.profile import ModelProfile, profile
 from rsdtr.recover import recalibrate
-from rsdtr.refit import RefitOptions, refit
+from rsdtr.refit import refit
+from rsdtr.refit_options import RefitOptions
 from rsdtr.store import load_winners
 from rsdtr.targets import Choices, Damage
 from rsdtr.timing import machine

@@ -3,18 +3,17 @@
 import streamlit as st
 
 from rsdtr.accuracy_charts import stages_figure
-from rsdtr.finetune_job import curve
-from rsdtr.ui import state, training
+from rsdtr.ui import recovering, refitting, state, training, watching
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import recovered_stages
-from rsdtr.ui.page import page
+from rsdtr.ui.page import page, pair
 from rsdtr.ui.recipe import choose_training
 from rsdtr.ui.widgets import chart, choose_calibration, choose_data
 
 with page(
     "Recover",
-    "Compression costs accuracy. Recalibration gets much of it back in seconds, fine-tuning most "
-    "of the rest. What you recover here is what Export writes.",
+    "Compression costs accuracy. Recalibration gets much of it back in seconds, a refit more in "
+    "minutes, fine-tuning most of the rest. What you recover here is what Export writes.",
 ):
     chosen = choose()
     network, plan = chosen.network, chosen.plan
@@ -26,10 +25,10 @@ with page(
         )
         st.stop()
     test_set = choose_data(network.spec)
-    job = training.attached(network, plan)
+    job = recovering.attached(network, plan)
     busy = job is not None and not job.ended
 
-    left, right = st.columns([2, 3], gap="large")
+    left, right = pair("without-gradients")
     with left.container(border=True, height="stretch"):
         st.subheader("Recalibrate")
         st.caption("BatchNorm statistics from unlabelled training images; no gradient.")
@@ -38,6 +37,15 @@ with page(
             "Recalibrate", key="recalibrate", icon=":material/balance:", disabled=busy
         )
     with right.container(border=True, height="stretch"):
+        st.subheader("Refit")
+        st.caption(
+            "The cores layer by layer, by least squares, to what the dense network does on "
+            "unlabelled training images; no gradient. A step that does not help on images held "
+            "out is undone."
+        )
+        refit_images = refitting.choose_refit(network)
+        refit = st.button("Refit", key="refit", icon=":material/straighten:", disabled=busy)
+    with st.container(border=True):
         st.subheader("Fine-tune")
         st.caption(
             "From the cores as they are, under a one-cycle learning rate. It runs in a process of "
@@ -57,29 +65,32 @@ with page(
         )
 
     if recalibrate:
-        training.run_recalibration(network, plan, test_set, calibration_images)
+        recovering.run_recalibration(network, plan, test_set, calibration_images)
     if timing:
         expected = training.estimated(network, plan, test_set, options)
         st.info(
-            f"{training.duration(expected.seconds)} for {options.epochs} epochs, "
-            f"{training.duration(expected.epoch_seconds)} each, and "
+            f"{recovering.duration(expected.seconds)} for {options.epochs} epochs, "
+            f"{recovering.duration(expected.epoch_seconds)} each, and "
             f"{expected.memory_bytes / 1e9:.2f} GB of memory.",
             icon=":material/timer:",
         )
+    if refit:
+        refitting.start(network, plan, test_set, refit_images)
+        st.rerun()
     if finetune:
         training.start(network, plan, test_set, options)
         st.rerun()
     if job is not None and busy:
-        training.watch(job)
+        watching.watch(job)
         st.stop()
     if job is not None:
-        training.take(network, plan, job)
-        training.how_it_ended(job)
+        watching.take(network, plan, job)
+        watching.how_it_ended(job)
 
     recovery = state.recoveries().get(network.configuration(plan))
     if recovery is None:
         st.info(
-            "Nothing recovered yet for this plan: recalibrate first, then fine-tune.",
+            "Nothing recovered yet for this plan: recalibrate or refit first, then fine-tune.",
             icon=":material/healing:",
         )
         training.compare(network, plan)
@@ -96,8 +107,8 @@ with page(
         "has seen; the dashed line is the dense network."
     )
     if job is not None:
-        training.show_curve(curve(job), "training")
+        watching.show(job)
     training.compare(network, plan)
     if st.button("Discard and start over", key="discard", icon=":material/delete:"):
-        training.put_aside(network, plan)
+        recovering.put_aside(network, plan)
         st.rerun()

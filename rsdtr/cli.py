@@ -29,7 +29,8 @@ from rsdtr.jobs_command import jobs
 from rsdtr.profile import profile
 from rsdtr.profile_command import profile as profile_command
 from rsdtr.recover import recalibrate
-from rsdtr.refit import refit
+from rsdtr.refit import refit, refit_record
+from rsdtr.refit_job import queue_refit
 from rsdtr.requested import check_data_is_read, find, plan_of
 from rsdtr.saved import load, save, writable_folder
 from rsdtr.study_command import study
@@ -98,7 +99,7 @@ def plan(
 @options.calibrate
 @options.weights
 @options.data
-@click.option("--out", required=True, metavar="DIR", help="Folder for the compressed model.")
+@click.option("--out", metavar="DIR", help="Folder for the compressed model.")
 @click.option(
     "--recalibrate",
     "images",
@@ -121,13 +122,23 @@ def plan(
     help="Let each ring run in the form that is fastest on this machine for so many images, with "
     "two threads; what was not measured before is.",
 )
+@click.option(
+    "--job",
+    is_flag=True,
+    help="Queue the refit, and return: `jobs show` tells how far it is and where the result lies.",
+)
 def compress(
-    model: str, choices: Choices, calibrate: int | None, weights: str | None,
-    data: str | None, out: str, images: int | None, refit_images: int | None, batch: int | None,
+    model: str, choices: Choices, calibrate: int | None, weights: str | None, data: str | None,
+    out: str | None, images: int | None, refit_images: int | None, batch: int | None, job: bool,
 ) -> None:  # fmt: skip
     """Compress MODEL and save it in a folder."""
     check_data_is_read(data, calibrate, images, refit_images)
-    folder = writable_folder(out)
+    if job == (out is not None) or (job and refit_images is None):
+        raise click.UsageError(
+            "give --out DIR for the compressed model, or --job with --refit N: a job keeps its "
+            "result itself"
+        )
+    folder = writable_folder(out) if out is not None else None
     dense, spec, decided = plan_of(model, choices, weights, calibrate, data)
     if batch is not None:
         with progress(f"measuring forms at batch {batch}", "layers") as show:
@@ -140,16 +151,22 @@ def compress(
         with progress(f"recalibrating on {train.name}", "images") as show:
             network = recalibrate(network, train, images, reference=dense, progress=show)
         metrics["recalibrated"] = {"data": train.name, "images": min(images, len(train))}
+    if folder is None and refit_images is not None:
+        queued = queue_refit(
+            network, decided, load_data(data, spec), refit_images,
+            data=data, dense=dense, weights=weights,
+        )  # fmt: skip
+        click.echo(f"{queued.id}: {queued.state}, {queued.title}")
+        return
     if refit_images is not None:
         train = load_data(data, spec).train
         with progress(f"refitting on {train.name}", "layers") as show:
             refitted = refit(network, dense, train, refit_images, progress=show)
         network = refitted.model
-        metrics["refitted"] = {
-            "data": train.name,
-            "images": min(refit_images, len(train)),
-            "steps": [asdict(step) | {"kept": step.kept} for step in refitted.steps],
-        }
+        metrics["refitted"] = refit_record(
+            train.name, min(refit_images, len(train)), refitted.steps
+        )
+    assert folder is not None  # a job has returned
     save(network, decided, folder, metrics=metrics)
     click.echo(
         f"{folder}: {decided.model} at {decided.label}, "

@@ -12,34 +12,33 @@ from torch import nn
 
 from rsdtr import jobs
 from rsdtr.checkpoint import EpochResult, read_checkpoint, read_record, training_record
-from rsdtr.data import DataSplits, load_data
-from rsdtr.errors import JobError, RsdtrError
+from rsdtr.data import DataSplits
+from rsdtr.errors import RsdtrError
 from rsdtr.estimate import check_memory
 from rsdtr.evaluate import Accuracy, accuracy
 from rsdtr.finetune import Step, finetune
 from rsdtr.identity import training_identity
 from rsdtr.job import Job, read_spec
 from rsdtr.job_worker import Running
+from rsdtr.network_job import (
+    START,
+    NetworkContent,
+    check_identity,
+    content_of,
+    queue_on,
+    read_inputs,
+)
 from rsdtr.plan import CompressionPlan
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.saved import load, save
 from rsdtr.store import replace_file
-from rsdtr.zoo import load_model
 
 KIND = "finetune"
-CHECKPOINT, START, LOSSES, CURVE = "checkpoint.safetensors", "start", "losses.csv", "curve.json"
+CHECKPOINT, LOSSES, CURVE = "checkpoint.safetensors", "losses.csv", "curve.json"
 SHOWN_SECONDS = 0.5  # between two writings of what is there to be seen
 
 
-class _Content(BaseModel):
-    """What the result depends on; identity: of the start, the data and the options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    identity: str
-    plan: CompressionPlan
-    data: str | None
-    weights: str | None
+class _Content(NetworkContent):
     options: FinetuneOptions
 
 
@@ -98,38 +97,25 @@ def queue_finetuning(
     with; subject: as in `jobs.submit`. RsdtrError if the memory does not suffice; JobError.
     """
     check_memory(model, splits, options, dense)
-    # A folder's name means another folder where the worker is started elsewhere.
-    own = str(Path(data).resolve()) if data is not None and Path(data).is_dir() else data
     content = _Content(
         identity=training_identity(model, splits, options, dense),
-        plan=plan.model_copy(update={"seconds": 0.0}),
-        data=own,
-        weights=weights if weights in (None, "none") else str(Path(weights).resolve()),
         options=options,
+        plan=plan,
+        data=data,
+        weights=weights,
     )
     epochs = f"{options.epochs} epoch{'s' if options.epochs > 1 else ''}"
     title = f"{plan.model} at {plan.label}, {epochs} on {splits.train.name}"
-
-    def prepare(folder: Path) -> None:
-        save(model, plan, folder / START)
-
-    return jobs.submit(
-        KIND, title, content.model_dump(mode="json"), subject=subject, prepare=prepare
-    )
+    return queue_on(KIND, title, model, content, subject)
 
 
 def run(running: Running) -> bool:
     """Train until the end, or until the job is to stop; whether it came to the end."""
-    content = _content(running)
+    content = content_of(running, _Content)
     folder, options = running.folder, content.options
-    running.progress("reading the model and the data", 0, 0)
-    saved = load(folder / START)
-    splits = load_data(content.data, saved.spec)
-    dense = load_model(saved.spec.name, content.weights)
-    if training_identity(saved.model, splits, options, dense) != content.identity:
-        raise JobError(
-            "the data or the original weights have changed since it was queued: queue it anew"
-        )
+    inputs = read_inputs(running, content)
+    saved, splits, dense = inputs.saved, inputs.splits, inputs.dense
+    check_identity(content, training_identity(saved.model, splits, options, dense))
     references = _shown(folder).references or _references(running, saved.model, dense, splits)
     record = read_record(folder / CHECKPOINT)
     losses = _Losses(running, record.step if record else 0)
@@ -244,16 +230,6 @@ def _references(
         found.append(Reference(label=label, accuracy=reached))
     _show(running.folder, _Shown(references=tuple(found)))
     return tuple(found)
-
-
-def _content(running: Running) -> _Content:
-    try:
-        return _Content.model_validate(running.content)
-    except ValidationError as error:
-        raise JobError(
-            f"it was queued by another version of this program ({error.errors()[0]['msg']}): "
-            "queue it anew"
-        ) from None
 
 
 def _show(folder: Path, shown: _Shown) -> None:

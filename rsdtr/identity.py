@@ -1,4 +1,4 @@
-"""What tells two trainings apart: one hash of all that the result depends on."""
+"""What tells two trainings or two refits apart: one hash of all that the result depends on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,24 @@ from torch import nn
 
 from rsdtr.data import DataSplits, LabelledImages
 from rsdtr.recipe import FinetuneOptions
+from rsdtr.refit_options import RefitOptions
 from rsdtr.zoo import weights_sha256
 
 _SEEN_PICTURES = 64  # of each set, spread over it, are looked at to tell two data sets apart
+
+
+def refit_identity(
+    model: nn.Module, reference: nn.Module, images: LabelledImages, n: int, options: RefitOptions
+) -> str:
+    """SHA-256 of all that the result of a refit depends on, but for the machine and the code."""
+    content = {
+        "start": weights_sha256(model),
+        "reference": weights_sha256(reference),
+        "options": asdict(options),
+        "images": n,
+        "data": _fingerprint(images),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def training_identity(

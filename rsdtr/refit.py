@@ -9,8 +9,8 @@ that is what the rest of the network sees; before a ReLU, only its positive part
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Literal, TypeVar
 
 import torch
@@ -24,52 +24,15 @@ from rsdtr.evaluate import device_of
 from rsdtr.layers import TRConv2d
 from rsdtr.moments import Inputs, Moments, Patches, Targets
 from rsdtr.recover import norms_of, recalibrate
+from rsdtr.refit_options import SWEEP, RefitOptions
 from rsdtr.regression import fitted
 from rsdtr.ring import TensorRing
 from rsdtr.sites import Site, sites
 from rsdtr.walk import Walk
 
-Cores = Literal["all", "O"]
 Measure = Literal["relative error", "rectified error", "divergence"]
 Sums = TypeVar("Sums", Inputs, Targets)
-# The O core last: it is the only one that sees every output, and ends at its optimum.
-SWEEP: dict[str, tuple[int, ...]] = {"all": (1, 2, 3, 0), "O": (0,)}
 FAINT = 1e-3  # channels that BatchNorm makes fainter than this part of the loudest count as that
-
-
-@dataclass(frozen=True)
-class RefitOptions:
-    """How to refit.
-
-    cores: `all`, or `O` for the output channels' core and the bias alone; sweeps: how often all
-    cores are solved in turn; rounds: how often the targets before a ReLU are set anew; ridge: how
-    far to trust the dense kernel rather than the images, see `Moments.with_prior`; held_out: the
-    part of the images that only judges; pixels: how many output pixels of an image are looked at;
-    batch_size: images; budget: bytes of activations that may be kept. Raises RsdtrError for
-    impossible values.
-    """
-
-    cores: Cores = "all"
-    sweeps: int = 3
-    rounds: int = 2
-    ridge: float = 1e-3
-    held_out: float = 0.2
-    pixels: int = 256
-    batch_size: int = 100
-    budget: float = 2e9
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.cores not in SWEEP:
-            raise RsdtrError(f"cores is {self.cores!r}: give one of {', '.join(SWEEP)}")
-        for name in ("sweeps", "rounds", "pixels", "batch_size"):
-            if getattr(self, name) < 1:
-                raise RsdtrError(f"{name} is {getattr(self, name)}: give at least 1")
-        for name in ("ridge", "budget"):
-            if not getattr(self, name) >= 0:
-                raise RsdtrError(f"{name} is {getattr(self, name)}: give a number of at least 0")
-        if not 0 < self.held_out < 1:
-            raise RsdtrError(f"held_out is {self.held_out}: give a number in 0 < x < 1")
 
 
 @dataclass(frozen=True)
@@ -93,11 +56,30 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
+class Begun:
+    """How far a refit is: its first `layers` ring layers are done, by these steps.
+
+    state: the state dict that they have led to. A refit goes on from it, to the bit as if it had
+    never been interrupted.
+    """
+
+    layers: int
+    steps: tuple[Step, ...]
+    state: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
 class Refitted:
     """A network with refitted cores, and every step on the way there."""
 
     model: nn.Module
     steps: tuple[Step, ...]
+
+
+def refit_record(data: str, images: int, steps: Sequence[Step]) -> dict[str, object]:
+    """What a saved model tells about its refit, JSON-able."""
+    told = [asdict(step) | {"kept": step.kept} for step in steps]
+    return {"data": data, "images": images, "steps": told}
 
 
 @torch.no_grad()
@@ -109,6 +91,8 @@ def refit(
     *,
     options: RefitOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
+    begun: Begun | None = None,
+    on_layer: Callable[[Begun], None] | None = None,
 ) -> Refitted:
     """A copy of the model whose ring layers do on n unlabelled images what the reference does.
 
@@ -117,6 +101,8 @@ def refit(
     output, then, by the network's, all layers together and BatchNorm statistics relative to the
     reference's. Activations are streamed: what a layer needs is its second moments, and of the
     values before it as much is kept as the budget allows. `progress` gets (layers done, all).
+    `on_layer` gets how far it is after every layer, and an earlier such state, of the same model,
+    reference, images and options, may be given as `begun`. What a callback raises ends the refit.
     DataError for fewer than 2 images; RsdtrError for a model without ring layers, one that torch.fx
     cannot trace or whose values are not finite, or a reference of another structure.
     """
@@ -149,11 +135,16 @@ def refit(
             "network that the model was compressed from"
         )
     run = _Refit(ours, dense, len(judging), asked)
-    steps: list[Step] = []
-    for done, site in enumerate(places):
+    first = begun.layers if begun else 0
+    steps: list[Step] = list(begun.steps) if begun else []
+    if begun:
+        new.load_state_dict(begun.state)
+    for done, site in enumerate(places[first:], first):
         if progress:
             progress(done, len(places))
         steps += run.layer(site)
+        if on_layer:
+            on_layer(Begun(done + 1, tuple(steps), new.state_dict()))
     divergence_of = Divergence(reference, judged, asked.batch_size)
     best, divergence = copy.deepcopy(model), divergence_of(model)
     trial = copy.deepcopy(model)  # not `new`, which has other forms and works in place nowhere

@@ -11,6 +11,7 @@ import pandas as pd
 from rsdtr.finetune_job import TrainingRun
 from rsdtr.latency import LayerLatency, NetworkLatency
 from rsdtr.plan import CompressionPlan
+from rsdtr.refit import Step
 from rsdtr.search import Candidate, Pruned
 
 if TYPE_CHECKING:  # importing it would load the ONNX stack
@@ -116,6 +117,29 @@ def artefacts_table(artefacts: Sequence[Artefact]) -> pd.DataFrame:
             for artefact in artefacts
         ]
     ).astype({"dense (bytes)": "Int64"})
+
+
+def steps_table(steps: Sequence[Step]) -> pd.DataFrame:
+    """One row per step of a refit: by what it was judged on held-out images, and the verdict."""
+    return pd.DataFrame(
+        [
+            {
+                "step": step.name,
+                "judged by": step.measure,
+                "before": step.before,
+                "after": step.after,
+                "gained (%)": gained(step),
+                "kept": step.kept,
+            }
+            for step in steps
+        ],
+        columns=["step", "judged by", "before", "after", "gained (%)", "kept"],
+    )
+
+
+def gained(step: Step) -> float:
+    """By how many percent a step made what it is judged by smaller; negative: larger."""
+    return 100 * (1 - step.after / step.before) if step.before else 0.0
 
 
 def runs_table(runs: Sequence[TrainingRun]) -> pd.DataFrame:

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
-from rsdtr import checkpoint, job_worker, jobs
+from rsdtr import checkpoint, job_worker, jobs, refit_job
 from rsdtr.errors import RsdtrError
 from rsdtr.job import Job
 from rsdtr.job_worker import Running
@@ -68,7 +69,7 @@ def hog(running: Running) -> bool:
     return True
 
 
-def _stall_in_checkpoint(number: int) -> None:
+def _stall_in_checkpoint(module: ModuleType, number: int) -> None:
     """Let the writing of checkpoint `number` stop half way: somebody will kill the process."""
     written = 0
 
@@ -82,7 +83,18 @@ def _stall_in_checkpoint(number: int) -> None:
             file.write(content[: len(content) // 2])
         time.sleep(100)
 
-    checkpoint.replace_file = stalling
+    module.replace_file = stalling
+
+
+def _slow_refit(seconds: float) -> None:
+    """Let a refit wait after every layer."""
+    write = refit_job._report
+
+    def waiting(*report: object) -> None:
+        write(*report)
+        time.sleep(seconds)
+
+    refit_job._report = waiting
 
 
 def _serve(first: int, number: int) -> None:
@@ -101,5 +113,9 @@ if __name__ == "__main__":
         _serve(int(sys.argv[2]), int(sys.argv[3]))
     else:
         if stall := os.environ.get("STALL_IN_CHECKPOINT"):
-            _stall_in_checkpoint(int(stall))
+            _stall_in_checkpoint(checkpoint, int(stall))
+        if stall := os.environ.get("STALL_IN_REFIT"):  # it writes its steps after each checkpoint
+            _stall_in_checkpoint(refit_job, 2 * int(stall) - 1)
+        if seconds := os.environ.get("SLOW_REFIT"):
+            _slow_refit(float(seconds))
         job_worker.main(sys.argv[1])

@@ -35,19 +35,20 @@ FLOW = (
     {"compress", "fast", "device_worker"},
     {"latency", "fastest"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
-    {"damage", "recipe", "augment"},
+    {"damage", "recipe", "refit_options", "augment"},
     {"recover", "checkpoint", "identity"},
     {"moments", "walk", "divergence"},
     {"regression", "sites"},
     {"refit", "finetune"},
     {"estimate"},
     {"saved", "timing", "study"},
-    {"finetune_job"},
+    {"network_job"},
+    {"finetune_job", "refit_job"},
     {"export"},
     {"bench"},
     {"proof", "charts", "tables"},
     {"layer_charts", "accuracy_charts", "latency_charts"},
-    {"training_charts", "study_charts"},
+    {"training_charts", "study_charts", "refit_charts"},
     {"options", "console"},
     {"requested"},
     {"bench_command", "finetune_command", "jobs_command", "profile_command"},
@@ -57,7 +58,7 @@ FLOW = (
 )
 DRAWING = {
     "charts", "layer_charts", "accuracy_charts", "latency_charts", "training_charts",
-    "study_charts",
+    "study_charts", "refit_charts",
 }  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from rsdtr.pictures import ArrayPictures
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.recover import recalibrate
-from rsdtr.refit import RefitOptions, Step, refit
+from rsdtr.refit import Step, refit
+from rsdtr.refit_options import RefitOptions
 from rsdtr.ring import TensorRing
 from rsdtr.zoo import ModelSpec, load_model, model_spec, weights_sha256
 from tests.networks import Varied, varied, varied_spec

@@ -78,6 +78,15 @@ RUN_COLUMNS = {
     "epoch (s)": st.column_config.NumberColumn(format="%.1f"),
     "learning rate": st.column_config.NumberColumn(format="%.4f"),
 }
+STEP_COLUMNS = {
+    "judged by": st.column_config.TextColumn(
+        help="Relative and rectified error: squared, of a layer's value, as parts of its power. "
+        "Divergence: of the network's class probabilities from the dense network's, in nats."
+    ),
+    "before": st.column_config.NumberColumn(format="%.4g"),
+    "after": st.column_config.NumberColumn(format="%.4g"),
+    "gained (%)": st.column_config.NumberColumn(format="%.1f"),
+}
 
 LAYER_CARD = 220  # pixels: two beside each other in a window of 800
 

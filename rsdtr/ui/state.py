@@ -26,7 +26,7 @@ OBJECTIVE: Final = "objective"
 POLICY: Final = "layers"
 OWN: Final = "own"  # layers with an ε_p of their own, as text
 LAYER: Final = "layer"
-JOB: Final = "job"  # the training that the Recover page shows
+JOB: Final = "job"  # the refit or training that the Recover page shows
 
 # Other widgets.
 OWN_EPS: Final = "own_eps"
@@ -36,6 +36,7 @@ DAMAGE_IMAGES: Final = "damage_images"
 DATA: Final = "data"
 TEST_IMAGES: Final = "test_images"
 CALIBRATION_IMAGES: Final = "calibration_images"
+REFIT_IMAGES: Final = "refit_images"
 EPOCHS: Final = "epochs"
 LEARNING_RATE: Final = "learning_rate"
 BATCH_SIZE: Final = "batch_size"

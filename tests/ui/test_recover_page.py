@@ -11,7 +11,11 @@ from test_pages import app
 from rsdtr import jobs
 from rsdtr.finetune_job import curve
 from rsdtr.job import Job, read_spec
+from rsdtr.network_job import START
+from rsdtr.refit_job import refit_model, report
+from rsdtr.saved import load
 from rsdtr.ui import state
+from rsdtr.zoo import weights_sha256
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 SLEEPER = ["sleep", "100"]
@@ -144,3 +148,53 @@ def test_every_choice_reaches_the_job(monkeypatch):
         "temperature": 2.0, "augment": "crop",
     }  # fmt: skip
     assert {name: asked[name] for name in expected} == expected
+
+
+def test_a_refit_is_watched_taken_found_again_and_exported():
+    test = recover()
+    assert not any("judging by the last one" in box.value for box in test.caption)
+    test.number_input(key=state.REFIT_IMAGES).set_value(60).run()
+    click(test, "refit")
+    job = jobs.find(test.query_params[state.JOB])
+    assert job.kind == "refit"
+    assert test.button(key="cancel").label == "Cancel"
+    assert all(test.button(key=key).disabled for key in ("recalibrate", "refit", "finetune"))
+    until(lambda: jobs.find(job.id).ended)
+    shown(test.run())
+    (recovery,) = test.session_state["recoveries"].values()
+    assert recovery.label == "refit"
+    assert recovery.weights_sha256 == weights_sha256(refit_model(jobs.find(job.id)))
+    steps = next(frame.value for frame in test.dataframe if "judged by" in frame.value)
+    assert steps["step"].tolist() == [step.name for step in report(jobs.find(job.id)).steps]
+    assert any("steps were kept" in box.value for box in test.caption)
+    assert any("judging by the last one" in box.value for box in test.caption)
+
+    other = recover()  # another tab, or after a reload
+    assert other.query_params[state.JOB] == job.id
+    assert [r.label for r in other.session_state["recoveries"].values()] == ["refit"]
+    click(other, "recalibrate")
+    click(other, "recalibrate")
+    assert [r.label for r in other.session_state["recoveries"].values()] == ["refit, recalibrated"]
+
+    tuning = start(test, 1)  # it starts from the refit model
+    begun = load(tuning.folder / START).model
+    assert weights_sha256(begun) == recovery.weights_sha256
+    jobs.cancel(tuning.id)
+    until(lambda: jobs.find(tuning.id).ended)
+    test.switch_page("pages/4_Export.py").run()
+    assert any("refit" in box.value for box in test.success)
+
+
+def test_a_refit_that_was_cancelled_says_so_and_goes_on(monkeypatch):
+    monkeypatch.setattr(jobs, "command", lambda _: SLEEPER)
+    jobs.submit("count", "another", {})
+    test = recover()
+    click(test, "refit")
+    click(test, "cancel")
+    shown(test.run())
+    (warning,) = [box.value for box in test.warning]
+    assert warning.startswith("The refit was cancelled")
+    assert "cancelled before it began" in warning
+    assert any("Nothing recovered yet" in box.value for box in test.info)
+    click(test, "resume")
+    assert "cancel" in keys(test)

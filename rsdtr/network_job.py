@@ -1,0 +1,97 @@
+"""What jobs that change a compressed network have in common: its folder, its data, its original."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from rsdtr import jobs
+from rsdtr.data import DataSplits, load_data
+from rsdtr.errors import JobError
+from rsdtr.job import Job
+from rsdtr.job_worker import Running
+from rsdtr.plan import CompressionPlan
+from rsdtr.saved import Saved, load, save
+from rsdtr.zoo import load_model
+
+START = "start"  # the folder of the network as it was when the job was queued
+
+
+class NetworkContent(BaseModel):
+    """What the result of every such job depends on.
+
+    identity: a hash of networks, images and options; data, weights: what the images and the
+    original network are loaded with.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    identity: str
+    plan: CompressionPlan
+    data: str | None
+    weights: str | None
+
+
+Content = TypeVar("Content", bound=NetworkContent)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What such a job works on: the network it starts from, the original one, and the images."""
+
+    saved: Saved
+    dense: nn.Module
+    splits: DataSplits
+
+
+def queue_on(kind: str, title: str, model: nn.Module, content: NetworkContent, subject: str) -> Job:
+    """Queue a job that starts from this model; the job there is, if it was queued before.
+
+    Names of folders and files are made to mean the same wherever the worker is started, and the
+    seconds that planning took are no part of what the result depends on.
+    """
+    data, weights = content.data, content.weights
+    same = content.model_copy(
+        update={
+            "plan": content.plan.model_copy(update={"seconds": 0.0}),
+            "data": str(Path(data).resolve()) if data and Path(data).is_dir() else data,
+            "weights": weights if weights in (None, "none") else str(Path(weights).resolve()),
+        }
+    )
+
+    def prepare(folder: Path) -> None:
+        save(model, content.plan, folder / START)
+
+    asked = same.model_dump(mode="json")
+    return jobs.submit(kind, title, asked, subject=subject, prepare=prepare)
+
+
+def content_of(running: Running, kind: type[Content]) -> Content:
+    """What a job was queued with. JobError if another version of this program queued it."""
+    try:
+        return kind.model_validate(running.content)
+    except ValidationError as error:
+        raise JobError(
+            f"it was queued by another version of this program ({error.errors()[0]['msg']}): "
+            "queue it anew"
+        ) from None
+
+
+def read_inputs(running: Running, content: NetworkContent) -> Inputs:
+    """What a job works on, from its folder, the data and the weights."""
+    running.progress("reading the model and the data", 0, 0)
+    saved = load(running.folder / START)
+    splits = load_data(content.data, saved.spec)
+    return Inputs(saved, load_model(saved.spec.name, content.weights), splits)
+
+
+def check_identity(content: NetworkContent, found: str) -> None:
+    """JobError unless the job still finds what it was queued with."""
+    if found != content.identity:
+        raise JobError(
+            "the data or the original weights have changed since it was queued: queue it anew"
+        )

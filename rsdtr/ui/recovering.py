@@ -1,0 +1,86 @@
+"""What is recovered on the page: at once by recalibration, and by the jobs of a configuration.
+
+A job is found by what it is about, the network and its rings, so that a page that was reloaded, a
+new tab or a restarted server shows it again. The address says which one, where there are several.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import streamlit as st
+from torch import nn
+
+from rsdtr import jobs
+from rsdtr.job import Job
+from rsdtr.plan import CompressionPlan
+from rsdtr.recover import recalibrate
+from rsdtr.ui import cached, state
+from rsdtr.ui.cached import Network
+from rsdtr.ui.measuring import splits
+from rsdtr.ui.page import progress
+from rsdtr.ui.state import Recovery, TestSet
+from rsdtr.zoo import weights_sha256
+
+RECALIBRATED = "recalibrated"
+
+
+def current(network: Network, at: CompressionPlan) -> nn.Module:
+    """The model that the next recovery starts from: the recovered one, else the compressed."""
+    before = state.recoveries().get(network.configuration(at))
+    return before.model if before else cached.compressed(network, at)
+
+
+def run_recalibration(network: Network, at: CompressionPlan, test_set: TestSet, n: int) -> None:
+    """Recalibrate the current model of this configuration on n images, and keep it."""
+    store, configuration = state.recoveries(), network.configuration(at)
+    images = splits(network, test_set).train
+    before = store.get(configuration)
+    with progress("Recalibrating, training images") as show:
+        model = recalibrate(current(network, at), images, n, reference=network.model, progress=show)
+    label = before.label if before else RECALIBRATED
+    label = label if label.endswith(RECALIBRATED) else f"{label}, {RECALIBRATED}"
+    state.keep(store, configuration, Recovery(model, weights_sha256(model), label))
+
+
+def subject(network: Network, at: CompressionPlan) -> str:
+    """What the jobs of this configuration are filed under."""
+    return hashlib.sha256(repr(network.configuration(at)).encode()).hexdigest()[:16]
+
+
+def attached(network: Network, at: CompressionPlan) -> Job | None:
+    """The job that the page shows: the address's, else the newest that is not put aside."""
+    found = [
+        job for job in jobs.listed(subject(network, at)) if job.id not in state.dismissed_jobs()
+    ]
+    asked = st.query_params.get(state.JOB)
+    job = next((job for job in found if job.id == asked), found[-1] if found else None)
+    if job is None:
+        st.query_params.pop(state.JOB, None)
+    elif asked != job.id:
+        st.query_params[state.JOB] = job.id
+    return job
+
+
+def attach(identity: str) -> None:
+    """Show this job from now on, and take over what it reaches."""
+    state.dismissed_jobs().discard(identity)
+    state.taken_jobs().discard(identity)
+    st.query_params[state.JOB] = identity
+
+
+def put_aside(network: Network, at: CompressionPlan) -> None:
+    """Forget the recovery of this configuration; its jobs stay in the list of runs."""
+    state.recoveries().pop(network.configuration(at), None)
+    state.dismissed_jobs().update(job.id for job in jobs.listed(subject(network, at)) if job.ended)
+    st.query_params.pop(state.JOB, None)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, as exact as an estimate is."""
+    if seconds < 90:
+        return f"about {max(math.ceil(seconds / 5) * 5, 1)} s"
+    if seconds < 5400:
+        return f"about {math.ceil(seconds / 60)} min"
+    return f"about {seconds / 3600:.1f} h"

@@ -1,0 +1,77 @@
+"""The least-squares refit on the page: started as a job, and its steps drawn."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from rsdtr.plan import CompressionPlan
+from rsdtr.refit_charts import MOST, steps_figure
+from rsdtr.refit_job import RefitReport, expected_seconds, queue_refit
+from rsdtr.tables import steps_table
+from rsdtr.ui import metrics, recovering, state
+from rsdtr.ui.cached import Network
+from rsdtr.ui.measuring import splits
+from rsdtr.ui.state import TestSet
+from rsdtr.ui.widgets import chart, whole
+
+REFIT_IMAGES = 1000
+
+
+def choose_refit(network: Network) -> int:
+    """How many training images a refit looks at, and how long that should take, where known."""
+    n = st.number_input(
+        "Training images",
+        min_value=50,
+        max_value=50_000,
+        value=REFIT_IMAGES,
+        step=50,
+        key=state.REFIT_IMAGES,
+        persist_state="session",
+        help="A fifth of them only judges. If the data set has fewer, all of them are used.",
+    )
+    images = whole(n, 50, 50_000, REFIT_IMAGES)
+    expected = expected_seconds(network.spec.name, images)
+    if expected is not None:
+        st.caption(f"{recovering.duration(expected).capitalize()}, judging by the last one here.")
+    return images
+
+
+def start(network: Network, at: CompressionPlan, test_set: TestSet, images: int) -> None:
+    """Queue the refit of the current model of this configuration, and attach to it."""
+    with st.spinner("Queueing the refit …"):
+        job = queue_refit(
+            recovering.current(network, at),
+            at,
+            splits(network, test_set),
+            images,
+            data=test_set.data,
+            dense=network.model,
+            weights=network.weights,
+            subject=recovering.subject(network, at),
+        )
+    recovering.attach(job.id)
+
+
+def show_steps(shown: RefitReport) -> None:
+    """What each step of a refit gained on the images that only judge, and whether it was kept."""
+    chart(
+        steps_figure(shown.steps),
+        key="steps",
+        alt="For every layer and for the whole network, the part of its error that the refit left",
+    )
+    kept = sum(step.kept for step in shown.steps)
+    st.caption(
+        f"{kept} of {len(shown.steps)} steps were kept: filled symbols. Each is judged on images "
+        f"that it was not fitted to, a fifth of {shown.images:,}: a layer by its own value against "
+        "the dense network's, before a ReLU also by what the ReLU lets through; “cores”, all "
+        "layers together, and “BatchNorm” by the network's answers. Where “cores” is not kept, the "
+        f"network stays as it was. More than {MOST:g} is drawn at {MOST:g}."
+    )
+    with st.expander("The steps in numbers"):
+        st.dataframe(
+            steps_table(shown.steps),
+            hide_index=True,
+            column_config=metrics.STEP_COLUMNS,
+            key="steps-table",
+            alt="Every step of the refit",
+        )

@@ -1,0 +1,116 @@
+"""Jobs on the Recover page: watched as they go on, cancelled, resumed, and their results taken.
+
+What a job has reached when it ends becomes the recovery of the session.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from rsdtr import jobs, refit_job
+from rsdtr.errors import RsdtrError
+from rsdtr.finetune_job import best_model, curve
+from rsdtr.job import Job
+from rsdtr.plan import CompressionPlan
+from rsdtr.refit_job import refit_model, report
+from rsdtr.ui import recovering, state
+from rsdtr.ui.cached import Network
+from rsdtr.ui.page import plain
+from rsdtr.ui.refitting import show_steps
+from rsdtr.ui.state import Recovery
+from rsdtr.ui.training import show_curve
+from rsdtr.zoo import weights_sha256
+
+POLL_SECONDS: float | None = 1.0
+
+
+def take(network: Network, at: CompressionPlan, job: Job) -> None:
+    """Once it has ended, make what a job has reached the recovery of this session; once only."""
+    taken = state.taken_jobs()
+    if not job.ended or job.id in taken:
+        return
+    model = refit_model(job) if job.kind == refit_job.KIND else best_model(job)
+    taken.add(job.id)
+    if model is None:
+        return
+    recovery = Recovery(model, weights_sha256(model), _label(job))
+    state.keep(state.recoveries(), network.configuration(at), recovery)
+
+
+def _label(job: Job) -> str:
+    if job.kind == refit_job.KIND:
+        return "refit"
+    done = len(curve(job).epochs)
+    return f"fine-tuned, {done} epoch{'s' if done > 1 else ''}"
+
+
+def show(job: Job) -> None:
+    """What a job of either kind has to show so far."""
+    if job.kind == refit_job.KIND:
+        found = report(job)
+        if found is not None and found.steps:
+            show_steps(found)
+        return
+    shown = curve(job)
+    if shown.losses:
+        show_curve(shown, "training")
+
+
+def watch(job: Job) -> None:
+    """A job that waits or runs, drawn again every second; the page once it has ended."""
+    st.fragment(_watched, run_every=POLL_SECONDS)(job.id)
+
+
+def _watched(identity: str) -> None:
+    try:
+        job = jobs.find(identity)
+    except RsdtrError as error:
+        st.error(plain(str(error.args[0])), icon=":material/info:")
+        return
+    if job.ended:
+        st.rerun()
+    fraction = min(job.done / job.total, 1.0) if job.total else 0.0
+    st.progress(fraction, text=plain(_words(job)))
+    st.button(
+        "Cancel" if job.kind == refit_job.KIND else "Cancel and keep the best finished epoch",
+        key="cancel",
+        icon=":material/stop_circle:",
+        on_click=_cancel,
+        args=(identity,),
+        disabled=job.cancel_asked is not None,
+        help="It goes on without this page: close it, and come back later.",
+    )
+    show(job)
+
+
+def _cancel(identity: str) -> None:
+    jobs.cancel(identity)
+
+
+def _words(job: Job) -> str:
+    if job.state == "queued":
+        before = jobs.ahead(job)
+        return f"Waiting: {before} {'job' if before == 1 else 'jobs'} before it in the queue"
+    if job.cancel_asked is not None:
+        return "Cancelling …"
+    if job.silent_seconds:
+        return f"Its process has said nothing for {job.silent_seconds:.0f} s"
+    steps = f": {job.done:,} of {job.total:,}" if job.total else ""
+    left = "" if job.seconds_left is None else f", {recovering.duration(job.seconds_left)} left"
+    return f"{_name(job)}: {job.doing or 'starting'}{steps}{left}"
+
+
+def how_it_ended(job: Job) -> None:
+    """Why a job that was cancelled or failed stopped, and a button that goes on with it."""
+    if job.state == "done":
+        return
+    text = f"The {_name(job).lower()} {'was cancelled' if job.state == 'cancelled' else 'failed'}"
+    st.warning(plain(f"{text}{f': {job.message}' if job.message else ''}."), icon=":material/info:")
+    if st.button("Resume from its last checkpoint", key="resume", icon=":material/play_arrow:"):
+        jobs.resume(job.id)
+        recovering.attach(job.id)
+        st.rerun()
+
+
+def _name(job: Job) -> str:
+    return "Refit" if job.kind == refit_job.KIND else "Fine-tuning"
