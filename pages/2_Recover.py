@@ -3,12 +3,12 @@
 import streamlit as st
 
 from rsdtr.accuracy_charts import stages_figure
-from rsdtr.ui import recovering, refitting, state, training, watching
+from rsdtr.ui import metrics, recovering, refitting, state, training, watching
 from rsdtr.ui.choosing import choose
-from rsdtr.ui.measuring import recovered_stages
+from rsdtr.ui.measuring import CALIBRATION_IMAGES, recovered_stages
 from rsdtr.ui.page import page, pair
 from rsdtr.ui.recipe import choose_training
-from rsdtr.ui.widgets import chart, choose_calibration, choose_data
+from rsdtr.ui.widgets import chart, choose_data, choose_images
 
 with page(
     "Recover",
@@ -32,7 +32,7 @@ with page(
     with left.container(border=True, height="stretch"):
         st.subheader("Recalibrate")
         st.caption("BatchNorm statistics from unlabelled training images; no gradient.")
-        calibration_images = choose_calibration()
+        calibration_images = choose_images(state.CALIBRATION_IMAGES, CALIBRATION_IMAGES)
         recalibrate = st.button(
             "Recalibrate", key="recalibrate", icon=":material/balance:", disabled=busy
         )
@@ -69,8 +69,8 @@ with page(
     if timing:
         expected = training.estimated(network, plan, test_set, options)
         st.info(
-            f"{recovering.duration(expected.seconds)} for {options.epochs} epochs, "
-            f"{recovering.duration(expected.epoch_seconds)} each, and "
+            f"{metrics.duration(expected.seconds)} for {options.epochs} epochs, "
+            f"{metrics.duration(expected.epoch_seconds)} each, and "
             f"{expected.memory_bytes / 1e9:.2f} GB of memory.",
             icon=":material/timer:",
         )

@@ -170,23 +170,8 @@ def fronts_figure(
         | {"customdata": [in_html(point.label) for point in points]}
         for name, points, colour, symbol, dash in series
     ]
-    traces.append(
-        {
-            "type": "scatter",
-            "name": "now",
-            "x": [current.reached],
-            "y": [current.damage],
-            "mode": "markers",
-            "marker": {
-                "symbol": "star",
-                "size": 17,
-                "color": ORANGE,
-                "line": {"color": GREY, "width": 1},
-            },
-            "hovertemplate": f"now: {in_html(current.label)}<br>%{{x:.3g}}, damage %{{y:.3g}}"
-            "<extra></extra>",
-        }
-    )
+    hover = f"now: {in_html(current.label)}<br>%{{x:.3g}}, damage %{{y:.3g}}<extra></extra>"
+    traces.append(star(current.reached, current.damage, hover))
     return drawn(
         traces,
         "What compression costs",
@@ -220,6 +205,24 @@ def drawn(
     """A figure in one piece: for those that follow a slider, ten times as fast as step by step."""
     axes = {"xaxis": {"automargin": True} | xaxis, "yaxis": {"automargin": True} | yaxis}
     return go.Figure(data=traces, layout=_shared(title, 420, True) | axes | layout)
+
+
+def star(x: float, y: float, hover: str) -> Trace:
+    """The trace of the present plan among others; hover: as Plotly writes it."""
+    return {
+        "type": "scatter",
+        "name": "now",
+        "x": [x],
+        "y": [y],
+        "mode": "markers",
+        "marker": {
+            "symbol": "star",
+            "size": 17,
+            "color": ORANGE,
+            "line": {"color": GREY, "width": 1},
+        },
+        "hovertemplate": hover,
+    }
 
 
 def line(

@@ -14,12 +14,12 @@ from rsdtr.charts import (
     BLUE,
     GREEN,
     GREY,
-    ORANGE,
     VERMILION,
     Trace,
     drawn,
     in_html,
     line,
+    star,
     titled,
 )
 from rsdtr.device import FormTime, LayerTimes
@@ -137,22 +137,13 @@ def latency_figure(
 
 
 def _star(current: LatencyPoint) -> Trace:
-    return {
-        "type": "scatter",
-        "name": "now",
-        "x": [current.pcr],
-        "y": [current.ratio],
+    hover = (
+        f"now: {in_html(current.label)}<br>PCR %{{x:.2f}}: time %{{y:.2f}} × dense<extra></extra>"
+    )
+    return star(current.pcr, current.ratio, hover) | {
         "mode": "markers+text",
-        "marker": {
-            "symbol": "star",
-            "size": 17,
-            "color": ORANGE,
-            "line": {"color": GREY, "width": 1},
-        },
         "text": [f"{current.ratio:.2f} ×"],
         "textposition": "top center",
-        "hovertemplate": f"now: {in_html(current.label)}<br>PCR %{{x:.2f}}: time %{{y:.2f}} × "
-        "dense<extra></extra>",
     }
 
 

@@ -51,18 +51,20 @@ class Look:
     @cached_property
     def _second(self) -> tuple[Tensor, float]:
         """The Gram matrix of the second matrix (r1·b, c·d·r0), and its squared norm."""
-        rows = self._rows()
-        r0, r1, b, c, d = rows.shape
-        gram = smaller_gram(rows.permute(1, 2, 3, 4, 0).reshape(r1 * b, c * d * r0))
+        _, r1, b, _, _ = (rows := self._rows()).shape
+        gram = _far_gram(rows, r1 * b)
         return gram, float(gram.square().sum())
 
     @cached_property
     def _third_norm(self) -> float:
         """Squared norm of the Gram matrix of (r1·b·c, d·r0), what the third truncation cuts."""
-        rows = self._rows()
-        r0, r1, b, c, d = rows.shape
-        matrix = rows.permute(1, 2, 3, 4, 0).reshape(r1 * b * c, d * r0)
-        return float(smaller_gram(matrix).square().sum())
+        _, r1, b, c, _ = (rows := self._rows()).shape
+        return float(_far_gram(rows, r1 * b * c).square().sum())
 
     def _flat(self, squared_gram_norm: float, allowed: float) -> int:
         return flat_rank(self._energy, squared_gram_norm, allowed + SINGLE * self._energy)
+
+
+def _far_gram(rows: Tensor, height: int) -> Tensor:
+    """The smaller Gram matrix of rows (r0, r1, b, c, d) with r0 moved to the far end."""
+    return smaller_gram(rows.permute(1, 2, 3, 4, 0).reshape(height, -1))

@@ -57,6 +57,7 @@ class _Stored(BaseModel):
 class RefitReport:
     """What a refit has decided so far; seconds: at work, all runs of the job together."""
 
+    model: str
     images: int
     steps: tuple[Step, ...]
     seconds: float
@@ -159,7 +160,7 @@ def report(job: Job) -> RefitReport | None:
     if content is None:
         return None
     stored = _read_report(job.folder)
-    return RefitReport(content.images, stored.steps, stored.seconds)
+    return RefitReport(content.plan.model, content.images, stored.steps, stored.seconds)
 
 
 def refit_model(job: Job) -> nn.Module | None:
@@ -172,8 +173,8 @@ def expected_seconds(model: str, images: int) -> float | None:
     for job in reversed(jobs.listed()):
         if job.kind != KIND or job.state != "done":
             continue
-        content, found = _content(job), report(job)
-        if content is not None and found is not None and content.plan.model == model:
+        found = report(job)
+        if found is not None and found.model == model:
             return found.seconds * images / found.images
     return None
 

@@ -100,10 +100,7 @@ class FirstUnfolding:
             vectors = self._eigen[1][:, :rank].float()
             rows = vectors.T @ self._unfolded(self._single)
             self._single_rows = rows.reshape(-1, *self.sizes[1:])
-        rows = self._single_rows[:rank]
-        if 1 < r0 < rank:
-            rows = self._signs[:rank, None, None, None].float() * rows
-        return rows.reshape(r0, -1, *self.sizes[1:])
+        return self._split(self._single_rows[:rank], r0)
 
     def second_gram(self, rank: int, r0: int) -> Tensor:
         """M·Mᵀ of the second matrix M for a first rank r = r0·r1, (r1·b, r1·b).
@@ -113,12 +110,12 @@ class FirstUnfolding:
         """
         a, b, c, d = self.sizes
         r1 = rank // r0
-        too_large = a * b > c * d  # that one would be larger than M·Mᵀ ever is
-        if not too_large and len(self._rows_gram) < rank:
-            self._saved += 1 / r0  # what it would have saved, as a part of what it costs
-        if too_large or (len(self._rows_gram) < rank and self._saved < 1):
+        if a * b > c * d:  # that one would be larger than M·Mᵀ ever is
             return gram(self.remainder(rank, r0))
         if len(self._rows_gram) < rank:
+            self._saved += 1 / r0  # what it would have saved, as a part of what it costs
+            if self._saved < 1:
+                return gram(self.remainder(rank, r0))
             self._rows(rank)
             rows = self._leading_rows.reshape(-1, c * d)
             self._rows_gram = gram(rows).reshape(len(self._leading_rows), b, -1, b)
@@ -149,14 +146,15 @@ class FirstUnfolding:
 
     def remainder(self, rank: int, r0: int) -> Tensor:
         """What the first truncation leaves, with r0 moved to the far end: (r1·b, c·d·r0)."""
-        r1 = rank // r0
-        b, c, d = self.sizes[1:]
-        rows = self._rows(rank)
+        rows = self._split(self._rows(rank), r0)
+        return rows.permute(1, 2, 3, 4, 0).reshape(rank // r0 * self.sizes[1], -1)
+
+    def _split(self, rows: Tensor, r0: int) -> Tensor:
+        """Leading rows (rank, b, c, d) with their signs, the rank split: (r0, r1, b, c, d)."""
         # Where r0 or r1 is 1 a sign only turns a whole row or column: no rank sees it.
-        if 1 < r0 < rank:
-            rows = self._signs[:rank, None, None, None] * rows
-        split = rows.reshape(r0, r1, b, c, d)
-        return split.permute(1, 2, 3, 4, 0).reshape(r1 * b, c * d * r0)
+        if 1 < r0 < len(rows):
+            rows = self._signs[: len(rows), None, None, None].to(rows.dtype) * rows
+        return rows.reshape(r0, -1, *self.sizes[1:])
 
     def largest_side(self, rank: int, r0: int) -> int:
         """Of the smaller Gram matrices of the second and third matrix, at most."""

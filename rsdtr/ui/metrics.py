@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Literal
@@ -247,6 +248,15 @@ def _card(
         border=True,
         width=width,
     )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, as exact as an estimate is."""
+    if seconds < 90:
+        return f"about {max(math.ceil(seconds / 5) * 5, 1)} s"
+    if seconds < 5400:
+        return f"about {math.ceil(seconds / 60)} min"
+    return f"about {seconds / 3600:.1f} h"
 
 
 def size(number: int) -> str:

@@ -7,7 +7,6 @@ new tab or a restarted server shows it again. The address says which one, where 
 from __future__ import annotations
 
 import hashlib
-import math
 
 import streamlit as st
 from torch import nn
@@ -75,12 +74,3 @@ def put_aside(network: Network, at: CompressionPlan) -> None:
     state.recoveries().pop(network.configuration(at), None)
     state.dismissed_jobs().update(job.id for job in jobs.listed(subject(network, at)) if job.ended)
     st.query_params.pop(state.JOB, None)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words, as exact as an estimate is."""
-    if seconds < 90:
-        return f"about {max(math.ceil(seconds / 5) * 5, 1)} s"
-    if seconds < 5400:
-        return f"about {math.ceil(seconds / 60)} min"
-    return f"about {seconds / 3600:.1f} h"

@@ -12,27 +12,17 @@ from rsdtr.ui import metrics, recovering, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import splits
 from rsdtr.ui.state import TestSet
-from rsdtr.ui.widgets import chart, whole
+from rsdtr.ui.widgets import chart, choose_images
 
 REFIT_IMAGES = 1000
 
 
 def choose_refit(network: Network) -> int:
     """How many training images a refit looks at, and how long that should take, where known."""
-    n = st.number_input(
-        "Training images",
-        min_value=50,
-        max_value=50_000,
-        value=REFIT_IMAGES,
-        step=50,
-        key=state.REFIT_IMAGES,
-        persist_state="session",
-        help="A fifth of them only judges. If the data set has fewer, all of them are used.",
-    )
-    images = whole(n, 50, 50_000, REFIT_IMAGES)
+    images = choose_images(state.REFIT_IMAGES, REFIT_IMAGES, "A fifth of them only judges.")
     expected = expected_seconds(network.spec.name, images)
     if expected is not None:
-        st.caption(f"{recovering.duration(expected).capitalize()}, judging by the last one here.")
+        st.caption(f"{metrics.duration(expected).capitalize()}, judging by the last one here.")
     return images
 
 

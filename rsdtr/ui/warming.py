@@ -6,7 +6,6 @@ what the page has been waiting for, the page is drawn again.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import streamlit as st
@@ -14,7 +13,7 @@ import streamlit as st
 from rsdtr import worker
 from rsdtr.store import load_winners, store_path
 from rsdtr.targets import Choices
-from rsdtr.ui import cached
+from rsdtr.ui import cached, metrics
 from rsdtr.ui.cached import Network
 from rsdtr.ui.memo import Memo
 from rsdtr.winners import GRID, OBJECTIVES, RULES
@@ -117,7 +116,7 @@ def _line(of: Network, waiting: Choices | None, whole: bool, was_alive: bool) ->
             st.rerun()
         return
     total = max(state.total, 1)
-    left = "" if state.seconds_left is None else f", {_duration(state.seconds_left)} left"
+    left = "" if state.seconds_left is None else f", {metrics.duration(state.seconds_left)} left"
     st.progress(
         min(state.done / total, 1.0),
         text=f"Searching ahead: {state.done:,} of {state.total:,} rings{left}",
@@ -130,9 +129,3 @@ def _line(of: Network, waiting: Choices | None, whole: bool, was_alive: bool) ->
         on_click=lambda: worker.cancel(of.profile),
         help="What was found is kept. εₚ that were not searched are when you ask for them.",
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {math.ceil(seconds / 5) * 5} s"
-    return f"about {math.ceil(seconds / 60)} min"

@@ -13,7 +13,7 @@ from rsdtr.finetune_job import best_model, curve
 from rsdtr.job import Job
 from rsdtr.plan import CompressionPlan
 from rsdtr.refit_job import refit_model, report
-from rsdtr.ui import recovering, state
+from rsdtr.ui import metrics, recovering, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.page import plain
 from rsdtr.ui.refitting import show_steps
@@ -96,7 +96,7 @@ def _words(job: Job) -> str:
     if job.silent_seconds:
         return f"Its process has said nothing for {job.silent_seconds:.0f} s"
     steps = f": {job.done:,} of {job.total:,}" if job.total else ""
-    left = "" if job.seconds_left is None else f", {recovering.duration(job.seconds_left)} left"
+    left = "" if job.seconds_left is None else f", {metrics.duration(job.seconds_left)} left"
     return f"{_name(job)}: {job.doing or 'starting'}{steps}{left}"
 
 

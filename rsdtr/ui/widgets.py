@@ -16,7 +16,6 @@ from rsdtr.search import Candidate, Pruned
 from rsdtr.tables import MEASURED, layers_table
 from rsdtr.ui import cached, metrics, own, state, url
 from rsdtr.ui.choosing import Chosen
-from rsdtr.ui.measuring import CALIBRATION_IMAGES
 from rsdtr.ui.state import TestSet
 from rsdtr.winners import Objective, Question
 from rsdtr.zoo import ModelSpec
@@ -131,19 +130,19 @@ def edit_layers(chosen: Chosen, latency: NetworkLatency) -> None:
     )
 
 
-def choose_calibration() -> int:
-    """How many training images recalibration looks at."""
+def choose_images(key: str, usual: int, use: str = "") -> int:
+    """How many training images a recovery looks at; use: a sentence on what becomes of them."""
     n = st.number_input(
         "Training images",
         min_value=50,
         max_value=50_000,
-        value=CALIBRATION_IMAGES,
+        value=usual,
         step=50,
-        key=state.CALIBRATION_IMAGES,
+        key=key,
         persist_state="session",
-        help="If the data set has fewer, all of them are used.",
+        help=f"{use} If the data set has fewer, all of them are used.".strip(),
     )
-    return whole(n, 50, 50_000, CALIBRATION_IMAGES)
+    return whole(n, 50, 50_000, usual)
 
 
 def choose_formats() -> list[str]:
