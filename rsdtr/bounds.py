@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -67,8 +66,7 @@ class PairSpectra:
         return _level(share) in self._crossed
 
 
-@dataclass(frozen=True)
-class Needs:
+class Needs(NamedTuple):
     """Lower bounds on products of the shifted ring's ranks r0…r3, and on r2 and r3 alone."""
 
     r1_r2: int = 1
@@ -81,7 +79,7 @@ class Needs:
 
     def with_crossed(self, shift: int, rank: int) -> Needs:
         """The same, with the rank of the crossed unfolding added where this shift has it."""
-        return replace(self, r1_r3=rank) if shift % 2 == 0 else replace(self, r0_r2=rank)
+        return self._replace(r1_r3=rank) if shift % 2 == 0 else self._replace(r0_r2=rank)
 
 
 def needed(tails: Energies, allowed: float) -> int:

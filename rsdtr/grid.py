@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -254,15 +254,22 @@ def _answer(
     try:
         while True:
             name, questions = pipe.recv()
+            published: dict[Question, Candidate | None] = {}  # what rule=tight starts from
             for question in questions:
-                pipe.send((name, question, _winner(by_name[name], question)))
+                start = published.pop(replace(question, rule="paper"), None)
+                winner = _winner(by_name[name], question, start)
+                if question.rule == "paper":
+                    published[question] = winner
+                pipe.send((name, question, winner))
     except (EOFError, OSError):
         return  # the parent is gone
 
 
-def _winner(layer: LayerProfile, question: Question) -> Candidate | None:
+def _winner(
+    layer: LayerProfile, question: Question, published: Candidate | None
+) -> Candidate | None:
     try:
-        return layer.search(question).winner
+        return layer.search(question, published).winner
     except Exception:  # a plan that asks the same will say it; the other questions go on
         _log.exception("no ring of %s for %s", layer.name, question)
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 
 import torch
@@ -61,11 +61,15 @@ class LayerProfile:
         sizes = {"input_size": self.input_size, "output_size": self.output_size}
         return partial(pipeline_macs, self.shape, **sizes)
 
-    def search(self, question: Question) -> SearchResult:
-        """Search the best ring now. RingError for ε_p out of range or a kernel without a ring."""
+    def search(self, question: Question, published: Candidate | None = None) -> SearchResult:
+        """Search the best ring now. RingError for ε_p out of range or a kernel without a ring.
+
+        published: the winner of rule=paper for the same objective and ε_p, where it is known:
+        rule=tight starts from it.
+        """
         cost = self.cost(question.objective)
         if question.rule == "tight":
-            return best_tight(self.spectra, question.eps, cost)
+            return best_tight(self.spectra, question.eps, cost, published)
         return self.spectra.best(question.eps, cost)
 
 
@@ -91,7 +95,8 @@ class ModelProfile:
         """The best ring of one of these layers, searched now if it is not known yet."""
         found = self.winners.known(layer.name, question)
         if found is None:
-            found = layer.search(question).winner
+            published = self.winners.known(layer.name, replace(question, rule="paper"))
+            found = layer.search(question, published).winner
             self.winners.put(layer.name, question, found)
         return found
 

@@ -7,7 +7,7 @@ while computing only those that a lower bound on their cost cannot rule out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import sqrt
 
@@ -142,10 +142,10 @@ class KernelSpectra:
         lost, look = float(first.tails[rank]), first.look(rank, r0)
         after_second, after_third = self._allowed(first, rank, share)
         if first.sizes[3] > NARROW:
-            needs = replace(needs, r3=look.third_floor(after_third - lost))
+            needs = needs._replace(r3=look.third_floor(after_third - lost))
             yield floor(*at, needs)
         for bound in (look.second_floor, look.second_rank):
-            needs = replace(needs, r2=bound(after_second - lost))
+            needs = needs._replace(r2=bound(after_second - lost))
             yield floor(*at, needs)
         second = first.second(rank, r0)
         kept, r2 = self.energy - lost, rank_of_tails(second.tails, share)
@@ -181,9 +181,9 @@ class KernelSpectra:
             r3_r0=needed(tails[3], after_third),
         )
         if shift % 2 == 0:
-            needs = replace(needs, r0_r2=needed(self.pairs.channels, after_second))
+            needs = needs._replace(r0_r2=needed(self.pairs.channels, after_second))
         else:
-            needs = replace(needs, r1_r3=needed(self.pairs.channels, after_third))
+            needs = needs._replace(r1_r3=needed(self.pairs.channels, after_third))
         if self.pairs.crossed_is_known(share):
             needs = needs.with_crossed(shift, self._crossed_rank(first, rank, share))
         return needs

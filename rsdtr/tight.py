@@ -9,8 +9,6 @@ share whatever is left of ε_p² in the way that costs least.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -97,7 +95,7 @@ class _Search:
             r3_r0=needed(tails[3], self.budget),
         )
         pair = needed(self.spectra.pairs.channels, self.budget)
-        needs = replace(needs, r0_r2=pair) if shift % 2 == 0 else replace(needs, r1_r3=pair)
+        needs = needs._replace(r0_r2=pair) if shift % 2 == 0 else needs._replace(r1_r3=pair)
         if self.spectra.pairs.crossed_is_known(self.share):
             needs = needs.with_crossed(shift, self._crossed_rank())
         return needs
@@ -122,15 +120,15 @@ class _Search:
         if dear or pairs.crossed_is_known(self.share):
             needs = needs.with_crossed(first.shift, self._crossed_rank())
         look = first.look(rank, r0)
-        needs = replace(needs, r3=look.third_floor(left))
+        needs = needs._replace(r3=look.third_floor(left))
         if self._floor(first, rank, r0, needs) > self.least:
             return
         for bound in (look.second_floor, look.second_rank):
-            needs = replace(needs, r2=bound(left))
+            needs = needs._replace(r2=bound(left))
             if self._floor(first, rank, r0, needs) > self.least:
                 return
         second = first.second(rank, r0)
-        needs = replace(needs, r2=rank_within(second.tails, left))
+        needs = needs._replace(r2=rank_within(second.tails, left))
         r2, r3 = open_ranks(first.sizes, rank, r0, needs)
         inside = r2 < len(second.tails)
         r2, r3 = r2[inside], r3[inside]
