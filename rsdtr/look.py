@@ -12,8 +12,10 @@ from functools import cached_property
 from torch import Tensor
 
 from rsdtr.gram import flat_rank, smaller_gram, squared_values
+from rsdtr.kept import Kept
 from rsdtr.truncation import Energies, rank_within, tail_energies
 
+_GRAMS = Kept(1 << 24)  # of all looks, before their eigenvalues are asked for
 SINGLE = 1e-5  # room for single precision in a bound, as a part of the energy
 
 
@@ -26,12 +28,13 @@ class Look:
 
     def __init__(self, rows: Callable[[], Tensor], energy: float) -> None:
         self._rows, self._energy = rows, energy
+        self._gram: Tensor | None = None
 
     def second_floor(self, allowed: float) -> int:
         """A lower bound on the second rank; no eigenvalue."""
         if "second_tails" in self.__dict__:
             return self.second_rank(allowed)
-        return self._flat(self._second[1], allowed)
+        return self._flat(self._second_norm, allowed)
 
     def second_rank(self, allowed: float) -> int:
         """The second rank, or less where rounding could decide."""
@@ -44,16 +47,26 @@ class Look:
     @cached_property
     def second_tails(self) -> Energies:
         """Energy lost at each second rank 0 … n, (n+1,)."""
-        tails = tail_energies(squared_values(self._second[0]))
-        del self._second  # its norm is not needed any more
+        tails = tail_energies(squared_values(self._second_gram()))
+        self._gram = None
         return tails
 
+    def _second_gram(self) -> Tensor:
+        """The smaller Gram matrix of the second matrix (r1·b, c·d·r0)."""
+        gram = self._gram
+        if gram is None:
+            _, r1, b, _, _ = (rows := self._rows()).shape
+            gram = _far_gram(rows, r1 * b)
+        return gram
+
     @cached_property
-    def _second(self) -> tuple[Tensor, float]:
-        """The Gram matrix of the second matrix (r1·b, c·d·r0), and its squared norm."""
-        _, r1, b, _, _ = (rows := self._rows()).shape
-        gram = _far_gram(rows, r1 * b)
-        return gram, float(gram.square().sum())
+    def _second_norm(self) -> float:
+        self._gram = gram = self._second_gram()  # most likely its eigenvalues are asked for next
+        _GRAMS.use(self, "gram", gram.numel(), Look._drop)
+        return float(gram.square().sum())
+
+    def _drop(self) -> None:
+        self._gram = None
 
     @cached_property
     def _third_norm(self) -> float:

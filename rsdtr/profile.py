@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,16 @@ from rsdtr.bounds import Cost
 from rsdtr.cost import Size, conv_macs, pipeline_macs
 from rsdtr.errors import PlanError, UnknownName
 from rsdtr.filesize import Entry, entries_of
+from rsdtr.kept import Kept
 from rsdtr.ring import ring_storage
 from rsdtr.search import Candidate, KernelSpectra, SearchResult
 from rsdtr.tight import best_tight
 from rsdtr.winners import Objective, Question, Winners
 from rsdtr.zoo import ModelSpec, weights_sha256
 
-SPECTRA_KEPT = 24  # layers; their spectra may take a few times the memory of their kernels
+# Spectra of all models in a process, by the scalars of their kernels: each takes some 60 bytes.
+_SPECTRA = Kept(1 << 23)
+_spectra: WeakKeyDictionary[LayerProfile, KernelSpectra] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,11 @@ class LayerProfile:
     @property
     def spectra(self) -> KernelSpectra:
         """The ε-independent part of the search; kept while it is among the latest asked for."""
-        return _spectra(self)
+        found = _spectra.get(self)
+        if found is None:
+            found = _spectra[self] = KernelSpectra(self.kernel)
+        _SPECTRA.use(self, "spectra", self.kernel.numel(), lambda layer: _spectra.pop(layer, None))
+        return found
 
     def cost(self, objective: Objective) -> Cost:
         """What an objective makes small, as a function of ranks R_0…R_3."""
@@ -170,11 +178,6 @@ def profile(model: nn.Module, spec: ModelSpec) -> ModelProfile:
         weights_sha256=weights_sha256(model),
         entries=entries_of(model),
     )
-
-
-@lru_cache(maxsize=SPECTRA_KEPT)
-def _spectra(layer: LayerProfile) -> KernelSpectra:
-    return KernelSpectra(layer.kernel)
 
 
 def _pair(padding: str | tuple[int, ...]) -> tuple[int, int] | str:

@@ -6,6 +6,7 @@ while computing only those that a lower bound on their cost cannot rule out.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
@@ -78,16 +79,18 @@ class KernelSpectra:
         self.unfoldings = tuple(FirstUnfolding(self.kernel, shift, single) for shift in range(4))
         self.pairs = PairSpectra(single, self.unfoldings)
         self.energy = float(self.kernel.square().sum())
+        self.lock = threading.RLock()  # what is kept for later is not for two searches at once
 
     def candidates(self, eps: float) -> list[Candidate]:
         """Every candidate of the published rule at ε_p: shift 0…3, divisors ascending."""
         share = equal_split(checked_eps(eps))
         found = []
-        for first in self.unfoldings:
-            rank = rank_of_tails(first.tails, share)
-            for r0 in divisors(rank):
-                r2, r3, lost = _finish(first.second(rank, r0), share)
-                found.append(self.candidate(first, rank, r0, (r2, r3), lost))
+        with self.lock:
+            for first in self.unfoldings:
+                rank = rank_of_tails(first.tails, share)
+                for r0 in divisors(rank):
+                    r2, r3, lost = _finish(first.second(rank, r0), share)
+                    found.append(self.candidate(first, rank, r0, (r2, r3), lost))
         return found
 
     def best(self, eps: float, cost: Cost | None = None) -> SearchResult:
@@ -96,7 +99,10 @@ class KernelSpectra:
         cost: of ranks R_0…R_3, by default storage; it must not fall when a rank rises.
         """
         share = equal_split(checked_eps(eps))
-        cost = cost or self.storage
+        with self.lock:
+            return self._best(share, cost or self.storage)
+
+    def _best(self, share: float, cost: Cost) -> SearchResult:
         waiting = list(self._waiting(cost, share))
         heapify(waiting)
         best: tuple[int, int, int] | None = None  # (cost, shift, r0) of the winner so far

@@ -37,9 +37,10 @@ def best_tight(
     the cheapest ring of every (shift, r0) that was looked into, `pruned` the others.
     """
     eps, cost = checked_eps(eps), cost or spectra.storage
-    if published is None:
-        published = spectra.best(eps, cost).winner
-    return _Search(spectra, eps, cost, published).result()
+    with spectra.lock:
+        if published is None:
+            published = spectra.best(eps, cost).winner
+        return _Search(spectra, eps, cost, published).result()
 
 
 class _Search:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import prod
 
@@ -19,12 +20,13 @@ from rsdtr.gram import (
     square_root,
     squared_values,
 )
+from rsdtr.kept import Kept
 from rsdtr.look import Look
 from rsdtr.truncation import Energies, rank_within, tail_energies
 
-KEPT_SCALARS = 1 << 22  # of second matrices, per shift: small kernels keep most of them
 MORE_ROWS = 16  # of a second matrix, computed together
-KEPT_TAILS = 256  # second matrices, per shift, of which only the tails and norms are kept
+KEPT_FACTS = 256  # first ranks and divisors, per shift, of which tails and norms are kept
+_SECONDS = Kept(1 << 26)  # second matrices of all kernels in a process: 512 MB
 Sizes = tuple[int, int, int, int]
 
 
@@ -49,9 +51,9 @@ class FirstUnfolding:
         self._single_rows = self._single.new_zeros(0, b, c, d)
         self._rows_gram = kernel.new_zeros(0, b, 0, b)
         self._saved = 0.0
-        self._seconds: OrderedDict[tuple[int, int], SecondUnfolding] = OrderedDict()
+        self._seconds: dict[tuple[int, int], SecondUnfolding] = {}
+        self._facts: OrderedDict[tuple[int, int], _Facts] = OrderedDict()
         self._looks: OrderedDict[tuple[int, int], Look] = OrderedDict()
-        self._shed: OrderedDict[tuple[int, int], SecondUnfolding] = OrderedDict()
 
     def _matrix(self) -> Tensor:
         return self._unfolded(self._kernel)
@@ -169,7 +171,7 @@ class FirstUnfolding:
         if found is None:  # what refers to itself is only freed when garbage is collected
             found = Look(partial(FirstUnfolding.single_rows, weakref.proxy(self), rank, r0), kept)
         self._looks[rank, r0] = found
-        if len(self._looks) > KEPT_TAILS:
+        if len(self._looks) > KEPT_FACTS:
             self._looks.popitem(last=False)
         return found
 
@@ -179,15 +181,25 @@ class FirstUnfolding:
         The latest ones asked for are kept, and of those before them the tails and norms.
         """
         at = rank, r0
-        found = self._seconds.pop(at, None) or self._shed.pop(at, None)
-        self._seconds[at] = found = found or SecondUnfolding(weakref.proxy(self), rank, r0)
-        while len(self._seconds) > max(8, KEPT_SCALARS // self._kernel.numel()):
-            oldest, second = self._seconds.popitem(last=False)
-            second.shed()
-            self._shed[oldest] = second
-        while len(self._shed) > KEPT_TAILS:
-            self._shed.popitem(last=False)
+        facts = self._facts.pop(at, None) or _Facts()
+        found = self._seconds.get(at)
+        if found is None:
+            found = SecondUnfolding(weakref.proxy(self), rank, r0, facts)
+            self._seconds[at] = found
+        self._facts[at] = found.facts
+        if len(self._facts) > KEPT_FACTS:
+            self._facts.popitem(last=False)
+        _SECONDS.use(self, at, found.scalars, lambda first: first._seconds.pop(at, None))
         return found
+
+
+@dataclass
+class _Facts:
+    """What is small of a second matrix: its tails, and by second rank the third one's."""
+
+    tails: Energies | None = None
+    third_norms: dict[int, float] = field(default_factory=dict)
+    third_tails: dict[int, Energies] = field(default_factory=dict)
 
 
 class SecondUnfolding:
@@ -196,15 +208,16 @@ class SecondUnfolding:
     `first` keeps it, and so is only referred to weakly: hold on to that for as long as to this.
     """
 
-    def __init__(self, first: FirstUnfolding, rank: int, r0: int) -> None:
+    def __init__(self, first: FirstUnfolding, rank: int, r0: int, facts: _Facts) -> None:
         b, c, d = first.sizes[1:]
+        low, high = sorted((rank // r0 * b, c * d * r0))
+        self.scalars = 2 * low * (low + high)  # at most, with the third Gram matrix
         self._third_shape = (c, d * r0)
         self._wide = rank // r0 * b <= c * d * r0
         self._remainder = partial(FirstUnfolding.remainder, first, rank, r0)
         self._wide_gram = partial(FirstUnfolding.second_gram, first, rank, r0)
         self._leading_rows: Tensor | None = None
-        self._third_norms: dict[int, float] = {}
-        self._third_tails: dict[int, Energies] = {}
+        self.facts = facts
         self._latest: tuple[int, Tensor] | None = None  # second rank and its third Gram matrix
 
     @cached_property
@@ -236,38 +249,30 @@ class SecondUnfolding:
         return self._leading_rows
 
     @property
-    def squared(self) -> Tensor:
-        """Squared singular values, descending."""
-        return self._svd[0]
-
-    @cached_property
     def tails(self) -> Energies:
         """Energy lost at each second rank 0 … n, (n+1,)."""
-        return tail_energies(self.squared)
+        if self.facts.tails is None:
+            self.facts.tails = tail_energies(self._svd[0])
+        return self.facts.tails
 
     def third_floor(self, r2: int, allowed: float) -> int:
         """A lower bound on the third rank that loses at most `allowed` energy; no eigenvalue."""
-        if r2 not in self._third_norms:
-            self._third_norms[r2] = float(self._third_gram(r2).square().sum())
-        return flat_rank(self._kept(r2), self._third_norms[r2], allowed)
+        norms = self.facts.third_norms
+        if r2 not in norms:
+            norms[r2] = float(self._third_gram(r2).square().sum())
+        return flat_rank(self._kept(r2), norms[r2], allowed)
 
     def third_tails(self, r2: int) -> Energies:
         """Energy lost at each third rank 0 … n when r2 is the second, (n+1,); kept."""
-        if r2 not in self._third_tails:
-            self._third_tails[r2] = tail_energies(squared_values(self._third_gram(r2)))
-        return self._third_tails[r2]
+        known = self.facts.third_tails
+        if r2 not in known:
+            known[r2] = tail_energies(squared_values(self._third_gram(r2)))
+        return known[r2]
 
     @property
     def known_thirds(self) -> tuple[int, ...]:
         """The second ranks whose `third_tails` are known already."""
-        return tuple(self._third_tails)
-
-    def shed(self) -> None:
-        """Drop all that is large; it is computed again when it is needed again."""
-        for name in ("_svd", "_gram"):
-            self.__dict__.pop(name, None)
-        self._leading_rows = None
-        self.release()
+        return tuple(self.facts.third_tails)
 
     def release(self) -> None:
         """Drop the third Gram matrix that was kept for its neighbours: it may be large."""

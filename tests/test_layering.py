@@ -17,7 +17,7 @@ FLOW = (
     {"errors"},
     {"forms", "measure", "process", "distributed"},
     {"truncation", "ring", "cost", "filesize", "architectures", "weights"},
-    {"gram"},
+    {"gram", "kept"},
     {"look"},
     {"unfolding"},
     {"bounds"},
