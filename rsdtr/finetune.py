@@ -227,12 +227,12 @@ class Run:
         T² keeps the gradient of the second term as large as that of the first.
         """
         options = self.options
-        logits = self.model(pixels)  # (B, classes)
+        logits = self._logits(self.model, pixels)
         loss = F.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
         if self.teacher is None:
             return loss
         with torch.no_grad():
-            answers = self.teacher(pixels)
+            answers = self._logits(self.teacher, pixels)
         divergence = F.kl_div(
             F.log_softmax(logits / options.temperature, 1),
             F.log_softmax(answers / options.temperature, 1),
@@ -240,6 +240,12 @@ class Run:
             log_target=True,
         )
         return (1 - options.distill) * loss + options.distill * options.temperature**2 * divergence
+
+    def _logits(self, model: nn.Module, pixels: Tensor) -> Tensor:
+        """(B, classes) in float32, computed in the precision of the recipe."""
+        mixed = self.options.precision == "bfloat16"
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=mixed):
+            return model(pixels).float()
 
     def _take_average(self, average: nn.Module) -> None:
         # Early averages would remember the start: the decay grows to its value with the steps.

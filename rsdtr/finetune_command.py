@@ -22,7 +22,7 @@ from rsdtr.fast import measured_forms, running_in
 from rsdtr.finetune import finetune as finetuned
 from rsdtr.finetune_job import queue_finetuning
 from rsdtr.profile import profile
-from rsdtr.recipe import AUGMENTS, OPTIMIZERS, USUAL_LR, FinetuneOptions
+from rsdtr.recipe import AUGMENTS, OPTIMIZERS, PRECISIONS, USUAL_LR, FinetuneOptions
 from rsdtr.saved import Saved, load, save, writable_folder
 from rsdtr.zoo import load_model
 
@@ -100,11 +100,18 @@ _RECIPE = (
     click.option("--freeze-dense", is_flag=True, help="Train the rings and BatchNorm only."),
     _number("patience", "Stop after so many epochs in a row without a gain; 0: never."),
     _number("weight-decay", "Of the optimizer."),
+    click.option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default="float32",
+        show_default=True,
+        help="bfloat16: mixed precision, faster where the processor has it.",
+    ),
     _number("seed", "Of the shuffling."),
 )
 _FIELDS = (
     "epochs", "batch_size", "accumulate", "distill", "temperature", "label_smoothing", "augment",
-    "ema", "freeze_bn", "freeze_dense", "patience", "weight_decay", "seed",
+    "ema", "freeze_bn", "freeze_dense", "patience", "weight_decay", "precision", "seed",
 )  # fmt: skip
 
 

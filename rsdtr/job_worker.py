@@ -32,6 +32,10 @@ TEND_SECONDS = 5.0  # between two looks at the other workers
 # What runs a job of each kind until its end (True) or until it is to stop (False): a function of
 # a module, which is loaded only then.
 KINDS = {"finetune": "rsdtr.finetune_job:run", "refit": "rsdtr.refit_job:run"}
+LIGHTER = {
+    "finetune": "take a smaller batch size or a larger accumulate",
+    "refit": "take fewer images",
+}
 FULL = "the disk is full: make room, then resume it from its last checkpoint"
 _log = logging.getLogger("rsdtr.job_worker")
 
@@ -94,26 +98,24 @@ def _run(own: ProcessId, job: Job, told: threading.Event) -> None:
                     state = "failed"
                     message = "its process was told to end: resume it from its last checkpoint"
             except BaseException as error:
-                message = sentence(error)
+                message = sentence(error, job.kind)
                 _log.exception("%s", message)
             _log.info("%s: %s", job.title, state)
     except OSError as error:  # of the log, or of the folder
-        message = sentence(error)
+        message = sentence(error, job.kind)
     jobs.finish(own, running.job, state, message)
 
 
-def sentence(error: BaseException) -> str:
-    """Why a job failed, in one sentence for whoever queued it."""
+def sentence(error: BaseException, kind: str) -> str:
+    """Why a job of a kind failed, in one sentence for whoever queued it."""
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) is not None and cause not in causes:
         causes.append(cause)
     if any(_is_full(cause) for cause in causes):
         return FULL
     if any(_is_out_of_memory(cause) for cause in causes):
-        return (
-            "the memory did not suffice: take a smaller batch size or a larger accumulate, or "
-            "resume it when more memory is free"
-        )
+        lighter = f"{LIGHTER[kind]}, or " if kind in LIGHTER else ""
+        return f"the memory did not suffice: {lighter}resume it when more memory is free"
     if isinstance(error, RsdtrError):
         return str(error.args[0]) if error.args else type(error).__name__
     first = (str(error).strip().splitlines() or ["no message"])[0]

@@ -9,6 +9,7 @@ from rsdtr.errors import RsdtrError
 
 AUGMENTS = ("none", "crop", "crop+flip")
 OPTIMIZERS = ("sgd", "adamw")
+PRECISIONS = ("float32", "bfloat16")
 USUAL_LR = {"sgd": 0.05, "adamw": 0.002}
 
 
@@ -24,7 +25,8 @@ class FinetuneOptions:
     BatchNorm keeps its statistics. freeze_dense: convolutions and linear layers that are no rings
     keep their weights. patience: stop after so many epochs in a row without a higher validation
     accuracy; 0 is never. accumulate: the parts that the gradient of one batch is computed in, to
-    save memory. Raises RsdtrError for impossible values.
+    save memory. precision: "float32", or "bfloat16" for what torch's autocast computes in it, with
+    weights, statistics and loss in float32. Raises RsdtrError for impossible values.
     """
 
     epochs: int = 3
@@ -44,6 +46,7 @@ class FinetuneOptions:
     freeze_dense: bool = False
     patience: int = 0
     accumulate: int = 1
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -59,7 +62,9 @@ class FinetuneOptions:
                 raise RsdtrError(f"{name} is {getattr(self, name)}: give a number in 0 ≤ x < 1")
         if not 0 <= self.distill <= 1:
             raise RsdtrError(f"distill is {self.distill}: give a weight in 0 ≤ x ≤ 1")
-        for name, known in (("augment", AUGMENTS), ("optimizer", OPTIMIZERS)):
+        for name, known in (
+            ("augment", AUGMENTS), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS),
+        ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise RsdtrError(
                     f"{name} is {getattr(self, name)!r}: give one of {', '.join(known)}"

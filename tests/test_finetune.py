@@ -311,6 +311,31 @@ def test_parts_of_a_batch_add_up_to_its_gradient(light: DataSplits) -> None:
         assert not torch.equal(value, start[name])
 
 
+def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_in_float32(
+    light: DataSplits,
+) -> None:
+    torch.manual_seed(0)
+    start = tiny().state_dict()
+    losses: dict[str, list[float]] = {}
+    for precision in ("float32", "bfloat16"):
+        model, kinds, steps = tiny(), set(), []
+        model.load_state_dict(start)
+        first = next(m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+        first.register_forward_hook(
+            lambda module, _, output, kinds=kinds: (
+                kinds.add(output.dtype) if module.training else None
+            )
+        )
+        options = FinetuneOptions(epochs=2, batch_size=16, distill=0.5, precision=precision)
+        list(finetune(model, light, options, teacher=tiny(), on_step=steps.append))
+        assert kinds == {getattr(torch, precision)}
+        assert all(value.dtype != torch.bfloat16 for value in model.state_dict().values())
+        losses[precision] = [step.loss for step in steps]
+    # bfloat16 has 8 bits of mantissa: the same training, but for its rounding.
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"][0] == pytest.approx(losses["float32"][0], rel=0.05)
+
+
 # --- resume ---
 
 RECIPES = {
@@ -321,6 +346,7 @@ RECIPES = {
     "frozen, patient": FinetuneOptions(
         epochs=4, batch_size=16, freeze_bn=True, freeze_dense=True, patience=3, label_smoothing=0.1
     ),
+    "mixed precision": FinetuneOptions(epochs=4, batch_size=16, precision="bfloat16"),
 }
 
 

@@ -153,7 +153,7 @@ def test_every_failure_is_one_sentence_and_the_next_job_runs():
     assert {find(job.id).state for job in found} == {"failed"}
     assert messages[0] == FULL
     assert messages[1] == messages[2]
-    assert messages[1].startswith("the memory did not suffice: take a smaller batch size")
+    assert messages[1] == "the memory did not suffice: resume it when more memory is free"
     assert messages[3] == "the loss became nan at step 3 of 9: give a learning rate below 1"
     assert messages[4] == "it broke off with ValueError: seven: its log has the details"
     assert messages[5].startswith("no job of kind 'dance' is known here")
@@ -164,8 +164,21 @@ def test_every_failure_is_one_sentence_and_the_next_job_runs():
 def test_the_cause_of_an_error_counts():
     error = RsdtrError("the checkpoint could not be written")
     error.__cause__ = OSError(28, "No space left on device")
-    assert sentence(error) == FULL
-    assert sentence(RsdtrError("the checkpoint could not be written")) != FULL
+    assert sentence(error, "finetune") == FULL
+    assert sentence(RsdtrError("the checkpoint could not be written"), "finetune") != FULL
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("finetune", "take a smaller batch size or a larger accumulate, or"),
+        ("refit", "take fewer images, or"),
+    ],
+)
+def test_what_to_do_without_memory_is_said_of_the_kind_of_job(kind: str, advice: str) -> None:
+    assert sentence(MemoryError(), kind) == (
+        f"the memory did not suffice: {advice} resume it when more memory is free"
+    )
 
 
 def test_a_job_whose_folder_was_damaged():

@@ -115,6 +115,13 @@ def _more(usual: FinetuneOptions) -> dict[str, Any]:
     freeze_dense = st.toggle(
         "Train rings and BatchNorm only", key=state.FREEZE_DENSE, persist_state="session"
     )
+    mixed = st.toggle(
+        "Mixed precision",
+        key=state.MIXED,
+        persist_state="session",
+        help="Computes in bfloat16 what bears it, and keeps weights, statistics and loss in "
+        "float32: faster where the processor has it.",
+    )
     return {
         "optimizer": optimizer if optimizer in OPTIMIZERS else usual.optimizer,
         "distill": within(distill, 0.0, 1.0, usual.distill),
@@ -124,4 +131,5 @@ def _more(usual: FinetuneOptions) -> dict[str, Any]:
         "patience": whole(patience, 0, 200, usual.patience),
         "freeze_bn": bool(freeze_bn),
         "freeze_dense": bool(freeze_dense),
+        "precision": "bfloat16" if mixed else "float32",
     }

@@ -137,6 +137,7 @@ def test_every_choice_reaches_the_job(monkeypatch):
     test.number_input(key=state.SMOOTHING).set_value(0.1)
     test.number_input(key=state.PATIENCE).set_value(4)
     test.toggle(key=state.FREEZE_BN).set_value(True)
+    test.toggle(key=state.MIXED).set_value(True)
     test.toggle(key=state.FREEZE_DENSE).set_value(True).run()
     test.number_input(key=state.TEMPERATURE).set_value(2.0).run()
     job = start(test, 7, batch=32)
@@ -145,7 +146,7 @@ def test_every_choice_reaches_the_job(monkeypatch):
     expected = {
         "epochs": 7, "batch_size": 32, "optimizer": "adamw", "distill": 0.5, "ema": 0.99,
         "label_smoothing": 0.1, "patience": 4, "freeze_bn": True, "freeze_dense": True,
-        "temperature": 2.0, "augment": "crop",
+        "temperature": 2.0, "augment": "crop", "precision": "bfloat16",
     }  # fmt: skip
     assert {name: asked[name] for name in expected} == expected
 
