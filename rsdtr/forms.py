@@ -57,9 +57,20 @@ def sublayer_kernels(form: Form, cores: Sequence[Tensor]) -> Kernels:
 
 
 def _dense(g0: Tensor, g1: Tensor, g2: Tensor, g3: Tensor) -> Kernels:
-    head = torch.einsum("aob,bic->aoic", g0, g1)
-    tail = torch.einsum("chd,dwa->chwa", g2, g3)
-    return (torch.einsum("aoic,chwa->oihw", head, tail),)
+    """From the two convolutions with the fewest channels between them: P of them.
+
+    Another order may hold R_0·R_2 times the kernel in between: gigabytes, for wide layers.
+    """
+    r0, r1, r2, r3 = (len(core) for core in (g0, g1, g2, g3))
+    cuts: tuple[tuple[int, Form], ...] = (
+        (r0 * r1, "O|IHW"),
+        (r1 * r2, "I|HWO"),
+        (r3 * r1, "IH|WO"),
+    )
+    _, form = min(cuts)
+    first, second = _CONTRACTIONS[form](g0, g1, g2, g3)  # (P, I, h, w), (O, P, x, y)
+    kernel = torch.einsum("pihw,opxy->oihxwy", first, second)  # h or x is 1, and w or y
+    return (kernel.flatten(4).flatten(2, 3),)  # (O, I, KH, KW)
 
 
 def _o_ihw(g0: Tensor, g1: Tensor, g2: Tensor, g3: Tensor) -> Kernels:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-import tensorly as tl
 import torch
-from tensorly.tr_tensor import TRTensor
 from torch import Tensor
 
 from rsdtr.errors import RingError
+from rsdtr.forms import sublayer_kernels
 
 MODES = ("O", "I", "KH", "KW")
 
@@ -82,8 +81,7 @@ class TensorRing:
 
     def to_tensor(self) -> Tensor:
         """The kernel that the ring stands for, (O, I, KH, KW), in the cores' dtype."""
-        with tl.backend_context("pytorch", local_threadsafe=True):
-            kernel: Tensor = TRTensor(list(self.cores)).to_tensor()
+        (kernel,) = sublayer_kernels("dense", self.cores)
         return kernel
 
 

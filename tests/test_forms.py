@@ -5,6 +5,7 @@ import torch
 from oracles import ring_by_einsum
 
 from rsdtr.forms import FORMS, sublayer_kernels, sublayers
+from rsdtr.measure import peak_bytes
 from rsdtr.ring import TensorRing
 
 SHAPE, RANKS = (5, 4, 3, 2), (2, 3, 4, 5)
@@ -58,3 +59,20 @@ def test_gradients_reach_every_core(ring, form):
     cores = [core.clone().requires_grad_() for core in ring.cores]
     sum(kernel.pow(2).sum() for kernel in sublayer_kernels(form, cores)).backward()
     assert all(bool(core.grad.abs().sum() > 0) for core in cores)
+
+
+@pytest.mark.parametrize("ranks", [(2, 3, 4, 5), (1, 7, 2, 9), (9, 1, 7, 2), (3, 8, 8, 1)])
+def test_every_cut_gives_the_dense_kernel(ranks):
+    """Fewest channels between: R_0·R_1, R_3·R_1, R_1·R_2, R_3·R_1 of them."""
+    ring = TensorRing.random(SHAPE, ranks)
+    (kernel,) = sublayer_kernels("dense", ring.cores)
+    torch.testing.assert_close(kernel, ring_by_einsum(ring.cores))
+    torch.testing.assert_close(ring.to_tensor(), kernel)
+
+
+@pytest.mark.parametrize("ranks", [(40, 2, 50, 6), (2, 40, 6, 50)])
+def test_the_dense_kernel_of_a_wide_layer_takes_little_more_than_itself(ranks):
+    ring = TensorRing.random((64, 64, 3, 3), ranks)
+    kernel = 64 * 64 * 9 * 4
+    assert peak_bytes(lambda: sublayer_kernels("dense", ring.cores)) < 20 * kernel
+    assert peak_bytes(ring.to_tensor) < 20 * kernel

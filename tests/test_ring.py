@@ -1,8 +1,10 @@
 import pytest
+import tensorly as tl
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import ring_by_einsum
+from tensorly.tr_tensor import TRTensor
 
 from rsdtr.errors import RingError
 from rsdtr.ring import TensorRing, checked_kernel, ring_storage
@@ -18,6 +20,9 @@ def test_to_tensor_is_the_trace_of_the_four_cores(shape, ranks, seed):
     kernel = ring.to_tensor()
     assert kernel.shape == shape
     torch.testing.assert_close(kernel, ring_by_einsum(ring.cores), rtol=1e-12, atol=1e-12)
+    with tl.backend_context("pytorch", local_threadsafe=True):
+        other = TRTensor(list(ring.cores)).to_tensor()
+    torch.testing.assert_close(kernel, other, rtol=1e-12, atol=1e-12)
 
 
 @settings(max_examples=20)
