@@ -5,7 +5,8 @@
 Weights are seeded, with decaying spectra; ε_p is searched so that the network has the PCR asked
 for. All variants of one comparison run in turns in one process. Ratios are of best times, which
 suffer least from what else the machine does; medians stand beside them. With `--docs FOLDER` the
-result is written there as latency.json, and the curve as latency.svg.
+curve is written there as latency.svg, the layers of the largest batch as roofline.svg.
+`latency_table.py` makes tables of the JSON.
 """
 
 from __future__ import annotations
@@ -17,23 +18,24 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import torch
-from latency_figure import curve_svg
+from latency_figure import curve_svg, roofline_svg
 from paper_pipeline import paper_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsdtr.bench import network_variants
 from rsdtr.compress import skeleton
-from rsdtr.cost import form_macs
-from rsdtr.device import DeviceProfile
+from rsdtr.cost import Size, form_activations, form_macs
+from rsdtr.device import DeviceProfile, LayerCase
 from rsdtr.export import onnx_file
 from rsdtr.fast import layer_cases, measured_forms, use_forms
-from rsdtr.forms import FORMS
+from rsdtr.forms import FORMS, Form, sublayers
 from rsdtr.fuse import fuse
 from rsdtr.measure import Work, interleaved, machine, peak_bytes, threads
 from rsdtr.plan import CompressionPlan, plan
@@ -165,9 +167,9 @@ def layers_part(
             times, layer = known.times(case), found.layer(name)
             assert times is not None
             for form in FORMS:
-                macs = batch * form_macs(
-                    form, case.shape, case.ranks, layer.input_size, layer.output_size
-                )
+                sizes = layer.input_size, layer.output_size
+                macs = batch * form_macs(form, case.shape, case.ranks, *sizes)
+                scalars = _scalars_moved(form, case, *sizes)
                 best = times.of(form).best_ms
                 rows.append(
                     {
@@ -179,12 +181,36 @@ def layers_part(
                         "best_ms": best,
                         "of_dense": best / times.of("dense").best_ms,
                         "gflops_per_second": 2 * macs / best / 1e6,
+                        "flops_per_byte": 2 * macs / (4 * scalars),
                         "auto": form == times.fastest.form,
                     }
                 )
     worst = max(row["of_dense"] for row in rows if row["auto"])
     say(f"  the auto form of no layer takes more than {worst:.3f} of its dense time")
-    return {"layers": rows, "worst_auto_of_dense": worst}
+    with threads(args.threads):
+        ceilings = _ceilings()
+    return {"layers": rows, "worst_auto_of_dense": worst, "ceilings": ceilings}
+
+
+def _scalars_moved(form: Form, case: LayerCase, input_size: Size, output_size: Size) -> int:
+    """Scalars that a layer must read and write at least: pictures, what lies between, kernels."""
+    o, i, _, _ = case.shape
+    pictures = i * prod(input_size) + o * prod(output_size)
+    between = 2 * form_activations(form, case.shape, case.ranks, input_size, output_size)
+    kernels = sum(prod(step.kernel) for step in sublayers(form, case.shape, case.ranks))
+    return case.batch * (pictures + between) + kernels
+
+
+def _ceilings() -> dict[str, float]:
+    """What the machine gives at best: a product of large matrices, and a copy of large memory."""
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    x = torch.zeros(1 << 26)
+    y = torch.empty_like(x)
+    found = interleaved({"product": lambda: a @ b, "copy": lambda: y.copy_(x)}, runs=15, seconds=20)
+    return {
+        "gflops_per_second": 2 * 2048**3 / found["product"].best_ms / 1e6,
+        "gigabytes_per_second": 2 * x.nbytes / found["copy"].best_ms / 1e6,
+    }
 
 
 def training_part(
@@ -286,11 +312,15 @@ def main() -> None:
     text = json.dumps(result, indent=1, allow_nan=False)
     if args.docs:
         args.docs.mkdir(parents=True, exist_ok=True)
-        (args.docs / "latency.json").write_text(text + "\n", encoding="utf-8")
         for entry in result["models"]:
+            about = entry["model"], result["machine"]
             if "curve" in entry:
-                picture = curve_svg(entry["curve"], entry["model"], result["machine"])
+                picture = curve_svg(entry["curve"], *about)
                 (args.docs / "latency.svg").write_text(picture, encoding="utf-8")
+            if "layers" in entry:
+                rows = [row for row in entry["layers"] if row["batch"] == max(args.batch)]
+                picture = roofline_svg(rows, entry["ceilings"], *about)
+                (args.docs / "roofline.svg").write_text(picture, encoding="utf-8")
     if args.json:
         print(text)
 
