@@ -48,8 +48,10 @@ class Inputs:
     splits: DataSplits
 
 
-def queue_on(kind: str, title: str, model: nn.Module, content: NetworkContent, subject: str) -> Job:
-    """Queue a job that starts from this model; the job there is, if it was queued before.
+def queue_on(
+    kind: str, title: str, model: nn.Module | None, content: NetworkContent, subject: str
+) -> Job:
+    """Queue a job that starts from this model, if any; the job there is, if it was queued before.
 
     Names of folders and files are made to mean the same wherever the worker is started, and the
     seconds that planning took are no part of what the result depends on.
@@ -64,7 +66,8 @@ def queue_on(kind: str, title: str, model: nn.Module, content: NetworkContent, s
     )
 
     def prepare(folder: Path) -> None:
-        save(model, content.plan, folder / START)
+        if model is not None:
+            save(model, content.plan, folder / START)
 
     asked = same.model_dump(mode="json")
     return jobs.submit(kind, title, asked, subject=subject, prepare=prepare)

@@ -12,7 +12,6 @@ from rsdtr import options
 from rsdtr.console import progress, table
 from rsdtr.data import load_data
 from rsdtr.errors import RsdtrError
-from rsdtr.evaluate import accuracy
 from rsdtr.fast import measured_forms
 from rsdtr.finetune import Step
 from rsdtr.finetune_command import recipe
@@ -22,9 +21,8 @@ from rsdtr.requested import plan_of
 from rsdtr.saved import writable_folder
 from rsdtr.study import STARTS, Study
 from rsdtr.study import factors_vs_scratch as made_runs
+from rsdtr.study_job import FIGURE, FILE, queue_study, write_study
 from rsdtr.targets import Choices
-
-FILE, FIGURE = "study.json", "study.html"
 
 
 @click.group()
@@ -39,20 +37,26 @@ def study() -> None:
 @options.data
 @recipe
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="How many.")
-@click.option("--out", required=True, metavar="DIR", help="Folder for the numbers and the figure.")
+@click.option("--out", metavar="DIR", help="Folder for the numbers and the figure.")
 @click.option(
     "--fast", is_flag=True, help="Train each ring in the form whose steps are fastest here."
 )
+@click.option(
+    "--job",
+    is_flag=True,
+    help="Queue it, and return at once: `jobs show` tells how far it is and where the result lies.",
+)
 def factors_vs_scratch(
     model: str, choices: Choices, weights: str | None, data: str | None, recipe: FinetuneOptions,
-    seeds: int, out: str, fast: bool,
+    seeds: int, out: str | None, fast: bool, job: bool,
 ) -> None:  # fmt: skip
     """Train the same rings from their factors and from random weights, several times each.
 
     Every finished run is kept in DIR/study.json: asked again, only what is missing is trained.
     """
-    folder = Path(out)
-    if not (folder / FILE).exists():
+    if job == (out is not None):
+        raise click.UsageError("give either --out, or --job, whose result `jobs show` names")
+    if out is not None and not (Path(out) / FILE).exists():
         writable_folder(out)
     dense, spec, decided = plan_of(model, choices, weights)
     splits = load_data(data, spec)
@@ -62,6 +66,11 @@ def factors_vs_scratch(
                 decided, profile(dense, spec), batch=recipe.batch_size,
                 threads=torch.get_num_threads(), training=True, progress=show,
             )  # fmt: skip
+    if out is None:
+        queued = queue_study(dense, decided, splits, recipe, seeds, data=data, weights=weights)
+        click.echo(f"{queued.id}: {queued.state}, {queued.title}")
+        return
+    folder = Path(out)
     begun = Study(decided, splits.train.name, recipe)
     if (folder / FILE).exists():
         begun = _continued(begun, Study.load(folder / FILE), folder / FILE)
@@ -74,11 +83,7 @@ def factors_vs_scratch(
         latest = begun
         for latest in made_runs(dense, begun, splits, range(seeds), on_step=note):
             latest.save(folder / FILE)
-    # Plotly is only needed here.
-    from rsdtr.study_charts import study_figure
-
-    reference = accuracy(dense, splits.validation).percent
-    study_figure(latest, reference).write_html(folder / FIGURE)
+    write_study(latest, dense, splits, folder)
     click.echo(table(("start", "seeds", "test accuracy", "lowest", "highest"), _rows(latest)))
     click.echo(f"{folder / FILE}, {folder / FIGURE}")
 

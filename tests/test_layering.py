@@ -52,6 +52,7 @@ FLOW = (
     {"options", "console"},
     {"requested"},
     {"bench_command", "finetune_command", "jobs_command", "profile_command"},
+    {"study_job"},
     {"study_command"},
     {"cli"},
     {"__main__"},
