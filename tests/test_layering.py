@@ -15,6 +15,7 @@ PACKAGE = ROOT / "rsdtr"
 # Data flows one way: no module imports from a later group. saved, timing: where they are used.
 FLOW = (
     {"errors"},
+    {"glossary", "lesson_text"},
     {"forms", "measure", "process", "distributed"},
     {"truncation", "ring", "cost", "filesize", "architectures", "weights"},
     {"gram"},
@@ -37,6 +38,8 @@ FLOW = (
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"damage", "recipe", "refit_options", "augment"},
     {"recover", "checkpoint", "identity"},
+    {"lesson"},
+    {"quiz"},
     {"moments", "walk", "divergence"},
     {"regression", "sites"},
     {"refit", "finetune"},
@@ -48,6 +51,7 @@ FLOW = (
     {"bench"},
     {"proof", "charts", "tables"},
     {"layer_charts", "accuracy_charts", "latency_charts"},
+    {"lesson_charts"},
     {"training_charts", "study_charts", "refit_charts"},
     {"options", "console"},
     {"requested"},
@@ -58,7 +62,7 @@ FLOW = (
 )
 DRAWING = {
     "charts", "layer_charts", "accuracy_charts", "latency_charts", "training_charts",
-    "study_charts", "refit_charts",
+    "study_charts", "refit_charts", "lesson_charts",
 }  # fmt: skip
 
 
