@@ -1,6 +1,8 @@
 """The lesson's numbers: by hand on tiny kernels, and against the layers and the search."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,6 +43,7 @@ from rsdtr.ring import TensorRing
 from rsdtr.search import Candidate, KernelSpectra, candidates, ring_svd, smallest
 from rsdtr.targets import layer_damages, total_damage
 
+ROOT = Path(__file__).parents[1]
 # Singular values 4, 2, 1 in the unfoldings by O and by I; energy 21.
 DIAGONAL = torch.diag(torch.tensor([4.0, 2.0, 1.0]))[:, :, None, None]
 
@@ -217,3 +220,10 @@ def test_every_word_of_the_lesson_has_its_meaning():
     assert all(sentence.endswith(".") for sentence in GLOSSARY.values())
     with pytest.raises(UnknownName, match="no word 'rang'"):
         meaning("rang")
+
+
+def test_every_step_names_a_section_of_a_notebook():
+    for step in STEPS:
+        notebook = json.loads((ROOT / step.notebook).read_text(encoding="utf-8"))
+        texts = ["".join(cell["source"]) for cell in notebook["cells"]]
+        assert any(text.startswith(f"## {step.section}\n") for text in texts), step.section
