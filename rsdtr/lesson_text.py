@@ -87,8 +87,8 @@ STEPS = (
     StepText(
         "The whole network",
         "One εₚ for all layers is not one damage: of two layers that lose the same part of their "
-        "kernels, the larger is taken to move the output more. A target gives each layer an εₚ of its own, at the least damage "
-        "for the same size.",
+        "kernels, the larger is taken to move the output more. A target gives each layer an εₚ of "
+        "its own, at the least damage for the same size.",
         r"\min_{\epsilon_1, \dots, \epsilon_L} \sum_l e_l^2 \sqrt{n_l} \quad \text{subject to} "
         r"\quad \mathrm{PCR} \ge p",
         ("target", "damage", "PCR"),

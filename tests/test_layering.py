@@ -29,6 +29,7 @@ FLOW = (
     {"profile", "data"},
     {"plan", "store"},
     {"targets", "grid"},
+    {"asked"},
     {"worker", "job"},
     {"job_table"},
     {"jobs"},
@@ -36,6 +37,7 @@ FLOW = (
     {"compress", "fast", "device_worker"},
     {"latency", "fastest"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
+    {"card"},
     {"damage", "recipe", "refit_options", "augment"},
     {"recover", "checkpoint", "identity"},
     {"lesson"},
@@ -51,18 +53,18 @@ FLOW = (
     {"bench"},
     {"proof", "charts", "tables"},
     {"layer_charts", "accuracy_charts", "latency_charts"},
-    {"lesson_charts"},
+    {"lesson_charts", "report"},
     {"training_charts", "study_charts", "refit_charts"},
     {"options", "console"},
     {"requested"},
     {"bench_command", "finetune_command", "jobs_command", "profile_command"},
-    {"study_command"},
+    {"study_command", "report_command"},
     {"cli"},
     {"__main__"},
 )
 DRAWING = {
     "charts", "layer_charts", "accuracy_charts", "latency_charts", "training_charts",
-    "study_charts", "refit_charts", "lesson_charts",
+    "study_charts", "refit_charts", "lesson_charts", "report",
 }  # fmt: skip
 
 

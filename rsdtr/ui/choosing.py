@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from rsdtr.glossary import meaning
 from rsdtr.plan import CompressionPlan, LayerPlan, Target
 from rsdtr.targets import Choices
 from rsdtr.ui import cached, own, state, url, warming
@@ -106,8 +107,7 @@ def choose_eps() -> None:
         GRID[-1],
         step=0.01,
         key=state.EPS,
-        help="Every kernel 𝓦 is replaced by a ring 𝓦̂ with ‖𝓦 − 𝓦̂‖ ≤ εₚ ‖𝓦‖ (Frobenius "
-        "norm). Larger: smaller network, less accuracy.",
+        help=meaning("εₚ"),
     )
     url.write(state.EPS)
 

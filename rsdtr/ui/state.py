@@ -67,6 +67,7 @@ _PAGE: Final = "page"
 _NEW_PAGE: Final = "new_page"
 
 # Results of this session.
+PIN: Final = "pinned"  # the model card of configuration A
 _RECOVERIES: Final = "recoveries"
 _EXPORTS: Final = "exports"
 _TAKEN: Final = "taken_jobs"
