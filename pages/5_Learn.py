@@ -21,7 +21,8 @@ with page(
     learning.DRAW[number](lesson)
     st.latex(step.formula)
     st.caption(
-        f"By hand, and then with this library: `{step.notebook}`, section *{step.section}*.",
+        f"By hand, and then with this library: **{plain(step.notebook)}**, section "
+        f"*{step.section}*."
     )
 
     if locked:

@@ -118,7 +118,9 @@ def cores_figure(ring: TensorRing) -> go.Figure:
     heads = [
         f"G<sub>{k}</sub>: {' × '.join(map(str, core.shape))}" for k, core in enumerate(ring.cores)
     ]
-    figure = make_subplots(cols=2, rows=2, subplot_titles=heads, vertical_spacing=0.3)
+    figure = make_subplots(
+        cols=2, rows=2, subplot_titles=heads, vertical_spacing=0.36, horizontal_spacing=0.2
+    )
     for k, core in enumerate(ring.cores):
         matrix = core.permute(1, 0, 2).flatten(1).numpy()  # (n, R·R')
         most = float(abs(matrix).max())
@@ -238,7 +240,12 @@ def damages_figure(
 ) -> go.Figure:
     """Damage of every ring under one ε_p for all, and under an ε_p for each at the same PCR."""
     series = (
-        (f"one ε<sub>p</sub>: {sum(damages[0].values()):.3g} in all", uniform, VERMILION, "square"),
+        (
+            f"one ε<sub>p</sub>: {sum(damages[0].values()):.3g} in all",
+            uniform,
+            VERMILION,
+            "square-open",
+        ),
         (f"one for each: {sum(damages[1].values()):.3g} in all", solved, BLUE, "circle"),
     )
     traces: list[Trace] = []
@@ -251,7 +258,12 @@ def damages_figure(
                 "name": name,
                 "x": [layer.name for layer in rings],
                 "y": [damage[layer.name] for layer in rings],
-                "marker": {"color": colour, "symbol": symbol, "size": 11},
+                "marker": {
+                    "color": colour,
+                    "symbol": symbol,
+                    "size": 11,
+                    "line": {"width": 2, "color": colour},
+                },
                 "customdata": [(layer.eps, layer.relative_error) for layer in rings],
                 "hovertemplate": "%{x}: damage %{y:.3g}<br>ε<sub>p</sub> %{customdata[0]:.2f}, "
                 "relative error %{customdata[1]:.3f}<extra></extra>",

@@ -22,6 +22,7 @@ from rsdtr.ui.page import plain
 from rsdtr.ui.widgets import choose_name
 
 LAYER_STEP, EPS_STEPS = 1, (2, 7)  # whose own control the layer, and ε_p, is
+NETWORK_STEP = 7  # about no single layer
 NUMBERS = tuple(str(number) for number in range(1, len(STEPS) + 1))
 
 _rings: Memo[TensorRing] = Memo(32)
@@ -76,7 +77,8 @@ def choose(number: int, locked: bool) -> Lesson:
     network = choose_network(inputs=not locked)
     shapes = {name: network.profile.layer(name).shape for name in ring_layers(network.profile)}
     with st.container(horizontal=True, gap="medium"):
-        name = choose_name(shapes, inputs=number == LAYER_STEP or not locked)
+        asks = number == LAYER_STEP or not (locked or number == NETWORK_STEP)
+        name = choose_name(shapes, inputs=asks)
         if number in EPS_STEPS or (not locked and number != LAYER_STEP):
             choose_eps()
     url.write(state.EPS)
