@@ -5,7 +5,7 @@ import streamlit as st
 from rsdtr.accuracy_charts import stages_figure
 from rsdtr.charts import fronts_figure, layers_figure, ratios_figure
 from rsdtr.tables import layers_table
-from rsdtr.ui import latency, metrics, tradeoff
+from rsdtr.ui import latency, metrics, sharing, tradeoff
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import CALIBRATION_IMAGES, known_stages, measure_damage, measured_stages
 from rsdtr.ui.page import page, pair, progress
@@ -67,7 +67,9 @@ with page(
     times = latency.known(network, plan, batch)
     measuring = st.container()
     with row:
-        metrics.show(network, plan, stages, times)
+        card = sharing.card(chosen, stages, times)
+        metrics.show(card, times, sharing.pinned())
+        sharing.offer(card)
 
     st.subheader("Layers")
     edit_layers(chosen, times)

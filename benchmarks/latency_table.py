@@ -1,6 +1,6 @@
 """Tables of what latency.py measured, as Markdown.
 
-    PYTHONPATH=. python benchmarks/latency_table.py FILE.json …
+PYTHONPATH=. python benchmarks/latency_table.py FILE.json …
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from rsdtr.profile_command import profile as profile_command
 from rsdtr.recover import recalibrate
 from rsdtr.refit import refit, refit_record
 from rsdtr.refit_job import queue_refit
+from rsdtr.report_command import report
 from rsdtr.requested import check_data_is_read, find, plan_of
 from rsdtr.saved import load, save, writable_folder
 from rsdtr.study_command import study
@@ -261,7 +262,7 @@ def export(folder: str, formats: Sequence[str], out: str, data: str | None, as_j
     click.echo(table(header, rows))
 
 
-for command in (bench, finetune, jobs, profile_command, study):
+for command in (bench, finetune, jobs, profile_command, report, study):
     cli.add_command(command)
 
 

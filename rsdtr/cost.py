@@ -28,7 +28,18 @@ def form_macs(
     A sublayer has the input's size along the axes that no sublayer has strided yet, and the
     output's along the others.
     """
-    return sum(
+    return sum(sublayer_macs(form, shape, ranks, input_size, output_size))
+
+
+def sublayer_macs(
+    form: Form,
+    shape: Sequence[int],
+    ranks: Sequence[int],
+    input_size: Size,
+    output_size: Size,
+) -> tuple[int, ...]:
+    """The same for each sublayer, in the order they run."""
+    return tuple(
         step.copies * prod(step.kernel) * prod(size)
         for step, size in _sizes(form, shape, ranks, input_size, output_size)
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from rsdtr.card import ModelCard
 from rsdtr.finetune_job import TrainingRun
 from rsdtr.latency import LayerLatency, NetworkLatency
 from rsdtr.plan import CompressionPlan
@@ -98,6 +99,30 @@ def candidates_table(
     whole = ("storage (scalars)", "MACs per pixel", "ruled out: at least")
     table = pd.DataFrame(rows).sort_values(["shift", "r0"], ignore_index=True)
     return table.astype({name: "Int64" for name in whole if name in table})
+
+
+def pins_table(pinned: ModelCard, now: ModelCard) -> pd.DataFrame:
+    """Two configurations, A and B, side by side: one row per figure, and by how much B differs."""
+    rows = []
+    for (name, a), (_, b) in zip(_figures(pinned), _figures(now), strict=True):
+        change = None if a is None or b is None else b - a
+        rows.append({"figure": name, "A": a, "B": b, "B − A": change})
+    return pd.DataFrame(rows)
+
+
+def _figures(card: ModelCard) -> list[tuple[str, float | None]]:
+    plan, reached, latency = card.plan, card.reached, card.latency
+    return [
+        ("PCR (×)", plan.pcr),
+        ("FCR (×)", plan.fcr),
+        ("parameters", plan.params.compressed),
+        ("MACs", plan.macs.compressed),
+        ("file (bytes)", card.bytes.compressed),
+        ("accuracy (%)", reached.percent if reached else None),
+        ("its interval from (%)", reached.interval[0] if reached else None),
+        ("to (%)", reached.interval[1] if reached else None),
+        ("latency, compressed / dense (×)", latency.ratio if latency else None),
+    ]
 
 
 def artefacts_table(artefacts: Sequence[Artefact]) -> pd.DataFrame:

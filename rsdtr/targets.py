@@ -161,11 +161,20 @@ def total_damage(
     profile: ModelProfile, decided: CompressionPlan, damage: Damage | None = None
 ) -> float:
     """The sum of a plan's damages by the measure that `solve` minimises."""
-    return sum(
-        float(_damage_of(profile.layer(layer.name), np.array([layer.relative_error]), damage)[0])
+    return sum(layer_damages(profile, decided, damage).values())
+
+
+def layer_damages(
+    profile: ModelProfile, decided: CompressionPlan, damage: Damage | None = None
+) -> dict[str, float]:
+    """Damage of every ring of a plan, by layer name."""
+    return {
+        layer.name: float(
+            _damage_of(profile.layer(layer.name), np.array([layer.relative_error]), damage)[0]
+        )
         for layer in decided.layers
         if layer.kept_dense is None
-    )
+    }
 
 
 def _front(

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "rsdtr"
 # Data flows one way: no module imports from a later group. saved, timing: where they are used.
 FLOW = (
     {"errors"},
+    {"glossary", "lesson_text"},
     {"forms", "measure", "process", "distributed"},
     {"truncation", "ring", "cost", "filesize", "architectures", "weights"},
     {"gram", "kept"},
@@ -28,6 +29,7 @@ FLOW = (
     {"profile", "data"},
     {"plan", "store"},
     {"targets", "grid"},
+    {"asked"},
     {"worker", "job"},
     {"job_table"},
     {"jobs"},
@@ -35,8 +37,11 @@ FLOW = (
     {"compress", "fast", "device_worker"},
     {"latency", "fastest"},
     {"evaluate"},  # left of recover: a training measures its validation accuracy
+    {"card"},
     {"damage", "recipe", "refit_options", "augment"},
     {"recover", "checkpoint", "identity"},
+    {"lesson"},
+    {"quiz"},
     {"moments", "walk", "divergence"},
     {"regression", "sites"},
     {"refit", "finetune"},
@@ -48,18 +53,19 @@ FLOW = (
     {"bench"},
     {"proof", "charts", "tables"},
     {"layer_charts", "accuracy_charts", "latency_charts"},
+    {"lesson_charts", "report"},
     {"training_charts", "study_charts", "refit_charts"},
     {"options", "console"},
     {"requested"},
     {"bench_command", "finetune_command", "jobs_command", "profile_command"},
     {"study_job"},
-    {"study_command"},
+    {"study_command", "report_command"},
     {"cli"},
     {"__main__"},
 )
 DRAWING = {
     "charts", "layer_charts", "accuracy_charts", "latency_charts", "training_charts",
-    "study_charts", "refit_charts",
+    "study_charts", "refit_charts", "lesson_charts", "report",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from rsdtr.glossary import meaning
 from rsdtr.plan import CompressionPlan, LayerPlan, Target
 from rsdtr.targets import Choices
 from rsdtr.ui import cached, own, state, url, warming
@@ -64,16 +65,7 @@ def choose(whole: bool = False) -> Chosen:
     with first:
         name, weights = _network()
         rule, objective, policy = _rules()
-    url.write(state.MODEL)
-    with progress("Downloading the weights, bytes") as show, st.spinner(f"Reading {plain(name)}"):
-        network = cached.network(name, weights, show)
-        warming.begin(network)
-    if network.synthetic:
-        st.warning(
-            "Synthetic weights with a decaying spectrum, for looking at rings and for timing: "
-            "nobody trained them, so **no accuracy of this network means anything**.",
-            icon=":material/science:",
-        )
+    network = _loaded(name, weights)
     eps, target = _question(network)
     pinned = own.read(network.profile)
     asked = Choices(
@@ -84,6 +76,59 @@ def choose(whole: bool = False) -> Chosen:
     if pinned:
         _show_pinned(pinned)
     return _answer(network, asked, whole)
+
+
+def choose_network(inputs: bool = True) -> Network:
+    """The network alone, for a page that asks for no plan; errors as `choose`.
+
+    inputs: whether they are drawn. What other pages ask for stays in the URL.
+    """
+    _read()
+    if inputs:
+        with st.container(horizontal=True, gap="medium"):
+            name, weights = _network()
+    else:
+        name = st.session_state[state.MODEL]
+        weights = "none" if st.session_state[state.WEIGHTS] == "none" else None
+    for key, _, text in _TEXTS[1:]:
+        url.write(key, text)
+    for key, _, number in _NUMBERS:
+        url.write(key, None if key == state.EPS else number)
+    network = _loaded(name, weights)
+    own.read(network.profile)
+    return network
+
+
+def choose_eps() -> None:
+    """The slider of the ε_p that all layers share, whose value `eps_of_all` tells."""
+    st.slider(
+        "Prescribed relative error εₚ of each kernel",
+        GRID[0],
+        GRID[-1],
+        step=0.01,
+        key=state.EPS,
+        help=meaning("εₚ"),
+    )
+    url.write(state.EPS)
+
+
+def eps_of_all() -> float:
+    """The ε_p that all layers share."""
+    return own.parse_eps(st.session_state[state.EPS]) or DEFAULT_EPS
+
+
+def _loaded(name: str, weights: str | None) -> Network:
+    url.write(state.MODEL)
+    with progress("Downloading the weights, bytes") as show, st.spinner(f"Reading {plain(name)}"):
+        network = cached.network(name, weights, show)
+        warming.begin(network)
+    if network.synthetic:
+        st.warning(
+            "Synthetic weights with a decaying spectrum, for looking at rings and for timing: "
+            "nobody trained them, so **no accuracy of this network means anything**.",
+            icon=":material/science:",
+        )
+    return network
 
 
 def _answer(network: Network, asked: Choices, whole: bool) -> Chosen:
@@ -186,17 +231,9 @@ def _question(network: Network) -> tuple[float, Target | None]:
             target = _target(network)
         else:
             target = None
-            st.slider(
-                "Prescribed relative error εₚ of each kernel",
-                GRID[0],
-                GRID[-1],
-                step=0.01,
-                key=state.EPS,
-                help="Every kernel 𝓦 is replaced by a ring 𝓦̂ with ‖𝓦 − 𝓦̂‖ ≤ εₚ ‖𝓦‖ (Frobenius "
-                "norm). Larger: smaller network, less accuracy.",
-            )
+            choose_eps()
     url.write(state.EPS)
-    return own.parse_eps(st.session_state[state.EPS]) or DEFAULT_EPS, target
+    return eps_of_all(), target
 
 
 def _target(network: Network) -> Target:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from typing import Literal
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from rsdtr.accuracy_charts import Stage
+from rsdtr.card import ModelCard
+from rsdtr.glossary import meaning
 from rsdtr.latency import NetworkLatency
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import LayerProfile
 from rsdtr.search import Candidate
-from rsdtr.ui import cached
-from rsdtr.ui.cached import Network
 from rsdtr.winners import GRID
 
 _RATIO = st.column_config.NumberColumn(format="%.2f")
@@ -72,6 +70,9 @@ ARTEFACT_COLUMNS = {
     "images": _COUNT,
     "time (s)": st.column_config.NumberColumn(format="%.1f"),
 }
+PIN_COLUMNS = {name: st.column_config.NumberColumn(format="localized") for name in ("A", "B")} | {
+    "B − A": st.column_config.NumberColumn(format="localized"),
+}
 RUN_COLUMNS = {
     "best validation (%)": _RATIO,
     "from (%)": _RATIO,
@@ -92,27 +93,31 @@ STEP_COLUMNS = {
 LAYER_CARD = 220  # pixels: two beside each other in a window of 800
 
 
-def show(
-    network: Network, plan: CompressionPlan, stages: Sequence[Stage], latency: NetworkLatency
-) -> None:
-    """PCR, FCR, parameters, file size, and accuracy and latency once they are measured."""
+def show(now: ModelCard, latency: NetworkLatency, pinned: ModelCard | None = None) -> None:
+    """PCR, FCR, parameters, file size, and accuracy and latency once they are measured.
+
+    pinned: the configuration since which each tells its change.
+    """
+    plan = now.plan
     params, macs = plan.params, plan.macs
-    before, after = network.dense_bytes, cached.compressed_bytes(network, plan)
+    before, after = now.bytes.original, now.bytes.compressed
     row = st.container(horizontal=True)
+    then = pinned.plan if pinned else None
     _card(
         row,
         "PCR, parameters",
         f"{plan.pcr:.2f} ×",
         f"{count(params.original)} → {count(params.compressed)}",
-        "Parameter compression ratio of the whole network, original / compressed.",
+        meaning("PCR"),
+        change=_change(plan.pcr, then.pcr if then else None, "{:.2f} ×"),
     )
     _card(
         row,
         "FCR, MACs",
         f"{plan.fcr:.2f} ×",
         f"{count(macs.original)} → {count(macs.compressed)}",
-        "FLOP compression ratio of the whole network for one input, original / compressed, with "
-        "every ring computed as the paper's four sublayers. 1 MAC = 2 FLOPs.",
+        meaning("FCR"),
+        change=_change(plan.fcr, then.fcr if then else None, "{:.2f} ×"),
     )
     _card(
         row,
@@ -120,6 +125,10 @@ def show(
         size(after),
         f"dense {size(before)}",
         "Size of the safetensors file with all weights and buffers; 1 kB = 1,000 bytes.",
+        change=_change(
+            after / 1000, pinned.bytes.compressed / 1000 if pinned else None, "{:,.0f} kB"
+        ),
+        good="inverse",
     )
     rings = [layer for layer in plan.layers if layer.kept_dense is None]
     worst = max((layer.relative_error for layer in rings), default=0.0)
@@ -130,10 +139,12 @@ def show(
         f"largest error {worst:.3f}",
         "Convolutions that become a ring, and the largest relative error ‖𝓦 − 𝓦̂‖ / ‖𝓦‖ among them.",
     )
-    if stages:
-        dense, last = stages[0].accuracy, stages[-1].accuracy
-        value = f"{last.percent:.1f} %"
-        note = f"dense {dense.percent:.1f} %, n = {last.n:,}"
+    reached, change = now.reached, None
+    if reached is not None:
+        low, high = reached.interval
+        value, note = f"{reached.percent:.1f} %", f"{low:.1f} to {high:.1f} %, n = {reached.n:,}"
+        was = pinned.reached if pinned else None
+        change = _change(reached.percent, was.percent if was else None, "{:.1f} points")
     else:
         value, note = "–", "not measured yet"
     _card(
@@ -141,9 +152,10 @@ def show(
         "Accuracy",
         value,
         note,
-        "Top-1 on test images after BatchNorm recalibration, no training.",
+        "Top-1 on test images after BatchNorm recalibration, no training, with its 95 % interval.",
+        change=change,
     )
-    _latency_card(row, latency)
+    _latency_card(row, latency, pinned)
 
 
 def show_latency(plan: CompressionPlan, latency: NetworkLatency) -> None:
@@ -176,8 +188,12 @@ def show_latency(plan: CompressionPlan, latency: NetworkLatency) -> None:
     )
 
 
-def _latency_card(row: DeltaGenerator, latency: NetworkLatency) -> None:
+def _latency_card(
+    row: DeltaGenerator, latency: NetworkLatency, pinned: ModelCard | None = None
+) -> None:
     dense, runs, ratio = latency.dense_ms, latency.runs_ms, latency.ratio
+    was = pinned.latency if pinned else None
+    same = was is not None and was.batch == latency.batch
     measured = dense is not None and runs is not None and ratio is not None
     _card(
         row,
@@ -188,6 +204,8 @@ def _latency_card(row: DeltaGenerator, latency: NetworkLatency) -> None:
         "the dense ones: below 1 it got faster. Best times of single layers, measured on this "
         f"machine for a batch of {latency.batch} with {latency.threads} threads; what lies between "
         "convolutions is not in it.",
+        change=_change(ratio, was.ratio if was and same else None, "{:.2f} ×"),
+        good="inverse",
     )
 
 
@@ -200,7 +218,7 @@ def show_layer(layer: LayerProfile, winner: Candidate) -> None:
         "Storage of the best ring",
         f"{winner.storage:,}",
         f"kernel {dense:,} scalars",
-        "Scalars in the four cores. A ring that stores no less than its kernel is not used.",
+        meaning("storage"),
         LAYER_CARD,
     )
     _card(
@@ -216,7 +234,7 @@ def show_layer(layer: LayerProfile, winner: Candidate) -> None:
         "Ranks R0, R1, R2, R3",
         ", ".join(map(str, winner.ranks)),
         f"shift {winner.shift}, r0 = {winner.r0}",
-        "Left rank of each core in the mode order O, I, KH, KW, whatever the shift.",
+        meaning("ranks"),
         LAYER_CARD,
     )
     _card(
@@ -224,7 +242,7 @@ def show_layer(layer: LayerProfile, winner: Candidate) -> None:
         "Relative error",
         f"{winner.relative_error:.3f}",
         f"input {layer.input_size[0]} × {layer.input_size[1]} pixels",
-        "‖𝓦 − 𝓦̂‖ / ‖𝓦‖, at most εₚ.",
+        meaning("relative error"),
         LAYER_CARD,
     )
 
@@ -236,18 +254,34 @@ def _card(
     note: str,
     help: str,
     width: int | Literal["stretch"] = "stretch",
+    change: str | None = None,
+    good: Literal["normal", "inverse"] = "normal",
 ) -> None:
-    """One figure that matters, in a row that wraps where the window is narrow."""
+    """One figure that matters, in a row that wraps where the window is narrow.
+
+    change: since the configuration that was pinned, shown in place of the note; good: whether it is
+    good that the figure rises (normal).
+    """
     row.metric(
         label,
         value,
-        delta=note,
-        delta_arrow="off",
-        delta_color="off",
+        delta=note if change is None else change,
+        delta_arrow="off" if change is None or change.startswith("no") else "auto",
+        delta_color="off" if change is None or change.startswith("no") else good,
         help=help,
         border=True,
         width=width,
     )
+
+
+def _change(now: float | None, then: float | None, form: str) -> str | None:
+    """By how much a figure differs from the pinned one, in words; None if one is not known."""
+    if now is None or then is None:
+        return None
+    size = form.format(abs(now - then))
+    if size == form.format(0.0):
+        return "no change since A"
+    return f"{'-' if now < then else '+'}{size} since A"
 
 
 def duration(seconds: float) -> str:

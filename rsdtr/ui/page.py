@@ -23,6 +23,7 @@ PAGES = (
     ("pages/1_Layers.py", "Layers", ":material/grid_view:"),
     ("pages/2_Recover.py", "Recover", ":material/healing:"),
     ("pages/4_Export.py", "Export", ":material/download:"),
+    ("pages/5_Learn.py", "Learn", ":material/school:"),
 )
 
 # Streamlit puts columns below each other on telephones only: two figures side by side in a window

@@ -26,6 +26,8 @@ OBJECTIVE: Final = "objective"
 POLICY: Final = "layers"
 OWN: Final = "own"  # layers with an ε_p of their own, as text
 LAYER: Final = "layer"
+LESSON: Final = "lesson"  # the step of the Learn page
+LOCK: Final = "lock"  # "1": the step alone, as a class sees it
 JOB: Final = "job"  # the refit or training that the Recover page shows
 
 # Other widgets.
@@ -51,6 +53,10 @@ FREEZE_DENSE: Final = "freeze_dense"
 MIXED: Final = "mixed_precision"
 PATIENCE: Final = "patience"
 FORMATS: Final = "formats"
+LESSON_R0: Final = "lesson_r0"
+LESSON_SHIFT: Final = "lesson_shift"
+LESSON_COMPONENTS: Final = "lesson_components"
+LESSON_STAGE: Final = "lesson_stage"
 LATENCY_BATCH: Final = "latency_batch"
 LATENCY_CURVE: Final = "latency_curve"
 LATENCY_FAILURE: Final = "latency_failure"  # why measuring did not start, for one run
@@ -62,6 +68,7 @@ _PAGE: Final = "page"
 _NEW_PAGE: Final = "new_page"
 
 # Results of this session.
+PIN: Final = "pinned"  # the model card of configuration A
 _RECOVERIES: Final = "recoveries"
 _EXPORTS: Final = "exports"
 _TAKEN: Final = "taken_jobs"
@@ -117,8 +124,15 @@ def enter(page: str) -> None:
     st.session_state[_PAGE] = page
 
 
+def enter_part(name: str, part: str) -> None:
+    """The same within a page that draws other widgets in each of its parts."""
+    key = f"{_PAGE}_{name}"
+    st.session_state[_NEW_PAGE] = is_new_page() or st.session_state.get(key) != part
+    st.session_state[key] = part
+
+
 def is_new_page() -> bool:
-    """Whether this run is the first one on its page since the reader was on another."""
+    """Whether this run is the first one on its page, or part, since the reader was on another."""
     return bool(st.session_state.get(_NEW_PAGE))
 
 

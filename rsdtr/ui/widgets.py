@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -53,18 +53,28 @@ def choose_data(spec: ModelSpec) -> TestSet:
 def choose_layer(plan: CompressionPlan) -> LayerPlan:
     """One convolution of the plan, in the URL too; at first the one with the most parameters."""
     layers = {layer.name: layer for layer in plan.layers}
-    largest = max(plan.layers, key=lambda layer: math.prod(layer.shape))
-    url.read(state.LAYER, url.one_of(tuple(layers)), largest.name)
-    chosen = st.selectbox(
-        "Layer",
-        tuple(layers),
-        format_func=lambda name: f"{name}   {' × '.join(map(str, layers[name].shape))}",
-        key=state.LAYER,
-        filter_mode="contains",
-        help="Convolutions in network order, with their kernel's O × I × KH × KW.",
-    )
+    return layers[choose_name({name: layer.shape for name, layer in layers.items()})]
+
+
+def choose_name(shapes: Mapping[str, Sequence[int]], inputs: bool = True) -> str:
+    """The name of one convolution of these kernel shapes, in the URL too; at first the largest.
+
+    inputs: whether the input is drawn.
+    """
+    largest = max(shapes, key=lambda name: math.prod(shapes[name]))
+    url.read(state.LAYER, url.one_of(tuple(shapes)), largest)
+    if inputs:
+        st.selectbox(
+            "Layer",
+            tuple(shapes),
+            format_func=lambda name: f"{name}   {' × '.join(map(str, shapes[name]))}",
+            key=state.LAYER,
+            filter_mode="contains",
+            help="Convolutions in network order, with their kernel's O × I × KH × KW.",
+        )
     url.write(state.LAYER)
-    return layers.get(str(chosen), largest)
+    chosen = str(st.session_state[state.LAYER])
+    return chosen if chosen in shapes else largest
 
 
 @dataclass(frozen=True)

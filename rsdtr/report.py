@@ -1,0 +1,119 @@
+"""The report: one HTML file that needs nothing else, with figures that answer to the pointer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import plotly.graph_objects as go
+import plotly.io as pio
+
+from rsdtr.accuracy_charts import Stage, stages_figure
+from rsdtr.card import ModelCard
+from rsdtr.charts import layers_figure
+from rsdtr.evaluate import Accuracy
+from rsdtr.tables import layers_table
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1B2430; background: #FFF;
+  max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; font-size: 14px; display: block; overflow-x: auto; }
+th, td { border-bottom: 1px solid #D5DAE0; padding: .3rem .6rem; text-align: right; }
+th:first-child, td:first-child, td.word { text-align: left; }
+pre { background: #F3F5F7; padding: .8rem; overflow-x: auto; }
+figure { margin: 1.5rem 0; } figcaption { color: #4A5563; }
+"""
+COLUMNS = (
+    "layer", "kernel (O × I × KH × KW)", "before (scalars)", "after (scalars)", "ratio (×)",
+    "ranks R0…R3", "shift", "r0", "relative error", "before (MACs)", "after (MACs)",
+)  # fmt: skip
+
+
+def report_html(card: ModelCard) -> str:
+    """The report of a card. Everything is in the text, Plotly's program (about 5 MB) included."""
+    figures: list[tuple[go.Figure, str]] = [
+        (
+            layers_figure(card.plan),
+            (
+                "Grey is the kernel as trained, blue the ring that replaces it; hatched layers "
+                "stay dense. Point at a bar to read what the search chose."
+            ),
+        )
+    ]
+    if card.accuracy:
+        figures.append((stages_figure(_stages(card)), "Bars are 95 % intervals."))
+    drawn = "".join(
+        f"<figure>{_figure(figure, with_program=k == 0)}<figcaption>{escape(text)}</figcaption>"
+        "</figure>"
+        for k, (figure, text) in enumerate(figures)
+    )
+    title = escape(card.label)
+    rows = "".join(f"<tr><td>{escape(n)}</td><td>{escape(v)}</td></tr>" for n, v in _facts(card))
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{STYLE}</style></head><body><main><h1>{title}</h1>"
+        "<p>Compressed with reduced-storage direct tensor rings (RSDTR, arXiv 2405.10802).</p>"
+        f"<table><tbody>{rows}</tbody></table>{drawn}"
+        f"<h2>Layers</h2>{_layers(card)}"
+        f"<h2>The same again</h2><pre>{escape(card.command)}</pre>"
+        f"<pre>{escape(card.python)}</pre></main></body></html>\n"
+    )
+
+
+def _facts(card: ModelCard) -> list[tuple[str, str]]:
+    plan, size = card.plan, card.bytes
+    params, macs = plan.params, plan.macs
+    facts = [
+        ("PCR, parameters original / compressed", f"{plan.pcr:.2f} ×"),
+        ("Parameters", f"{params.original:,} → {params.compressed:,}"),
+        ("FCR, FLOPs original / compressed", f"{plan.fcr:.2f} ×"),
+        ("MACs for one input", f"{macs.original:,} → {macs.compressed:,}"),
+        ("safetensors file (bytes)", f"{size.original:,} → {size.compressed:,}"),
+    ]
+    for stage in card.accuracy:
+        low, high = stage.interval
+        facts.append(
+            (
+                f"Accuracy, {stage.stage}",
+                f"{stage.percent:.2f} % ({low:.2f} to {high:.2f}, n = {stage.n:,})",
+            )
+        )
+    if (times := card.latency) is not None:
+        facts.append(
+            (
+                f"Latency at batch {times.batch}, {times.threads} threads, {times.machine}",
+                f"{times.dense_ms:.3g} → {times.runs_ms:.3g} ms, {times.ratio:.2f} ×",
+            )
+        )
+    return [*facts, ("SHA-256 of the weights", card.weights_sha256)]
+
+
+def _layers(card: ModelCard) -> str:
+    table = layers_table(card.plan)
+    reasons = [layer.kept_dense or "" for layer in card.plan.layers]
+    head = "".join(f"<th>{escape(name)}</th>" for name in (*COLUMNS, "kept dense because"))
+    lines = []
+    for cells, reason in zip(table[list(COLUMNS)].itertuples(index=False), reasons, strict=True):
+        texts = "".join(f"<td>{escape(_cell(cell))}</td>" for cell in cells)
+        lines.append(f'<tr>{texts}<td class="word">{escape(reason)}</td></tr>')
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, str):
+        return value
+    text = str(value)
+    return f"{int(text):,}" if text.isdigit() else ""  # nothing, where a dense layer has none
+
+
+def _figure(figure: go.Figure, *, with_program: bool) -> str:
+    html: str = pio.to_html(
+        figure, full_html=False, include_plotlyjs=with_program, config={"displaylogo": False}
+    )
+    return html
+
+
+def _stages(card: ModelCard) -> Sequence[Stage]:
+    return [Stage(a.stage, Accuracy(a.percent, a.interval, a.n)) for a in card.accuracy]
