@@ -4,7 +4,8 @@ import functools
 import io
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 FILE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 64_000_000
-# What PIL raises on bad files.
+# What PIL's readers were seen to run into on bad files, beside what they mean to raise.
 _BROKEN = (
-    OSError, ValueError, SyntaxError, RuntimeError, OverflowError, EOFError, IndexError,
-    struct.error, Image.DecompressionBombError,
+    OSError, ValueError, SyntaxError, RuntimeError, TypeError, AttributeError, LookupError,
+    ArithmeticError, EOFError, MemoryError, struct.error, Image.DecompressionBombError,
 )  # fmt: skip
 # Decoded files that stay in memory, so that the epochs after the first are fast.
 _KEEP_BYTES = 1 << 30
@@ -97,12 +98,12 @@ class ParquetPictures:
 
         for index in indices[~self._decoded[indices]].tolist():
             try:
-                with _open(io.BytesIO(self._bytes[index].as_py())) as picture:
+                with _opened(io.BytesIO(self._bytes[index].as_py())) as picture:
                     if picture.size != (self._array.shape[3], self._array.shape[2]):
                         raise ValueError(f"it is {picture.width}×{picture.height}")
                     array = _channels_first(picture.convert("RGB"))
                 self._array[index] = array
-            except (*_BROKEN, TypeError, LookupError, AttributeError, pa.ArrowException) as error:
+            except (*_BROKEN, pa.ArrowException) as error:
                 raise DataError(
                     f"picture {index} of {self._files[0].parent} cannot be read ({error}): "
                     "download the Parquet files again"
@@ -135,7 +136,7 @@ class FilePictures:
             return self._kept[index]
         path = self._paths[index]
         try:
-            with _open(path) as picture:
+            with _opened(path) as picture:
                 if reason := _unfit(picture):
                     raise ValueError(f"it is {reason}")
                 array = _decode(picture, self._spec)
@@ -156,7 +157,7 @@ def obstacle(path: Path, root: Path) -> str | None:
             return "links out of the folder"
         if not path.is_file():
             return "no files"
-        with _open(path) as picture:
+        with _opened(path) as picture:
             return _unfit(picture)
     except UnidentifiedImageError:
         return "no pictures"
@@ -164,11 +165,13 @@ def obstacle(path: Path, root: Path) -> str | None:
         return "broken"
 
 
-def _open(source: Path | io.BytesIO) -> Image.Image:
+@contextmanager
+def _opened(source: Path | io.BytesIO) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
-        # PIL warns of large pictures; `_unfit` refuses them.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(source, formats=_FORMATS)
+        # PIL warns of large pictures, which `_unfit` refuses, and of damaged notes in a TIFF.
+        warnings.simplefilter("ignore")
+        with Image.open(source, formats=_FORMATS) as picture:
+            yield picture
 
 
 def _unfit(picture: Image.Image) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from uuid import uuid4
 import safetensors.torch
 import torch
 from pydantic import JsonValue
+from pydantic_core import from_json
 from torch import nn
 
 from rsdtr.compress import skeleton
@@ -110,7 +110,7 @@ def writable_folder(folder: str | Path) -> Path:
 def is_saved(folder: Path) -> bool:
     """Whether the folder has a manifest of this program, of whatever format version."""
     try:
-        content = json.loads((folder / MANIFEST).read_bytes())
+        content = from_json((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and {"format_version", "plan", "files"} <= content.keys()

@@ -104,8 +104,8 @@ def _proofs(
                 if (again / path.name).read_bytes() != path.read_bytes():
                     raise ExportError(
                         f"{path.name} is not what this program and torch write for {WEIGHTS}, and "
-                        f"was not run: it was written with torch {manifest.libraries.get('torch')}, "
-                        "or by somebody else"
+                        "was not run: it was written by somebody else, or with torch "
+                        f"{manifest.libraries.get('torch')}"
                     )
             found[form] = proved(form, path, cases, bound)
         if progress:

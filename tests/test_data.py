@@ -17,7 +17,7 @@ from PIL import Image
 
 from rsdtr.data import DataSplits, LabelledImages, load_data, stratified
 from rsdtr.errors import DataError, UnknownName
-from rsdtr.pictures import ArrayPictures, fitted
+from rsdtr.pictures import ArrayPictures, fitted, obstacle
 from rsdtr.zoo import CIFAR10_CLASSES, ModelSpec, model_spec
 
 DIGITS = model_spec("digits_resnet20")
@@ -368,6 +368,15 @@ def test_hostile_and_odd_pictures_are_skipped_with_a_count_and_a_reason(
     (cyan,) = [p for part in _parts(splits) for p in part.pixels(slice(None)) if p[1].min() > 200]
     assert cyan[0].max() < 40
     assert cyan[2].min() > 200
+
+
+def test_a_tiff_without_dimensions_is_broken(tmp_path: Path) -> None:
+    """PIL answers with a TypeError; found by mutation."""
+    Image.new("L", (19, 17)).save(tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[content.index(b"\x00\x01\x04\x00") + 1] = 9  # the tag of the width
+    (tmp_path / "a.tif").write_bytes(content)
+    assert obstacle(tmp_path / "a.tif", tmp_path) == "broken"
 
 
 def test_a_large_picture_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch) -> None:

@@ -210,6 +210,15 @@ def test_a_manifest_that_is_nested_without_end(folder):
         load(folder)
 
 
+@pytest.mark.parametrize("half", [b"\xed\xa0\x80", b"\\ud800"])
+def test_half_a_character_is_no_text(folder, half):
+    """json.loads takes it for some, and pydantic cannot show it; found by mutation."""
+    content = (folder / MANIFEST).read_bytes()
+    (folder / MANIFEST).write_bytes(content.replace(b"digits", half, 1))
+    with pytest.raises(ExportError, match="is not JSON"):
+        load(folder)
+
+
 def test_a_plan_for_another_network_is_refused(folder):
     with pytest.raises(UnknownName, match="no model 'nothing'"):
         load(with_plan(folder, model="nothing"))
