@@ -292,7 +292,9 @@ def _class_folders(name: str, roots: Sequence[Path], spec: ModelSpec) -> list[La
     classes = known if found and set(found) <= set(known) else tuple(found)
     sets = []
     for root in roots:
-        paths, labels, skipped = [], [], []
+        paths: list[Path] = []
+        labels: list[int] = []
+        skipped: list[Path] = []
         reasons: Counter[str] = Counter()
         for label in found:
             before = len(paths)

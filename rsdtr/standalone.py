@@ -126,7 +126,7 @@ def source(
                 value = _constant(graph.constants[str(kind.target)])
                 prepared.append(f'        self.register_buffer("{node.name}", {value})')
         elif node.op == "output":
-            (answer,) = node.args[0]  # type: ignore[misc]  # fx declares any nesting
+            (answer,) = node.args[0]
             statements.append(f"        return {_text(answer, fixed)}")
         elif all(used in fixed for used in node.all_input_nodes):
             fixed.add(node)
@@ -156,7 +156,7 @@ def _call(node: fx.Node, fixed: set[fx.Node]) -> str:
     if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
         function = f"torch.ops.{target}"
     elif target in _OPERATORS:
-        function = f"operator.{_OPERATORS[target]}"  # type: ignore[index]
+        function = f"operator.{_OPERATORS[target]}"
     else:
         raise ExportError(
             f"the operation {target} cannot be written into rsdtr_model.py: export another format"
