@@ -370,11 +370,12 @@ def test_hostile_and_odd_pictures_are_skipped_with_a_count_and_a_reason(
     assert cyan[2].min() > 200
 
 
-def test_a_tiff_without_dimensions_is_broken(tmp_path: Path) -> None:
+def test_a_tiff_whose_second_page_has_no_width_is_broken(tmp_path: Path) -> None:
     """PIL answers with a TypeError; found by mutation."""
-    Image.new("L", (19, 17)).save(tmp_path / "a.tif")
+    page = Image.new("L", (19, 17))
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[page])
     content = bytearray((tmp_path / "a.tif").read_bytes())
-    content[content.index(b"\x00\x01\x04\x00") + 1] = 9  # the tag of the width
+    content[content.rindex(b"\x00\x01\x04\x00") + 1] = 9  # the tag of the second width
     (tmp_path / "a.tif").write_bytes(content)
     assert obstacle(tmp_path / "a.tif", tmp_path) == "broken"
 
