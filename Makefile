@@ -2,6 +2,7 @@
 # make test    every test, the browser's included (sets everything up first)
 # make check   format, lint and types
 # make bench   timings on this machine
+# make soak    100,000 mutations of everything that is parsed, 1,000 random convolutions
 # make setup   only the installation that `make run` needs
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ export PYTHONPATH := $(CURDIR)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := run
-.PHONY: run test check bench setup setup-dev venv browser
+.PHONY: run test check bench soak setup setup-dev venv browser
 
 run: setup
 	@$(BIN)/python -m streamlit run app.py
@@ -30,6 +31,10 @@ bench: setup
 	@for script in $(wildcard benchmarks/*.py); do \
 		echo "$$script"; $(BIN)/python $$script || exit 1; \
 	done
+
+soak: setup-dev
+	@$(BIN)/python tests/mutations.py 100000
+	@$(BIN)/python tests/convolutions.py 1000
 
 # .venv/installed*.txt are copies of what was installed: as long as they equal the
 # requirements, setting up is two comparisons and touches neither pip nor the network.

@@ -36,6 +36,7 @@ from rsdtr.requested import check_data_is_read, find, plan_of
 from rsdtr.saved import load, save, writable_folder
 from rsdtr.study_command import study
 from rsdtr.targets import Choices
+from rsdtr.verify_command import verify
 from rsdtr.zoo import ModelSpec, model_names, model_spec
 
 
@@ -229,17 +230,18 @@ def evaluate(
     required=True,
     help="May be repeated.",
 )
-@click.option("--out", required=True, metavar="DIR", help="Folder for the files.")
+@click.option("--out", required=True, metavar="DIR", help="Folder for the files, or one .zip.")
 @options.data
 @options.json
 def export(folder: str, formats: Sequence[str], out: str, data: str | None, as_json: bool) -> None:
     """Write the model in DIR as files that a fresh process has read back and found equal."""
     saved = load(folder)
-    images = load_data(data, saved.spec).test
+    splits = load_data(data, saved.spec)
     with progress(f"exporting {saved.spec.name}", "steps") as show:
         artefacts = exported(
-            saved.model, saved.plan, images, formats, out, metrics=saved.metrics, progress=show
-        )
+            saved.model, saved.plan, splits.test, formats, out,
+            calibration=splits.train, metrics=saved.metrics, progress=show,
+        )  # fmt: skip
     if as_json:
         emit(
             {
@@ -262,7 +264,7 @@ def export(folder: str, formats: Sequence[str], out: str, data: str | None, as_j
     click.echo(table(header, rows))
 
 
-for command in (bench, finetune, jobs, profile_command, report, study):
+for command in (bench, finetune, jobs, profile_command, report, study, verify):
     cli.add_command(command)
 
 

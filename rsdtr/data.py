@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,9 @@ from rsdtr.pictures import (
     ParquetPictures,
     Pictures,
     fitted,
-    is_readable,
+    obstacle,
 )
-from rsdtr.weights import cache_folder
+from rsdtr.weights import cache_folder, private_folder
 from rsdtr.zoo import CIFAR10_CLASSES, ModelSpec, class_names
 
 NAMES = ("digits", "cifar10")
@@ -230,10 +231,15 @@ def _cifar10_parquet(folder: Path, split: str, spec: ModelSpec) -> LabelledImage
     if not files:
         raise DataError(f"{folder} has no {split}-*.parquet: put CIFAR-10's Parquet files there")
     try:
-        tables = [pq.read_table(file, columns=["label"]) for file in files]
-        labels = torch.tensor(pa.concat_tables(tables).column("label").to_numpy()).long()
         pictures = ParquetPictures(files, "img", side=32)
-    except (OSError, KeyError, pa.ArrowException) as error:
+        tables = [pq.read_table(file, columns=["label"]) for file in files]
+        told = pa.concat_tables(tables).column("label").cast(pa.int64())
+        if told.null_count:
+            raise ValueError(f"{told.null_count} pictures have no label")
+        labels = torch.tensor(told.to_numpy())
+        if ((labels < 0) | (labels >= len(CIFAR10_CLASSES))).any():
+            raise ValueError(f"labels are {labels.min()} to {labels.max()}, expected 0 to 9")
+    except (OSError, KeyError, ValueError, RuntimeError, pa.ArrowException) as error:
         raise DataError(
             f"{files[0]} cannot be read ({error}): download CIFAR-10's Parquet files again"
         ) from error
@@ -245,7 +251,7 @@ def _cifar10_torchvision(train: bool, spec: ModelSpec) -> LabelledImages:
 
     folder = cache_folder() / "data"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         images = torchvision.datasets.CIFAR10(str(folder), train=train, download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
@@ -286,18 +292,26 @@ def _class_folders(name: str, roots: Sequence[Path], spec: ModelSpec) -> list[La
     classes = known if found and set(found) <= set(known) else tuple(found)
     sets = []
     for root in roots:
-        paths, labels, skipped = [], [], []
+        paths: list[Path] = []
+        labels: list[int] = []
+        skipped: list[Path] = []
+        reasons: Counter[str] = Counter()
         for label in found:
+            before = len(paths)
             for path in sorted((root / label).rglob("*")):
                 if path.suffix.lower() not in FILE_SUFFIXES or path.name.startswith("."):
                     continue
-                if is_readable(path):
+                if reason := obstacle(path, root):
+                    skipped.append(path)
+                    reasons[reason] += 1
+                else:
                     paths.append(path)
                     labels.append(classes.index(label))
-                else:
-                    skipped.append(path)
+            if len(paths) == before:
+                _log.warning("class %s under %s is empty: no readable picture in it", label, root)
         if skipped:
-            _log.warning("%d unreadable pictures under %s were skipped", len(skipped), root)
+            told = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
+            _log.warning("%d pictures under %s were skipped: %s", len(skipped), root, told)
         if not paths:
             raise DataError(
                 f"{root} holds no readable pictures: give a folder with one folder of pictures "

@@ -18,7 +18,7 @@ from rsdtr.errors import RsdtrError
 from rsdtr.forms import FORMS, Form
 from rsdtr.layers import PaddingMode, TRConv2d
 from rsdtr.measure import interleaved, machine, peak_bytes, threads
-from rsdtr.weights import cache_folder
+from rsdtr.weights import cache_folder, private_folder
 
 Mode = Literal["inference", "training"]
 Positive = Field(ge=1)
@@ -148,7 +148,7 @@ class DeviceProfile(_Frozen):
         target = own_path() if path is None else Path(path)
         temporary = None
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(target.parent)
             descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(self.model_dump_json(indent=1) + "\n")

@@ -26,6 +26,7 @@ from rsdtr.device import DeviceProfile, LayerCase, measure, own_path
 from rsdtr.errors import RsdtrError
 from rsdtr.process import ProcessId
 from rsdtr.store import locked, make_folder, replace_file
+from rsdtr.weights import private_folder
 from rsdtr.worker import ROOT
 
 STATUS, REQUEST, LOG = "measuring.json", "request.json", "measuring.log"
@@ -110,7 +111,7 @@ def start(label: str, cases: Iterable[LayerCase], *, again: bool = False) -> boo
     log, command = folder() / LOG, [sys.executable, "-m", "rsdtr.device_worker"]
     try:
         make_folder()
-        folder().mkdir(parents=True, exist_ok=True)
+        private_folder(folder())
         with locked():
             if (status := _read()) and status.process.alive:
                 return False

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,27 +13,35 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
+from rsdtr.archive import write_zip
 from rsdtr.data import LabelledImages
 from rsdtr.errors import ExportError, UnknownName
 from rsdtr.evaluate import saved_bytes
-from rsdtr.fuse import fuse
+from rsdtr.graph import onnx_file
+from rsdtr.manifest import (
+    CARD,
+    FILES,
+    MANIFEST,
+    WEIGHTS,
+    Manifest,
+    Proof,
+    new_manifest,
+    read_manifest,
+)
 from rsdtr.plan import CompressionPlan
-from rsdtr.saved import MANIFEST, Saved, is_saved, load, save, write_into
+from rsdtr.proving import proved, write_cases
+from rsdtr.readme import readme
+from rsdtr.saved import Saved, is_saved, load, save
+from rsdtr.writer import Writer
 from rsdtr.zoo import ModelSpec, model_spec
 
 __all__ = ["FORMATS", "Artefact", "Saved", "export", "load", "save"]
 
-FORMATS = ("safetensors", "onnx", "pt2")
-TOLERANCE = 1e-4  # of a float32 logit
-BATCHES = (1, 5, 64)
-OPSET = 20
-PROOF = Path(__file__).with_name("proof.py")
-PROOF_SECONDS = 900
+FORMATS = ("safetensors", "onnx", "pt2", "int8")
 
 Progress = Callable[[int, int], None]
 
@@ -42,8 +49,8 @@ Progress = Callable[[int, int], None]
 @dataclass(frozen=True)
 class Artefact:
     """A proved file. bytes: its size; dense_bytes: that of the dense model exported the same way
-    (None for pt2); max_difference, argmax_agreement (a share): over the logits of n images;
-    seconds: to write and prove it. The manifest lies beside a safetensors file.
+    (None for pt2, int8 and python); the differences and argmax_agreement (a share): over the logits
+    of n images; seconds: to write and prove it. The manifest lies beside it.
     """
 
     format: str
@@ -51,19 +58,10 @@ class Artefact:
     bytes: int
     dense_bytes: int | None
     max_difference: float
+    mean_difference: float
     argmax_agreement: float
     n: int
     seconds: float
-
-
-class _Answer(BaseModel):
-    """What the proving process wrote."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_difference: float
-    argmax_agreement: float
-    n: int
 
 
 def export(
@@ -73,17 +71,21 @@ def export(
     formats: Sequence[str],
     out: str | Path,
     *,
+    calibration: LabelledImages | None = None,
     metrics: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> list[Artefact]:
-    """Write `model` (compressed by `plan`) into the folder `out` as model.<format>, in float32.
+    """Write `model` (compressed by `plan`) in float32 into the folder, or the one zip, `out`.
 
-    Each file is read back in a fresh process, run on real images in batches of 1, 5 and 64 and
-    compared with the model in memory. All files appear together, after the last proof: a logit
-    off by 1e-4 or more (or by 1e-6 of the largest logit, if that is more: what float32 resolves)
-    is an ExportError and leaves nothing. onnx and pt2 take any batch; onnx is one file. They hold
-    the fused network, plain convolutions in the forms of `model`; safetensors holds the cores.
-    progress: called with (steps done, steps in all). UnknownName for a format not in FORMATS.
+    Each file is read back in a fresh process, run on 64 real images one by one and in fives, and
+    compared with the model in memory; manifest.json keeps these proofs. All files appear together,
+    after the last proof: a logit off by 1e-4 or more (or by 1e-6 of the largest logit, if that is
+    more: what float32 resolves) is an ExportError and leaves nothing; of int8, a class agreement
+    below 90 %. onnx, int8 and pt2 take any batch; they hold the fused network, plain convolutions
+    in the forms of `model`. safetensors holds the cores, and rsdtr_model.py beside it needs torch
+    alone to run them. The same model, images and libraries give the same bytes.
+    calibration: whose images set the ranges of int8, by default `images`, from behind. progress:
+    called with (steps done, steps in all). UnknownName for a format not in FORMATS.
     """
     chosen = _checked_formats(formats)
     if images.spec.name != plan.model:
@@ -93,42 +95,108 @@ def export(
         )
     network = copy.deepcopy(model).eval().requires_grad_(False).float().cpu()
     spec = model_spec(plan.model)
-    graph = cache(lambda: _program(fuse(network), spec))
-    folder = _folder(out, chosen)
+    target = Path(out).expanduser().resolve()
+    zipped = target.suffix == ".zip"
+    kept = _kept(target, network, plan, chosen) if not zipped else None
+    writer = Writer(network, plan, calibration or images, metrics)
     artefacts = []
-    with _workplace(folder) as temporary:
+    with _workplace(target.parent if zipped else target) as temporary:
+        files = temporary / (target.stem or "files")
+        files.mkdir()
         cases = temporary / "cases.safetensors"
-        bound = _write_cases(network, images, cases)
+        bound = write_cases(network, images, cases)
         for position, form in enumerate(chosen):
             _tell(progress, 2 * position, 2 * len(chosen))
             started = time.perf_counter()
-            path = temporary / f"model.{form}"
-            if form == "safetensors":
-                write_into(temporary, network, plan, metrics)
-            elif form == "onnx":
-                path.write_bytes(_onnx(graph()))
-            else:
-                torch.export.save(graph(), path)
+            path = files / FILES[form]
+            writer.write(form, path)
             dense_bytes = _dense_bytes(form, spec)
             _tell(progress, 2 * position + 1, 2 * len(chosen))
-            answer = _proved(form, path, cases, bound)
+            proof = proved(form, path, cases, bound)
             artefacts.append(
                 Artefact(
                     format=form,
-                    path=folder / path.name,
+                    path=target / path.name,
                     bytes=path.stat().st_size,
                     dense_bytes=dense_bytes,
-                    max_difference=answer.max_difference,
-                    argmax_agreement=answer.argmax_agreement,
-                    n=answer.n,
+                    max_difference=proof.max_difference,
+                    mean_difference=proof.mean_difference,
+                    argmax_agreement=proof.argmax_agreement,
+                    n=proof.n,
                     seconds=time.perf_counter() - started,
                 )
             )
-        for name in [artefact.path.name for artefact in artefacts] + [MANIFEST]:
-            if (temporary / name).exists():
-                os.replace(temporary / name, folder / name)
+        _describe(files, artefacts, plan, images, metrics, kept)
+        if zipped:
+            write_zip(files, target)
+        else:
+            for path in sorted(files.iterdir(), key=lambda path: path.name == MANIFEST):
+                os.replace(path, target / path.name)
     _tell(progress, 2 * len(chosen), 2 * len(chosen))
     return artefacts
+
+
+def _describe(
+    folder: Path,
+    artefacts: Sequence[Artefact],
+    plan: CompressionPlan,
+    images: LabelledImages,
+    metrics: Mapping[str, object] | None,
+    kept: Manifest | None,
+) -> None:
+    """Write the card and then the manifest, which knows the proofs of all files."""
+    proofs = {
+        item.format: Proof(
+            max_difference=item.max_difference,
+            mean_difference=item.mean_difference,
+            argmax_agreement=item.argmax_agreement,
+            n=item.n,
+        )
+        for item in artefacts
+    }
+    data = Path(images.name).name  # a folder is known by its name, not by where it lay
+    manifest = new_manifest(
+        folder, [item.path.name for item in artefacts], plan, metrics, data, proofs
+    )
+    if kept is not None:
+        manifest = manifest.model_copy(
+            update={"files": kept.files | manifest.files, "proofs": kept.proofs | proofs}
+        )
+    (folder / CARD).write_bytes(readme(manifest, images.spec).encode())
+    manifest.with_file(folder / CARD).write(folder)
+
+
+def _kept(
+    folder: Path, network: nn.Module, plan: CompressionPlan, formats: Sequence[str]
+) -> Manifest | None:
+    """The manifest of an earlier export of this very model in `folder`, whose other files stay.
+
+    ExportError if the folder holds anything that would be lost or would not fit.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(f"{folder} is a file: give the name of a folder")
+    if not is_saved(folder):
+        for name in (MANIFEST, CARD):
+            if (folder / name).exists():
+                raise ExportError(
+                    f"{folder / name} belongs to something else and would be lost: "
+                    "give another folder"
+                )
+        return None
+    try:
+        earlier = read_manifest(folder)
+    except ExportError:  # of another version: all of it is replaced
+        return None
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    same = hashlib.sha256(safetensors.torch.save(state)).hexdigest()
+    if WEIGHTS in earlier.files and earlier.files[WEIGHTS].sha256 == same and earlier.plan == plan:
+        return earlier
+    others = earlier.files.keys() - {CARD, *(FILES[form] for form in formats)}
+    if others:
+        raise ExportError(
+            f"{folder} holds {', '.join(sorted(others))} of another model: give another folder"
+        )
+    return None
 
 
 @contextmanager
@@ -159,42 +227,10 @@ def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
     for form in formats:
         if form not in FORMATS:
             raise UnknownName(f"{form!r} is no format: choose from {', '.join(FORMATS)}")
-    return tuple(dict.fromkeys(formats))
-
-
-def _folder(out: str | Path, formats: Sequence[str]) -> Path:
-    folder = Path(out).expanduser().resolve()
-    if folder.exists() and not folder.is_dir():
-        raise ExportError(f"{folder} is a file: give the name of a folder")
-    if "safetensors" in formats and (folder / MANIFEST).exists() and not is_saved(folder):
-        raise ExportError(
-            f"{folder / MANIFEST} belongs to something else and would be lost: give another folder"
-        )
-    return folder
-
-
-@torch.inference_mode()
-def _write_cases(network: nn.Module, images: LabelledImages, path: Path) -> float:
-    """Inputs and logits for every batch size; returns the difference that a logit may show."""
-    if len(images) == 0:
-        raise ExportError("there are no images to prove the export on: give at least one")
-    cases: dict[str, Tensor] = {}
-    first = 0
-    for batch in BATCHES:
-        # Few pictures are used again: what must vary is the batch size.
-        indices = [index % len(images) for index in range(first, first + batch)]
-        inputs = images.spec.normalise(images.pixels(indices))
-        cases[f"inputs.{batch}"] = inputs.contiguous()
-        cases[f"logits.{batch}"] = network(inputs).contiguous()
-        first += batch
-    save_file(cases, path)
-    logits = torch.cat([cases[f"logits.{batch}"] for batch in BATCHES])
-    if not logits.isfinite().all():
-        raise ExportError(
-            "the model answers real images with NaN or infinite logits: recover it, or compress "
-            "it at a smaller ε_p, before exporting it"
-        )
-    return max(TOLERANCE, 1e-6 * logits.abs().max().item())
+    chosen = list(dict.fromkeys(formats))
+    if "safetensors" in chosen:  # rsdtr_model.py is written for the file it lies beside
+        chosen.insert(chosen.index("safetensors") + 1, "python")
+    return tuple(chosen)
 
 
 @cache
@@ -216,89 +252,3 @@ def _dense(spec: ModelSpec) -> nn.Module:
             if value.is_floating_point():
                 value.uniform_(0.5, 1.5)
     return model
-
-
-def onnx_file(network: nn.Module, spec: ModelSpec) -> bytes:
-    """The network, fused, as one ONNX file: `images` (batch, C, H, W) to `logits`."""
-    return _onnx(_program(fuse(network), spec))
-
-
-def _program(network: nn.Module, spec: ModelSpec) -> torch.export.ExportedProgram:
-    """The network as a graph that takes any batch."""
-    # The example is stored in a .pt2: it must be nobody's picture. Two, not one: torch.export
-    # takes a batch of one for a constant.
-    example = torch.zeros(2, *spec.input_shape)
-    try:
-        program = torch.export.export(
-            network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
-        )
-    except RuntimeError as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(
-            f"{spec.name} cannot be turned into a graph by torch.export ({first}): "
-            "export it as safetensors"
-        ) from error
-    for module in program.graph_module.modules():
-        if isinstance(module, torch.fx.GraphModule):
-            for node in module.graph.nodes:
-                # Where the source code lay on this machine is no part of the model.
-                for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
-                    node.meta.pop(key, None)
-    return program
-
-
-def _onnx(program: torch.export.ExportedProgram) -> bytes:
-    """One ONNX file: input `images` (batch, C, H, W), output `logits` (batch, classes)."""
-    written = torch.onnx.export(
-        program,
-        dynamo=True,
-        verbose=False,
-        opset_version=OPSET,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: "batch"},),
-        external_data=False,
-    )
-    assert written is not None  # only the old exporter answers with nothing
-    model = written.model_proto
-    graph = model.graph
-    for parts in ([graph], graph.node, graph.input, graph.output, graph.initializer):
-        for part in parts:
-            # torch's notes on where each node came from: most of a small file, and local paths.
-            part.ClearField("metadata_props")
-    return model.SerializeToString()
-
-
-def _proved(form: str, path: Path, cases: Path, bound: float) -> _Answer:
-    """Have a fresh process read `path` back; its answer, if all logits are within `bound`."""
-    answer_path = cases.with_name("answer.json")
-    answer_path.unlink(missing_ok=True)
-    command = [sys.executable, "-P", str(PROOF), form, str(path), str(cases), str(answer_path)]
-    try:
-        done = subprocess.run(
-            [*command, str(torch.get_num_threads())],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PROOF_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ExportError(
-            f"the proof of the {form} file took more than {PROOF_SECONDS} s and nothing was kept: "
-            "try another format"
-        ) from None
-    if done.returncode != 0 or not answer_path.is_file():
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ExportError(
-            f"the {form} file could not be read back and run ({last}) and nothing was kept: "
-            "try another format"
-        )
-    answer = _Answer.model_validate_json(answer_path.read_bytes())
-    if not answer.max_difference < bound:
-        raise ExportError(
-            f"the {form} file computes something else: its logits differ by up to "
-            f"{answer.max_difference:.2g} where less than {bound:.2g} was expected, and nothing "
-            "was kept: try another format"
-        )
-    return answer

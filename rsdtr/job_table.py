@@ -14,6 +14,7 @@ from rsdtr.errors import JobError
 from rsdtr.job import STATES, Job, jobs_folder, stored
 from rsdtr.process import ProcessId
 from rsdtr.store import locked, make_folder
+from rsdtr.weights import private_folder
 
 VERSION = 1
 BUSY_SECONDS = 20.0  # others hold the table for milliseconds
@@ -94,8 +95,7 @@ def transact(action: Callable[[Table], Result]) -> Result:
 
 
 def _transacted(action: Callable[[Table], Result]) -> Result:
-    jobs_folder().parent.mkdir(parents=True, exist_ok=True)
-    jobs_folder().mkdir(mode=0o700, exist_ok=True)
+    private_folder(jobs_folder())
     path = jobs_folder() / "jobs.db"
     with closing(sqlite3.connect(path, BUSY_SECONDS, isolation_level=None)) as connection:
         if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:

@@ -2,7 +2,10 @@
 
 import functools
 import io
-from collections.abc import Sequence
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +22,13 @@ if TYPE_CHECKING:
     import pyarrow
 
 FILE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MOST_PIXELS = 64_000_000
+# What PIL's readers were seen to run into on bad files, beside what they mean to raise.
+_BROKEN = (
+    OSError, ValueError, SyntaxError, RuntimeError, TypeError, AttributeError, LookupError,
+    ArithmeticError, EOFError, MemoryError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
 # Decoded files that stay in memory, so that the epochs after the first are fast.
 _KEEP_BYTES = 1 << 30
 
@@ -54,7 +64,16 @@ class ParquetPictures:
         import pyarrow.parquet as pq  # here, so that importing rsdtr stays quick
 
         self._files, self._column = files, column
-        self._count: int = sum(pq.read_metadata(file).num_rows for file in files)
+        told = [pq.read_metadata(file) for file in files]
+        self._count: int = sum(one.num_rows for one in told)
+        unpacked = sum(
+            one.row_group(k).total_byte_size for one in told for k in range(one.num_row_groups)
+        )
+        if self._count * 3 * side * side > _KEEP_BYTES or unpacked > _KEEP_BYTES:
+            raise DataError(
+                f"{files[0]} says that it holds {self._count:,} pictures in {unpacked:,} bytes: "
+                "give CIFAR-10's own files"
+            )
         self._array = torch.empty(self._count, 3, side, side, dtype=torch.uint8)
         self._decoded = torch.zeros(self._count, dtype=torch.bool)
 
@@ -75,12 +94,16 @@ class ParquetPictures:
         )
 
     def pixels(self, indices: Tensor) -> Tensor:
+        import pyarrow as pa
+
         for index in indices[~self._decoded[indices]].tolist():
             try:
-                with Image.open(io.BytesIO(self._bytes[index].as_py())) as picture:
+                with _opened(io.BytesIO(self._bytes[index].as_py())) as picture:
+                    if picture.size != (self._array.shape[3], self._array.shape[2]):
+                        raise ValueError(f"it is {picture.width}×{picture.height}")
                     array = _channels_first(picture.convert("RGB"))
                 self._array[index] = array
-            except (OSError, RuntimeError, TypeError) as error:
+            except (*_BROKEN, pa.ArrowException) as error:
                 raise DataError(
                     f"picture {index} of {self._files[0].parent} cannot be read ({error}): "
                     "download the Parquet files again"
@@ -113,22 +136,52 @@ class FilePictures:
             return self._kept[index]
         path = self._paths[index]
         try:
-            with Image.open(path) as picture:
+            with _opened(path) as picture:
+                if reason := _unfit(picture):
+                    raise ValueError(f"it is {reason}")
                 array = _decode(picture, self._spec)
-        except (OSError, ValueError, SyntaxError) as error:  # PIL raises all three on bad files
+        except _BROKEN as error:
             raise DataError(f"{path} cannot be decoded ({error}): replace or remove it") from error
         if len(self._kept) < self._room:
             self._kept[index] = array
         return array
 
 
-def is_readable(path: Path) -> bool:
-    """Whether a file begins like a picture (its pixels are not looked at)."""
+def obstacle(path: Path, root: Path) -> str | None:
+    """Why a file under `root` cannot be a picture of a data set, in words; None if it can be.
+
+    Only its beginning is read; pixels that break off are noticed when they are asked for.
+    """
     try:
-        with Image.open(path):
-            return True
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError):
-        return False
+        if not path.resolve().is_relative_to(root.resolve()):
+            return "links out of the folder"
+        if not path.is_file():
+            return "no files"
+        with _opened(path) as picture:
+            return _unfit(picture)
+    except UnidentifiedImageError:
+        return "no pictures"
+    except _BROKEN:
+        return "broken"
+
+
+@contextmanager
+def _opened(source: Path | io.BytesIO) -> Iterator[Image.Image]:
+    with warnings.catch_warnings():
+        # PIL warns of large pictures, which `_unfit` refuses, and of damaged notes in a TIFF.
+        warnings.simplefilter("ignore")
+        with Image.open(source, formats=_FORMATS) as picture:
+            yield picture
+
+
+def _unfit(picture: Image.Image) -> str | None:
+    if picture.width * picture.height > MOST_PIXELS:
+        return f"of more than {MOST_PIXELS // 1_000_000} million pixels"
+    if getattr(picture, "n_frames", 1) > 1:
+        return "animated"
+    if picture.mode.startswith(("I", "F")):  # PIL would clip them to white
+        return "of 16 or more bits"
+    return None
 
 
 def _decode(picture: Image.Image, spec: ModelSpec) -> Tensor:

@@ -16,7 +16,7 @@ from rsdtr.errors import PlanError, UnknownName
 from rsdtr.filesize import Entry, entries_of
 from rsdtr.kept import Kept
 from rsdtr.ring import ring_storage
-from rsdtr.search import Candidate, KernelSpectra, SearchResult
+from rsdtr.search import LARGEST, SMALLEST, Candidate, KernelSpectra, SearchResult
 from rsdtr.tight import best_tight
 from rsdtr.winners import Objective, Question, Winners
 from rsdtr.zoo import ModelSpec, weights_sha256
@@ -200,4 +200,6 @@ def _obstacle(conv: nn.Conv2d, runs: int) -> str | None:
         return "the kernel contains NaN or Inf"
     if not bool(conv.weight.any()):
         return "the kernel is zero everywhere"
+    if not SMALLEST <= (largest := float(conv.weight.detach().abs().max())) <= LARGEST:
+        return f"the kernel's largest entry is {largest:.2g}: single precision is too coarse for it"
     return None

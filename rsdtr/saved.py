@@ -2,62 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 from uuid import uuid4
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import JsonValue
+from pydantic_core import from_json
 from torch import nn
 
 from rsdtr.compress import skeleton
 from rsdtr.errors import ExportError
+from rsdtr.manifest import MANIFEST, WEIGHTS, check_file, new_manifest, read_manifest
 from rsdtr.plan import CompressionPlan
 from rsdtr.weights import fill, read_state_dict
 from rsdtr.zoo import ModelSpec, model_spec
-
-FORMAT_VERSION: Literal[1] = 1
-WEIGHTS, MANIFEST = "model.safetensors", "manifest.json"
-_LIBRARIES = ("torch", "torchvision", "safetensors", "numpy")
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileRecord(_Frozen):
-    """What a file must be: its SHA-256 in hex and its size in bytes."""
-
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    bytes: int = Field(ge=1)
-
-
-class Manifest(_Frozen):
-    """manifest.json: all that is needed to rebuild the model that model.safetensors fills."""
-
-    format_version: Literal[1] = FORMAT_VERSION
-    model: str
-    plan: CompressionPlan
-    metrics: dict[str, JsonValue] = {}
-    libraries: dict[str, str]
-    files: dict[str, FileRecord]
-
-    @model_validator(mode="after")
-    def _of_one_model(self) -> Manifest:
-        if self.model != self.plan.model:
-            raise ValueError(f"the model is {self.model} and its plan is for {self.plan.model}")
-        if set(self.files) != {WEIGHTS}:
-            raise ValueError(f"files are {', '.join(self.files) or 'none'}, expected {WEIGHTS}")
-        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +65,20 @@ def load(folder: str | Path) -> Saved:
     PlanError or WeightsError if its content does not fit this program's models.
     """
     folder = Path(folder)
-    manifest = _manifest(folder)
-    for name, expected in manifest.files.items():
-        _checked(folder / name, expected)
+    manifest = read_manifest(folder)
+    path = folder / WEIGHTS
+    if WEIGHTS not in manifest.files:
+        raise ExportError(f"{folder} was exported without {WEIGHTS}: export it as safetensors")
+    check_file(path, manifest.files[WEIGHTS])
     spec = model_spec(manifest.model)
+    rings = sum(layer.storage for layer in manifest.plan.layers if layer.ranks is not None)
+    if rings > path.stat().st_size:  # before room is made for them
+        raise ExportError(
+            f"{folder / MANIFEST} plans rings of {rings:,} scalars and {WEIGHTS} has "
+            f"{path.stat().st_size:,} bytes: save or export the model again"
+        )
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and thrown away
         model = skeleton(spec.build(), manifest.plan)
-    path = folder / WEIGHTS
     fill(model, read_state_dict(path), str(path))
     return Saved(model.eval(), manifest.plan, spec, manifest.metrics, folder)
 
@@ -140,7 +110,7 @@ def writable_folder(folder: str | Path) -> Path:
 def is_saved(folder: Path) -> bool:
     """Whether the folder has a manifest of this program, of whatever format version."""
     try:
-        content = json.loads((folder / MANIFEST).read_bytes())
+        content = from_json((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and {"format_version", "plan", "files"} <= content.keys()
@@ -157,70 +127,7 @@ def write_into(
     path = folder / WEIGHTS
     # Not save_file: its files can be read by nobody but their owner.
     path.write_bytes(safetensors.torch.save(state))
-    manifest = Manifest(
-        model=plan.model,
-        plan=plan,
-        metrics=_as_json(metrics or {}),
-        libraries={"python": platform.python_version()}
-        | {name: version(name) for name in _LIBRARIES},
-        files={WEIGHTS: FileRecord(sha256=_sha256(path), bytes=path.stat().st_size)},
-    )
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-
-
-def _as_json(metrics: Mapping[str, object]) -> dict[str, JsonValue]:
-    """What a reader of the manifest will find: tuples become lists."""
-    try:
-        found: dict[str, JsonValue] = json.loads(json.dumps(metrics, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ExportError(
-            f"the metrics cannot be written as JSON ({error}): give finite numbers, texts, lists "
-            "and dicts"
-        ) from None
-    return found
-
-
-def _manifest(folder: Path) -> Manifest:
-    path = folder / MANIFEST
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError:
-        raise ExportError(
-            f"{folder} holds no {MANIFEST}: give a folder that compress or export wrote"
-        ) from None
-    except ValueError:
-        raise ExportError(f"{path} is not JSON: save or export the model again") from None
-    found = content.get("format_version") if isinstance(content, dict) else None
-    if found != FORMAT_VERSION:
-        raise ExportError(
-            f"{path} has format version {found}, this program reads {FORMAT_VERSION}: "
-            "save the model again with this version"
-        )
-    try:
-        return Manifest.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise ExportError(
-            f"{path} is not valid: {where}: {first['msg']}: save or export the model again"
-        ) from None
-
-
-def _checked(path: Path, expected: FileRecord) -> None:
-    if not path.is_file():
-        raise ExportError(f"{path} is missing: copy the whole folder, or save the model again")
-    found = FileRecord(sha256=_sha256(path), bytes=max(path.stat().st_size, 1))
-    if found != expected:
-        raise ExportError(
-            f"{path} was changed since it was saved ({found.bytes:,} bytes, SHA-256 "
-            f"{found.sha256[:8]}…, expected {expected.bytes:,} and {expected.sha256[:8]}…): "
-            "copy it again, or save the model again"
-        )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    new_manifest(folder, [WEIGHTS], plan, metrics).write(folder)
 
 
 @contextmanager

@@ -27,6 +27,10 @@ NARROW = 4  # a last mode this small leaves the third rank too little room for a
 Ranks = tuple[int, int, int, int]
 
 
+# Of a kernel's largest entry: single precision holds its square, and sums of many of them.
+SMALLEST, LARGEST = 1e-18, 1e16
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One ring that the search looked at.
@@ -66,7 +70,8 @@ class SearchResult:
 class KernelSpectra:
     """The ε-independent part of the search for one kernel (O, I, KH, KW), computed when needed.
 
-    RingError for a kernel that is not a finite 4-way tensor with a nonzero entry.
+    RingError for a kernel that is not a finite 4-way tensor with a nonzero entry, or whose squares
+    single precision cannot hold.
     """
 
     def __init__(self, kernel: Tensor) -> None:
@@ -75,6 +80,11 @@ class KernelSpectra:
         self.shape: Ranks = (o, i, kh, kw)
         if not bool(self.kernel.any()):
             raise RingError("the kernel is zero everywhere: no relative error is defined for it")
+        if (largest := float(self.kernel.abs().max())) < SMALLEST or largest > LARGEST:
+            raise RingError(
+                f"the kernel's largest entry is {largest:.2g}, expected {SMALLEST} to {LARGEST}: "
+                "scale it, or keep the layer dense"
+            )
         single = self.kernel.float()
         self.unfoldings = tuple(FirstUnfolding(self.kernel, shift, single) for shift in range(4))
         self.pairs = PairSpectra(single, self.unfoldings)

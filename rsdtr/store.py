@@ -31,7 +31,7 @@ from rsdtr.cost import pipeline_macs_per_pixel
 from rsdtr.profile import LayerProfile, ModelProfile
 from rsdtr.ring import ring_storage
 from rsdtr.search import SEARCH_VERSION, Candidate
-from rsdtr.weights import cache_folder
+from rsdtr.weights import cache_folder, private_folder
 from rsdtr.winners import GRID, OBJECTIVES, RULES, Question
 
 FORMAT_VERSION = 1
@@ -97,8 +97,7 @@ def save_winners(profile: ModelProfile) -> bool:
 
 def make_folder() -> None:
     """Create the store's folder, readable by its owner only; OSError if that is not possible."""
-    store_folder().parent.mkdir(parents=True, exist_ok=True)
-    store_folder().mkdir(mode=0o700, exist_ok=True)
+    private_folder(store_folder())
 
 
 def replace_file(path: Path, content: bytes) -> None:

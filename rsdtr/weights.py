@@ -2,13 +2,16 @@
 
 import hashlib
 import http.client
+import json
 import os
-import pickle
+import subprocess
+import sys
 import tempfile
 import urllib.error
 import urllib.request
+import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import safetensors
@@ -16,11 +19,16 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from rsdtr import quarantine
 from rsdtr.errors import WeightsError
+from rsdtr.header import not_finite, read_header
+from rsdtr.quarantine import NO_STATE, REFUSED, UNREADABLE
 
 Progress = Callable[[int, int], None]
 SUFFIXES = (".safetensors", ".pth", ".th", ".pt")
 _CHUNK = 1 << 20
+_QUARANTINE_SECONDS = 300
+_MOST_CONVERTED = 8  # files that stay; the least recently used goes first
 
 
 def cache_folder() -> Path:
@@ -28,6 +36,17 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("RSDTR_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rsdtr"
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that only its owner can read, and those above it; OSError if that fails.
+
+    Within the cache folder those above are the owner's alone as well.
+    """
+    for folder in (*reversed(path.parents), path):
+        inside = folder.is_relative_to(cache_folder())
+        folder.mkdir(mode=0o700 if inside else 0o777, exist_ok=True)
+    return path
 
 
 def published_file(file: str, url: str, sha256: str, progress: Progress | None = None) -> Path:
@@ -53,7 +72,7 @@ def published_file(file: str, url: str, sha256: str, progress: Progress | None =
 
 
 def _download(url: str, path: Path, sha256: str, folder: Path, progress: Progress | None) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
     try:
         digest = hashlib.sha256()
@@ -87,46 +106,88 @@ def _file_sha256(path: Path) -> str:
 
 
 def read_state_dict(path: Path) -> "OrderedDict[str, Tensor]":
-    """The tensors of a .safetensors or a `weights_only` .pth, .th or .pt file, on the CPU.
+    """The tensors of a .safetensors, .pth, .th or .pt file, on the CPU.
 
-    A surrounding {"state_dict": …} is unwrapped and DataParallel's `module.` prefix removed.
-    Raises WeightsError: no such file, another type, unreadable, no state_dict in it.
+    A safetensors file is checked before anything is allocated. Any other is unpickled by a process
+    of its own, `weights_only` and within limits, whose safetensors file is kept under the hash of
+    the original and read instead. A surrounding {"state_dict": …} is unwrapped and DataParallel's
+    `module.` prefix removed.
+    Raises WeightsError: no such file, another type, unreadable, no state_dict in it, values that
+    are not finite.
     """
     if path.suffix not in SUFFIXES:
         raise WeightsError(f"{path} is not a weights file: give one of {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise WeightsError(f"{path} does not exist: give the path of a weights file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path, path)
     try:
-        if path.suffix == ".safetensors":
-            content: object = OrderedDict(safetensors.torch.load_file(path))
-        else:
-            content = torch.load(path, weights_only=True, map_location="cpu")
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        pickle.UnpicklingError,
-        safetensors.SafetensorError,
-    ) as error:
+        return _read_safetensors(_converted(path), path)
+    except OSError as error:
         raise WeightsError(
-            f"{path} cannot be read: give a .safetensors file, or a .pth that holds only tensors "
-            "(torch.save(model.state_dict(), …))"
+            f"{path} could not be converted ({error.strerror or error}): give another cache folder "
+            "in RSDTR_CACHE"
         ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
-    ):
-        raise WeightsError(
-            f"{path} holds no state_dict: save one with torch.save(model.state_dict(), …)"
-        )
+
+
+def _read_safetensors(path: Path, source: Path) -> "OrderedDict[str, Tensor]":
+    header = read_header(path)
+    if not header.entries:
+        raise WeightsError(f"{source} {NO_STATE}")
+    _check_finite(not_finite(path, header), str(source))
+    try:
+        content = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"{source} {UNREADABLE}") from error
     state = OrderedDict((name.removeprefix("module."), value) for name, value in content.items())
-    if state.keys() == content.keys() and hasattr(content, "_metadata"):
-        state._metadata = content._metadata  # type: ignore[attr-defined]  # torch's own convention
+    if len(state) < len(content):
+        raise WeightsError(f"{source} has tensors both with and without `module.`: give one kind")
+    if path != source and state.keys() == content.keys():
+        versions = json.loads(header.metadata.get("versions", "{}"))
+        # torch's own convention: which version of its class wrote each module's tensors.
+        told = OrderedDict((module, {"version": version}) for module, version in versions.items())
+        state._metadata = told  # type: ignore[attr-defined]
     return state
+
+
+def _converted(path: Path) -> Path:
+    """The safetensors file that the quarantine made, or makes now, of another weights file."""
+    folder = private_folder(cache_folder() / "converted")
+    target = folder / f"{_file_sha256(path)}.safetensors"
+    if target.is_file():
+        os.utime(target)
+        return target
+    try:
+        quarantine.check_archive(path)  # quick, and spares most wrong files the process
+    except (quarantine.Refused, zipfile.BadZipFile) as error:
+        reason = error if isinstance(error, quarantine.Refused) else UNREADABLE
+        raise WeightsError(f"{path} {reason}") from None
+    descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=folder)
+    os.close(descriptor)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", str(Path(quarantine.__file__)), str(path.resolve()), temporary],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_QUARANTINE_SECONDS,
+            check=False,
+        )
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        if done.returncode != 0:
+            raise WeightsError(f"{path} {last if done.returncode == REFUSED else UNREADABLE}")
+        os.replace(temporary, target)
+    except subprocess.TimeoutExpired:
+        raise WeightsError(
+            f"{path} could not be read within {_QUARANTINE_SECONDS} s: give a .safetensors file"
+        ) from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    kept = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
+    for old in kept[:-_MOST_CONVERTED]:
+        old.unlink(missing_ok=True)
+    return target
 
 
 def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> None:
@@ -150,17 +211,20 @@ def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> No
     if any(found.values()):
         wrong = "; ".join(f"{kind} {_few(names)}" for kind, names in found.items() if names)
         raise WeightsError(f"{source} does not fit the model: {wrong}")
-    bad = [n for n, value in state.items() if not torch.isfinite(value).all()]
-    if bad:
-        raise WeightsError(
-            f"{source} holds NaN or infinite values in {_few(bad)}: give weights of a training "
-            "that did not diverge"
-        )
+    _check_finite([n for n, v in state.items() if not torch.isfinite(v).all()], source)
     complete = OrderedDict((n, state.get(n, own[n])) for n in own)
     # MNASNet asks for a version here; a safetensors file has none, and was saved by this class.
     metadata = getattr(state, "_metadata", None) or own._metadata  # type: ignore[attr-defined]
     complete._metadata = metadata  # type: ignore[attr-defined]
     model.load_state_dict(complete)
+
+
+def _check_finite(bad: list[str], source: str) -> None:
+    if bad:
+        raise WeightsError(
+            f"{source} holds NaN or infinite values in {_few(bad)}: give weights of a training "
+            "that did not diverge"
+        )
 
 
 def _few(names: list[str], most: int = 3) -> str:

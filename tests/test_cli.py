@@ -241,13 +241,14 @@ def test_export_proves_what_it_writes(folder, tmp_path):
     result = done("export", str(folder), "--format", "safetensors", "--out", str(out), "--json")
     found = json.loads(result.stdout)
     assert found["model"] == NAME
-    (artefact,) = found["artefacts"]
+    artefact, python = found["artefacts"]
+    assert python["path"] == str(out / "rsdtr_model.py")
     assert artefact["path"] == str(out / "model.safetensors")
     assert artefact["max_difference"] < 1e-4
     assert load(out).metrics == load(folder).metrics
     text = done("export", str(out), "--format", "safetensors", "--out", str(out)).stdout
     assert text.splitlines()[1].startswith(str(out / "model.safetensors"))
-    assert "100 % of 70" in text
+    assert "100 % of 64" in text
 
 
 @pytest.mark.usefixtures("own_cache")

@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import struct
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ from PIL import Image
 
 from rsdtr.data import DataSplits, LabelledImages, load_data, stratified
 from rsdtr.errors import DataError, UnknownName
-from rsdtr.pictures import ArrayPictures, fitted
+from rsdtr.pictures import ArrayPictures, fitted, obstacle
 from rsdtr.zoo import CIFAR10_CLASSES, ModelSpec, model_spec
 
 DIGITS = model_spec("digits_resnet20")
@@ -321,7 +323,108 @@ def test_unreadable_files_are_skipped_and_counted(
     splits = load_data(tmp_path, CIFAR10)
     assert sum(len(part) for part in _parts(splits)) == 20
     assert [path.name for path in splits.train.skipped] == ["broken.jpg"]
-    assert "1 unreadable pictures" in caplog.text
+    assert "1 pictures under" in caplog.text
+
+
+def bomb(path: Path) -> None:
+    """A PNG of 70 bytes that says it has 100,000 × 100,000 pixels."""
+    whole = io.BytesIO()
+    Image.new("L", (1, 1)).save(whole, "PNG")
+    content = bytearray(whole.getvalue())
+    content[16:24] = struct.pack(">II", 100_000, 100_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+
+
+def test_hostile_and_odd_pictures_are_skipped_with_a_count_and_a_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "set"
+    _class_folders(root, ["x", "y"], each=5)
+    odd = root / "x"
+    bomb(odd / "bomb.png")
+    Image.new("I;16", (40, 40), 40_000).save(odd / "deep.png")
+    frames = [Image.new("L", (40, 40), grey) for grey in (0, 200)]
+    frames[0].save(odd / "moves.gif", save_all=True, append_images=frames[1:])
+    (odd / "text.png").write_text("no picture")
+    (odd / "broken.png").write_bytes((odd / "0.png").read_bytes()[:20])
+    (odd / "folder.png").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "outside.png")
+    (odd / "link.png").symlink_to(tmp_path / "outside.png")
+    (odd / "nowhere.png").symlink_to(root / "nothing.png")
+    (root / "empty").mkdir()
+    Image.new("CMYK", (40, 40), (255, 0, 0, 0)).save(odd / "cmyk.jpg")
+    Image.new("L", (40, 40), 9).save(odd / "grey.png")
+    splits = load_data(root, CIFAR10)
+    assert sum(len(part) for part in _parts(splits)) == 12
+    assert sorted(path.stem for path in splits.test.skipped) == [
+        "bomb", "broken", "deep", "folder", "link", "moves", "nowhere", "text",
+    ]  # fmt: skip
+    assert "8 pictures under" in caplog.text
+    reasons = "1 animated, 2 broken, 1 links out of the folder, 2 no files, 1 no pictures"
+    assert f"{reasons}, 1 of 16 or more bits" in caplog.text
+    assert "class empty under" in caplog.text
+    # The whole CMYK picture is cyan: no red, all green and blue.
+    (cyan,) = [p for part in _parts(splits) for p in part.pixels(slice(None)) if p[1].min() > 200]
+    assert cyan[0].max() < 40
+    assert cyan[2].min() > 200
+
+
+def test_a_tiff_whose_second_page_has_no_width_is_broken(tmp_path: Path) -> None:
+    """PIL answers with a TypeError; found by mutation."""
+    page = Image.new("L", (19, 17))
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[page])
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[content.rindex(b"\x00\x01\x04\x00") + 1] = 9  # the tag of the second width
+    (tmp_path / "a.tif").write_bytes(content)
+    assert obstacle(tmp_path / "a.tif", tmp_path) == "broken"
+
+
+def test_a_large_picture_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch) -> None:
+    _class_folders(tmp_path, ["x"], each=9)
+    monkeypatch.setattr("rsdtr.pictures.MOST_PIXELS", 100)
+    with pytest.raises(DataError, match="holds no readable pictures"):
+        load_data(tmp_path, CIFAR10)
+
+
+def parquet(folder: Path, **columns: object) -> None:
+    (folder / "cifar10").mkdir(exist_ok=True)
+    table = pa.table({"img": [{"bytes": b"no", "path": ""}] * 3, "label": [0, 1, 2]} | columns)
+    for split in ("train", "test"):
+        pq.write_table(table, folder / "cifar10" / f"{split}-0.parquet")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label": [0, 1, None]}, "1 pictures have no label"),
+        ({"label": [0, 1, 10]}, "labels are 0 to 10, expected 0 to 9"),
+        ({"label": [0, 1, -1]}, "labels are -1 to 1, expected 0 to 9"),
+        ({"label": ["a", "b", "c"]}, r"cannot be read \("),
+    ],
+)
+def test_parquet_labels_that_are_none(tmp_path: Path, monkeypatch, columns, message) -> None:
+    monkeypatch.setenv("RSDTR_DATA", str(tmp_path))
+    parquet(tmp_path, **columns)
+    with pytest.raises(DataError, match=message):
+        load_data("cifar10", CIFAR10)
+
+
+def test_parquet_pictures_that_are_none(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("RSDTR_DATA", str(tmp_path))
+    bomb(tmp_path / "bomb.png")
+    one = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(one, "PNG")
+    for content in (b"no", (tmp_path / "bomb.png").read_bytes(), None, one.getvalue()):
+        parquet(tmp_path, img=[{"bytes": content, "path": ""}] * 3)
+        with pytest.raises(DataError, match=r"picture 0 of .* cannot be read"):
+            load_data("cifar10", CIFAR10).test.pixels([0])
+    parquet(tmp_path, img=["no struct"] * 3)
+    with pytest.raises(DataError, match=r"picture 0 of .* cannot be read"):
+        load_data("cifar10", CIFAR10).test.pixels([0])
+    monkeypatch.setattr("rsdtr.pictures._KEEP_BYTES", 5000)
+    with pytest.raises(DataError, match="says that it holds 3 pictures in"):
+        load_data("cifar10", CIFAR10)
 
 
 def test_a_picture_that_breaks_off_is_left_out_of_its_batch(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "rsdtr"
 FLOW = (
     {"errors"},
     {"glossary", "lesson_text"},
-    {"forms", "measure", "process", "distributed"},
+    {"forms", "measure", "process", "distributed", "header", "quarantine"},
     {"truncation", "ring", "cost", "filesize", "architectures", "weights"},
     {"gram", "kept"},
     {"look"},
@@ -46,10 +46,15 @@ FLOW = (
     {"regression", "sites"},
     {"refit", "finetune"},
     {"estimate"},
-    {"saved", "timing", "study"},
+    {"timing", "study", "manifest", "archive"},
+    {"saved", "readme", "proving"},
     {"network_job"},
     {"finetune_job", "refit_job"},
+    {"graph"},
+    {"standalone"},
+    {"writer"},
     {"export"},
+    {"verify"},
     {"bench"},
     {"proof", "charts", "tables"},
     {"layer_charts", "accuracy_charts", "latency_charts"},
@@ -57,7 +62,7 @@ FLOW = (
     {"training_charts", "study_charts", "refit_charts"},
     {"options", "console"},
     {"requested"},
-    {"bench_command", "finetune_command", "jobs_command", "profile_command"},
+    {"bench_command", "finetune_command", "jobs_command", "profile_command", "verify_command"},
     {"study_job"},
     {"study_command", "report_command"},
     {"cli"},
@@ -100,22 +105,41 @@ def forbidden(source: str, *libraries: str) -> list[str]:
     return sorted(name for name in imports(source) if name.split(".")[0] in libraries)
 
 
+UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+RUN_CODE = ("torch.jit.load", "torch.package.PackageImporter", "torch.hub.load", "jit.load")
+
+
+def keywords(call: ast.Call) -> dict[str, object]:
+    return {
+        word.arg: word.value.value if isinstance(word.value, ast.Constant) else word.value
+        for word in call.keywords
+        if word.arg is not None
+    }
+
+
 def unsafe_loads(source: str) -> list[int]:
-    """Lines with a torch.load (or pickle.load) that could run code from the file."""
-    lines = []
+    """Lines that could run code from a file: an unpickler, or a torch.load that is one."""
+    lines = set()
     for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import) and any(n.name in UNPICKLERS for n in node.names):
+            lines.add(node.lineno)
+        if isinstance(node, ast.ImportFrom):
+            # `from torch import load` would hide the call from this test.
+            loads = any(name.name in ("load", "read_pickle") for name in node.names)
+            library = str(node.module).partition(".")[0]
+            if library in UNPICKLERS or (loads and library in ("torch", "numpy", "pandas")):
+                lines.add(node.lineno)
         if not isinstance(node, ast.Call):
             continue
-        name = ast.unparse(node.func)
-        safe = any(
-            keyword.arg == "weights_only"
-            and isinstance(keyword.value, ast.Constant)
-            and keyword.value.value is True
-            for keyword in node.keywords
-        )
-        if name in ("pickle.load", "pickle.loads") or (name == "torch.load" and not safe):
-            lines.append(node.lineno)
-    return lines
+        name, said = ast.unparse(node.func), keywords(node)
+        if (
+            (name == "torch.load" and said.get("weights_only") is not True)
+            or name in RUN_CODE
+            or name.endswith("read_pickle")
+            or said.get("allow_pickle", False) is not False
+        ):
+            lines.add(node.lineno)
+    return sorted(lines)
 
 
 def modules() -> list[Path]:
@@ -152,7 +176,19 @@ def test_these_checks_can_fail():
     assert forbidden("def f():\n    import plotly.express as px", "plotly") == ["plotly.express"]
     assert unsafe_loads("torch.load(f)\ntorch.load(f, weights_only=True)") == [1]
     assert unsafe_loads("torch.load(f, weights_only=False)") == [1]
-    assert unsafe_loads("\npickle.load(f)") == [2]
+    for line in (
+        "import pickle",
+        "import dill as d",
+        "from joblib import load",
+        "from torch import load",
+        "np.load(f, allow_pickle=True)",
+        "np.load(f, allow_pickle=x)",
+        "pd.read_pickle(f)",
+        "torch.jit.load(f)",
+        "torch.package.PackageImporter(f)",
+    ):
+        assert unsafe_loads(f"\n{line}") == [2], line
+    assert unsafe_loads("np.load(f)\njson.load(f)\nsafetensors.torch.load(f)") == []
 
 
 LOADED = """

@@ -7,42 +7,56 @@ from torch import Tensor
 from rsdtr.proof import compared
 
 
-def cases(*batches: int) -> dict[str, Tensor]:
-    found = {}
-    for batch in batches:
-        found[f"inputs.{batch}"] = torch.randn(batch, 3)
-        found[f"logits.{batch}"] = 2 * found[f"inputs.{batch}"]
-    return found
+def cases(n: int) -> dict[str, Tensor]:
+    inputs = torch.randn(n, 3)
+    return {"inputs": inputs, "logits": 2 * inputs}
 
 
-def test_equal_functions_agree():
-    assert compared(lambda x: x + x, cases(1, 5)) == {
+def test_equal_functions_agree_in_every_batch_size():
+    seen = []
+
+    def double(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return x + x
+
+    assert compared(double, cases(7)) == {
         "max_difference": 0.0,
+        "mean_difference": 0.0,
         "argmax_agreement": 1.0,
-        "n": 6,
+        "n": 7,
     }
+    assert seen == [1] * 7 + [5, 2]
 
 
-def test_the_largest_difference_and_the_share_of_equal_classes():
+def test_the_differences_and_the_share_of_equal_classes():
     # Two rows: the first keeps its class, the second's logits are moved by (3, -3, 0).
-    given = {
-        "inputs.2": torch.tensor([[4.0, 0, 0], [0, 1, 0]]),
-        "logits.2": torch.tensor([[4.0, 0, 0], [0, 1, 0]]),
-    }
-    shift = torch.tensor([[0.5, 0, 0], [3, -3, 0]])
-    assert compared(lambda x: x + shift, given) == {
+    logits = torch.tensor([[4.0, 0, 0], [0, 1, 0]])
+    shift = torch.tensor([0.5, 0, 0]), torch.tensor([3.0, -3, 0])
+
+    def moved(x: Tensor) -> Tensor:
+        return torch.stack([row + shift[int(row[1])] for row in x])
+
+    assert compared(moved, {"inputs": logits, "logits": logits}) == {
         "max_difference": 3.0,
+        "mean_difference": pytest.approx(6.5 / 6),
         "argmax_agreement": 0.5,
         "n": 2,
     }
+
+
+def test_a_class_that_changes_in_one_batch_size_is_none_that_agrees():
+    def upset(x: Tensor) -> Tensor:
+        return 2 * x if len(x) == 1 else -2 * x
+
+    assert compared(upset, cases(5))["argmax_agreement"] == 0
 
 
 def test_nan_is_no_agreement():
     def broken(x: Tensor) -> Tensor:
         return torch.full_like(x, torch.nan) if len(x) == 1 else 2 * x
 
-    # The batch with the NaN comes first, the sound one must not hide it.
-    assert compared(broken, cases(1, 5))["max_difference"] > 1e30
+    # The batches with the NaN come first, the sound ones must not hide them.
+    assert compared(broken, cases(6))["max_difference"] > 1e30
 
 
 def test_a_frozen_batch_is_noticed():

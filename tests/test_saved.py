@@ -9,9 +9,10 @@ import torch
 
 from rsdtr.compress import compress
 from rsdtr.errors import ExportError, PlanError, UnknownName, WeightsError
+from rsdtr.manifest import MANIFEST, WEIGHTS
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import profile
-from rsdtr.saved import MANIFEST, WEIGHTS, load, save, writable_folder
+from rsdtr.saved import load, save, writable_folder
 from rsdtr.zoo import load_model, model_spec, weights_sha256
 
 NAME = "digits_resnet20"
@@ -154,14 +155,14 @@ def test_manifests_that_are_none(folder, tmp_path):
     with pytest.raises(ExportError, match="is not JSON"):
         load(folder)
     (folder / MANIFEST).write_text("[1]")
-    with pytest.raises(ExportError, match="has format version None, this program reads 1"):
+    with pytest.raises(ExportError, match="has format version None, this program reads 1 and 2"):
         load(folder)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "has format version 2, this program reads 1: save the model again"),
+        ({"format_version": 3}, "has format version 3, this program reads 1 and 2: save the model"),
         ({"surprise": 1}, "is not valid: surprise: Extra inputs"),
         ({"model": "cifar10_resnet20"}, "the model is cifar10_resnet20 and its plan is for digits"),
         ({"files": {"../../etc/passwd": {"sha256": "0" * 64, "bytes": 1}}}, "files are .*passwd"),
@@ -177,6 +178,45 @@ def test_manifests_that_say_something_else(folder, changes, message):
 def with_plan(folder: Path, **changes: object) -> Path:
     planned = json.loads((folder / MANIFEST).read_text())["plan"] | changes
     return edited(folder, plan=planned, model=planned["model"])
+
+
+def test_version_1_is_read_and_an_older_one_refused_by_name(folder, small):
+    content = json.loads((folder / MANIFEST).read_text())
+    new = ("spec", "data", "proofs", "sha256")
+    old = {name: value for name, value in content.items() if name not in new}
+    (folder / MANIFEST).write_text(json.dumps(old | {"format_version": 1}))
+    assert load(folder).plan == small[1]
+    with pytest.raises(ExportError, match="has format version 0, this program reads 1 and 2"):
+        load(edited(folder, format_version=0))
+
+
+def test_rings_larger_than_the_file_are_refused_before_room_is_made(folder):
+    layers = json.loads((folder / MANIFEST).read_text())["plan"]["layers"]
+    for layer in layers:
+        if layer["ranks"]:
+            o, i, kh, kw = layer["shape"]
+            ranks = layer["ranks"] = [
+                1 << 20 if k != layer["shift"] else layer["r0"] for k in range(4)
+            ]
+            sizes = zip((o, i, kh, kw), ranks, ranks[1:] + ranks[:1], strict=True)
+            layer["storage"] = sum(n * left * right for n, left, right in sizes)
+    with pytest.raises(ExportError, match=r"plans rings of .* scalars and model\.safetensors has"):
+        load(with_plan(folder, layers=layers))
+
+
+def test_a_manifest_that_is_nested_without_end(folder):
+    (folder / MANIFEST).write_text("[" * 100_000)
+    with pytest.raises(ExportError, match="is not JSON"):
+        load(folder)
+
+
+@pytest.mark.parametrize("half", [b"\xed\xa0\x80", b"\\ud800"])
+def test_half_a_character_is_no_text(folder, half):
+    """json.loads takes it for some, and pydantic cannot show it; found by mutation."""
+    content = (folder / MANIFEST).read_bytes()
+    (folder / MANIFEST).write_bytes(content.replace(b"digits", half, 1))
+    with pytest.raises(ExportError, match="is not JSON"):
+        load(folder)
 
 
 def test_a_plan_for_another_network_is_refused(folder):

@@ -3,6 +3,8 @@
 import tomllib
 from pathlib import Path
 
+from rsdtr.weights import cache_folder, private_folder
+
 SETTINGS = Path(__file__).parents[1] / ".streamlit" / "config.toml"
 
 
@@ -14,6 +16,7 @@ def test_the_app_asks_nothing_sends_nothing_and_answers_this_machine_only():
     assert server["address"] == "127.0.0.1"
     assert server["allowedHosts"] == ["localhost", "127.0.0.1"]
     assert server["enableCORS"] is server["enableXsrfProtection"] is True
+    assert server["maxUploadSize"] <= 512
     assert found["client"]["showErrorDetails"] == "none"
 
 
@@ -34,3 +37,11 @@ def flat(options: dict[str, object], prefix: str = "") -> list[str]:
         else:
             names.append(prefix + name)
     return names
+
+
+def test_the_cache_is_its_owners_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "deep" / "cache"))
+    folder = private_folder(cache_folder() / "jobs" / "one")
+    for inside in (folder, folder.parent, folder.parents[1]):
+        assert inside.stat().st_mode & 0o777 == 0o700
+    assert private_folder(folder) == folder  # it may exist

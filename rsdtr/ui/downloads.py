@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import tempfile
 import weakref
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
 
+from rsdtr.archive import write_zip
 from rsdtr.export import export
+from rsdtr.manifest import MANIFEST
 from rsdtr.plan import CompressionPlan
-from rsdtr.saved import MANIFEST
 from rsdtr.ui import cached, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import known_metrics, splits
 from rsdtr.ui.metrics import file_stem, size
 from rsdtr.ui.page import progress
 from rsdtr.ui.state import Exported, Recovery, TestSet
+
+_MIME = {".json": "application/json", ".md": "text/markdown", ".py": "text/x-python"}
 
 
 def label(recovery: Recovery | None) -> str:
@@ -38,7 +39,8 @@ def run_export(
     """Export the recovered model, or the compressed one, and remember the proved files."""
     store, configuration = state.exports(), network.configuration(at)
     model = recovery.model if recovery else cached.compressed(network, at)
-    images = splits(network, test_set).test.subset(test_set.images)
+    known = splits(network, test_set)
+    images = known.test.subset(test_set.images)
     folder = Path(tempfile.mkdtemp(prefix="rsdtr-export-"))
     try:
         with progress("Exporting and proving, steps") as show:
@@ -48,6 +50,7 @@ def run_export(
                 images,
                 formats,
                 folder / at.model,
+                calibration=known.train,
                 metrics=known_metrics(network, at, test_set, recovery),
                 progress=show,
             )
@@ -66,10 +69,9 @@ def is_current(exported: Exported, recovery: Recovery | None) -> bool:
     return exported.weights_sha256 == (recovery.weights_sha256 if recovery else None)
 
 
-def manifest(exported: Exported, at: CompressionPlan) -> str:
-    """The manifest that lies beside model.safetensors; the bare plan if that was not exported."""
-    path = exported.folder / MANIFEST
-    return path.read_text(encoding="utf-8") if path.exists() else at.model_dump_json()
+def manifest(exported: Exported) -> str:
+    """The manifest that the files carry."""
+    return (exported.folder / MANIFEST).read_text(encoding="utf-8")
 
 
 def buttons(exported: Exported, at: CompressionPlan) -> None:
@@ -82,14 +84,14 @@ def buttons(exported: Exported, at: CompressionPlan) -> None:
                 f"{path.name} ({size(path.stat().st_size)})",
                 path.read_bytes,
                 file_name=path.name,  # the manifest knows its file by this name
-                mime="application/json" if path.suffix == ".json" else "application/octet-stream",
+                mime=_MIME.get(path.suffix, "application/octet-stream"),
                 key=f"download-{path.name}",
                 icon=":material/download:",
                 on_click="ignore",
             )
         st.download_button(
             "All files (zip)",
-            lambda: _zipped(files, stem),
+            lambda: _zipped(exported.folder, stem),
             file_name=f"{stem}.zip",
             mime="application/zip",
             key="download-all",
@@ -99,10 +101,8 @@ def buttons(exported: Exported, at: CompressionPlan) -> None:
         )
 
 
-def _zipped(files: Sequence[Path], stem: str) -> bytes:
-    buffer = io.BytesIO()
-    # Weights do not compress: storing them is as small and much faster.
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for path in files:
-            archive.write(path, f"{stem}/{path.name}")
-    return buffer.getvalue()
+def _zipped(folder: Path, stem: str) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="rsdtr-zip-") as place:
+        target = Path(place) / f"{stem}.zip"
+        write_zip(folder, target)
+        return target.read_bytes()

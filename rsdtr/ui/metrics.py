@@ -66,6 +66,7 @@ ARTEFACT_COLUMNS = {
     "size (bytes)": _COUNT,
     "dense (bytes)": _COUNT,
     "largest difference of logits": st.column_config.NumberColumn(format="scientific"),
+    "mean difference": st.column_config.NumberColumn(format="scientific"),
     "same class (%)": _RATIO,
     "images": _COUNT,
     "time (s)": st.column_config.NumberColumn(format="%.1f"),

@@ -24,6 +24,7 @@ FORMAT_NAMES = {
     "safetensors": "safetensors + manifest",
     "onnx": "ONNX",
     "pt2": "torch.export (.pt2)",
+    "int8": "ONNX in 8 bits",
 }
 TEST_LIMITS = (500, 2000, 10_000, 50_000)
 
@@ -165,8 +166,9 @@ def choose_formats() -> list[str]:
         format_func=FORMAT_NAMES.__getitem__,
         key=state.FORMATS,
         persist_state="session",
-        help="safetensors with a manifest is what this library loads and trains further; ONNX runs "
-        "in other programs; .pt2 is torch.export's.",
+        help="safetensors holds the cores: this library loads and trains them further, and "
+        "rsdtr_model.py beside them needs torch alone; ONNX runs in other programs, in 8 bits with "
+        "slightly other answers; .pt2 is torch.export's.",
     )
     return [name for name in FORMAT_NAMES if name in (chosen or ())]
 

@@ -1,0 +1,105 @@
+"""The network as a graph: of torch.export, as ONNX, and as ONNX in eight bits."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rsdtr.errors import ExportError
+from rsdtr.fuse import fuse
+from rsdtr.zoo import ModelSpec
+
+OPSET = 20
+_CALIBRATION_BATCH = 16
+
+
+def onnx_file(network: nn.Module, spec: ModelSpec) -> bytes:
+    """The network, fused, as one ONNX file: `images` (batch, C, H, W) to `logits`."""
+    return onnx_bytes(program(fuse(network), spec))
+
+
+def program(network: nn.Module, spec: ModelSpec) -> torch.export.ExportedProgram:
+    """The network as a graph that takes any batch."""
+    # The example is stored in a .pt2: it must be nobody's picture. Two, not one: torch.export
+    # takes a batch of one for a constant.
+    example = torch.zeros(2, *spec.input_shape)
+    try:
+        graph = torch.export.export(
+            network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+        )
+    except RuntimeError as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(
+            f"{spec.name} cannot be turned into a graph by torch.export ({first}): "
+            "export it as safetensors"
+        ) from error
+    for module in graph.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                # Where the source code lay on this machine is no part of the model.
+                for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
+                    node.meta.pop(key, None)
+    return graph
+
+
+def onnx_bytes(graph: torch.export.ExportedProgram) -> bytes:
+    """One ONNX file: input `images` (batch, C, H, W), output `logits` (batch, classes)."""
+    written = torch.onnx.export(
+        graph,
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),
+        external_data=False,
+    )
+    assert written is not None  # only the old exporter answers with nothing
+    model = written.model_proto
+    said = model.graph
+    for parts in ([said], said.node, said.input, said.output, said.initializer):
+        for part in parts:
+            # torch's notes on where each node came from: most of a small file, and local paths.
+            part.ClearField("metadata_props")
+    return model.SerializeToString()
+
+
+def quantised(onnx: bytes, calibration: Tensor) -> bytes:
+    """An ONNX file whose convolutions and linear layers compute in eight bits: QDQ, weights per
+    channel, the ranges of the activations from `calibration`, normalised images (n, C, H, W).
+    """
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the library's own deprecated calls
+        given, prepared, out = (Path(folder) / f"{name}.onnx" for name in ("a", "b", "c"))
+        given.write_bytes(onnx)
+        quant_pre_process(given, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            out,
+            _Calibration(calibration),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return out.read_bytes()
+
+
+class _Calibration:
+    """The batches of a calibration, as onnxruntime asks for them."""
+
+    def __init__(self, images: Tensor) -> None:
+        self._batches: Iterator[Tensor] = iter(images.split(_CALIBRATION_BATCH))
+
+    def get_next(self) -> dict[str, object] | None:
+        """The next batch, or None."""
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch.numpy()}

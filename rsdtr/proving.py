@@ -1,0 +1,86 @@
+"""What an exported file must compute, and the process that finds out whether it does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from rsdtr.data import LabelledImages
+from rsdtr.errors import ExportError
+from rsdtr.manifest import Proof
+
+TOLERANCE = 1e-4  # of a float32 logit
+INT8_AGREEMENT = 0.9  # of the classes: eight bits move every logit
+PROOF_IMAGES = 64
+PROOF = Path(__file__).with_name("proof.py")
+PROOF_SECONDS = 900
+_BATCH = 16
+
+
+@torch.inference_mode()
+def write_cases(network: nn.Module, images: LabelledImages, path: Path) -> float:
+    """Write 64 inputs and their logits; returns the difference that a logit may show.
+
+    Few pictures are used again. ExportError for no pictures, or logits that are not finite.
+    """
+    if len(images) == 0:
+        raise ExportError("there are no images to prove the export on: give at least one")
+    indices = [index % len(images) for index in range(PROOF_IMAGES)]
+    inputs = images.spec.normalise(images.pixels(indices)).contiguous()
+    logits = torch.cat([network(part) for part in inputs.split(_BATCH)])
+    path.write_bytes(save({"inputs": inputs, "logits": logits}))
+    if not logits.isfinite().all():
+        raise ExportError(
+            "the model answers real images with NaN or infinite logits: recover it, or compress "
+            "it at a smaller ε_p, before exporting it"
+        )
+    return max(TOLERANCE, 1e-6 * logits.abs().max().item())
+
+
+def proved(form: str, path: Path, cases: Path, bound: float) -> Proof:
+    """Have a fresh process read `path` back; its answer, if all logits are within `bound`.
+
+    int8 is held to its classes instead. ExportError for anything else.
+    """
+    answer_path = cases.with_name("answer.json")
+    answer_path.unlink(missing_ok=True)
+    command = [sys.executable, "-P", str(PROOF), form, str(path), str(cases), str(answer_path)]
+    try:
+        done = subprocess.run(
+            [*command, str(torch.get_num_threads())],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PROOF_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ExportError(
+            f"the proof of the {form} file took more than {PROOF_SECONDS} s and nothing was kept: "
+            "try another format"
+        ) from None
+    if done.returncode != 0 or not answer_path.is_file():
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ExportError(
+            f"the {form} file could not be read back and run ({last}) and nothing was kept: "
+            "try another format"
+        )
+    answer = Proof.model_validate_json(answer_path.read_bytes())
+    if form == "int8":
+        if answer.argmax_agreement < INT8_AGREEMENT:
+            raise ExportError(
+                f"in eight bits {100 * answer.argmax_agreement:.0f} % of the classes stay, "
+                f"less than {100 * INT8_AGREEMENT:.0f} %, and nothing was kept: export it as onnx"
+            )
+    elif not answer.max_difference < bound:
+        raise ExportError(
+            f"the {form} file computes something else: its logits differ by up to "
+            f"{answer.max_difference:.2g} where less than {bound:.2g} was expected, and nothing "
+            "was kept: try another format"
+        )
+    return answer
