@@ -6,6 +6,7 @@ that no other split of the error over the truncations stores less by the same bo
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -18,14 +19,14 @@ from tensorly.decomposition import partial_tucker, tensor_train
 from torch import Tensor
 
 from rsdtr.methods.factored import Stage
-from rsdtr.methods.lowrank import LowRank, Ranks, cheapest, halves, left_vectors, unfolding_tails
+from rsdtr.methods.lowrank import Chain, LowRank, Ranks, cheapest, halves, left_vectors, unfolding_tails
 from rsdtr.ring import checked_kernel
 
 O, I, KH, KW = range(4)  # noqa: E741  # the modes have these names everywhere
 Counts = Sequence[NDArray[np.int64]]
 
 
-class _OfSpectra:
+class _OfSpectra(Chain):
     """What the methods below share: ranks from the tails of some unfoldings."""
 
     rows: tuple[tuple[int, ...], ...]  # the modes that are the rows of each unfolding
@@ -35,8 +36,8 @@ class _OfSpectra:
         self.shape = tuple(self.kernel.shape)
         self.tails = [unfolding_tails(self.kernel, rows) for rows in self.rows]
 
-    def shapes(self, ranks: Any) -> tuple[tuple[Any, ...], ...]:
-        raise NotImplementedError
+    @abstractmethod
+    def shapes(self, ranks: Any) -> tuple[tuple[Any, ...], ...]: ...
 
     def ranks(self, eps: float) -> Ranks | None:
         return cheapest(self.tails, eps, lambda ranks: _scalars(self.shapes(ranks)))

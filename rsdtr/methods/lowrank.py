@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from rsdtr.methods.factored import Stage, composed, stage_kernels
+from rsdtr.cost import Size
+from rsdtr.methods.factored import Stage, composed, stage_kernels, stage_macs
 from rsdtr.ring import checked_kernel
-from rsdtr.truncation import Energies, checked_eps, tail_energies
+from rsdtr.truncation import Energies, tail_energies
 
 Ranks = tuple[int, ...]
 _ROUNDING = 1e-9  # of the energy: what float64 may add to an error that a sum of tails allows
@@ -25,7 +27,7 @@ class Prepared(Protocol):
     """One kernel (O, I, KH, KW), with what no ε_p changes."""
 
     def ranks(self, eps: float) -> Ranks | None:
-        """Ranks of least storage known to keep the relative error within ε_p, None if there are none."""
+        """Ranks of least storage known to keep the relative error within ε_p; None: there are none."""
 
     def shapes(self, ranks: Ranks) -> tuple[tuple[int, ...], ...]:
         """The shapes of the cores."""
@@ -36,14 +38,38 @@ class Prepared(Protocol):
     def cores(self, ranks: Ranks) -> tuple[Tensor, ...]:
         """The cores in float64."""
 
+    def macs(self, ranks: Ranks, input_size: Size, output_size: Size) -> int:
+        """MACs for one input, its kernels being contracted already."""
+
+
+class Chain(ABC):
+    """A prepared kernel whose layer runs as its stages, and costs what they cost."""
+
+    @abstractmethod
+    def stages(self, ranks: Ranks) -> tuple[Stage, ...]: ...
+
+    def macs(self, ranks: Ranks, input_size: Size, output_size: Size) -> int:
+        return stage_macs(self.stages(ranks), input_size, output_size)
+
+
+class Uniform(Prepared, Protocol):
+    """A prepared kernel all of whose ranks follow from one number."""
+
+    def of_rank(self, rank: int) -> Ranks:
+        """The ranks for this number."""
+
 
 @dataclass(frozen=True)
 class LowRank:
-    """A method that turns a kernel into cores: its name, what it is in words, and how it begins."""
+    """A method that turns a kernel into cores: its name, what it is in words, and how it begins.
+
+    uniform: one rank for all layers, not one ε_p, is what reaches a PCR; it prepares `Uniform`.
+    """
 
     name: str
     title: str
     prepare: Callable[[Tensor], Prepared]
+    uniform: bool = False
 
 
 class LayerChoice(BaseModel):
@@ -66,17 +92,13 @@ def storage(prepared: Prepared, ranks: Ranks) -> int:
     return sum(prod(shape) for shape in prepared.shapes(ranks))
 
 
-def fitting_ranks(prepared: Prepared, kernel: Tensor, eps: float) -> Ranks | str:
-    """Ranks that keep the promise and store less than the kernel; else the reason why it is dense.
-
-    RingError for ε_p out of range.
-    """
-    ranks = prepared.ranks(checked_eps(eps))
+def fitting(prepared: Prepared, kernel: Tensor, ranks: Ranks | None) -> Ranks | str:
+    """The ranks if their cores store less than the kernel; else the reason why it is dense."""
     if ranks is None:
         return "no cores smaller than the kernel were found at this ε_p"
     needed = storage(prepared, ranks)
     if needed >= kernel.numel():
-        return f"the cores at this ε_p store {needed:,} scalars, the kernel {kernel.numel():,}"
+        return f"the cores would store {needed:,} scalars, the kernel {kernel.numel():,}"
     return ranks
 
 
@@ -138,8 +160,3 @@ def halves(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
     root = s[:rank].sqrt()
     return u[:, :rank] * root, root[:, None] * vt[:rank]
-
-
-def relative(lost: float, energy: float) -> float:
-    """A relative error from energies."""
-    return sqrt(max(lost, 0.0) / energy)
