@@ -74,7 +74,9 @@ class FactoredConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         kernels = self.kernels()
         for position, (stage, kernel) in enumerate(zip(self.stages, kernels, strict=True)):
-            rows, columns = (self.margins[axis] if axis in stage.axes else (0, 0) for axis in (0, 1))
+            rows, columns = (
+                self.margins[axis] if axis in stage.axes else (0, 0) for axis in (0, 1)
+            )
             if any((*rows, *columns)):
                 mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
                 x = F.pad(x, (*columns, *rows), mode=mode)

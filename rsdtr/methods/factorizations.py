@@ -19,7 +19,15 @@ from tensorly.decomposition import partial_tucker, tensor_train
 from torch import Tensor
 
 from rsdtr.methods.factored import Stage
-from rsdtr.methods.lowrank import Chain, LowRank, Ranks, cheapest, halves, left_vectors, unfolding_tails
+from rsdtr.methods.lowrank import (
+    Chain,
+    LowRank,
+    Ranks,
+    cheapest,
+    halves,
+    left_vectors,
+    unfolding_tails,
+)
 from rsdtr.ring import checked_kernel
 
 O, I, KH, KW = range(4)  # noqa: E741  # the modes have these names everywhere

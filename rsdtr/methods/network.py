@@ -13,7 +13,16 @@ from torch import nn
 from rsdtr.compress import replace_module
 from rsdtr.errors import PlanError
 from rsdtr.methods.factored import FactoredConv2d
-from rsdtr.methods.lowrank import LayerChoice, LowRank, Prepared, Ranks, Uniform, chosen, fitting, storage
+from rsdtr.methods.lowrank import (
+    LayerChoice,
+    LowRank,
+    Prepared,
+    Ranks,
+    Uniform,
+    chosen,
+    fitting,
+    storage,
+)
 from rsdtr.plan import policy_layers
 from rsdtr.profile import LayerProfile, ModelProfile
 from rsdtr.truncation import checked_eps
@@ -124,7 +133,9 @@ def _rank_for(kernels: Kernels, pcr: float) -> int:
     return rank
 
 
-def decide(kernels: Kernels, *, eps: float | None = None, pcr: float | None = None) -> NetworkDecision:
+def decide(
+    kernels: Kernels, *, eps: float | None = None, pcr: float | None = None
+) -> NetworkDecision:
     """What every layer becomes at one ε_p, or at the smallest ε_p that reaches a PCR.
 
     PlanError where no ε_p reaches it; RingError for ε_p out of range.

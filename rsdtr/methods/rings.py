@@ -16,7 +16,15 @@ from rsdtr.damage import measure_damage
 from rsdtr.data import LabelledImages
 from rsdtr.errors import PlanError
 from rsdtr.methods.network import eps_for
-from rsdtr.plan import CompressionPlan, LayerPlan, Target, plan, policy_layers, ring_plan, with_layers
+from rsdtr.plan import (
+    CompressionPlan,
+    LayerPlan,
+    Target,
+    plan,
+    policy_layers,
+    ring_plan,
+    with_layers,
+)
 from rsdtr.profile import LayerProfile, ModelProfile
 from rsdtr.ring import ring_storage
 from rsdtr.search import Candidate, ring_svd, smallest
@@ -61,9 +69,7 @@ def by_rule(profile: ModelProfile, rule: Rule, pcr: float) -> CompressionPlan:
     return plan(profile, eps, rule=rule)
 
 
-def by_target(
-    profile: ModelProfile, pcr: float, damage: Damage | None = None
-) -> CompressionPlan:
+def by_target(profile: ModelProfile, pcr: float, damage: Damage | None = None) -> CompressionPlan:
     """An ε_p for each layer, by the tight rule, at the least damage."""
     return solve(profile, Target(kind="pcr", value=pcr), rule="tight", damage=damage)
 
