@@ -24,7 +24,7 @@ from rsdtr.methods.catalogue import AFTER, INT8, Made, Subject, check_methods, m
 from rsdtr.methods.quantized import OnnxNetwork, int8_file
 from rsdtr.methods.running import BATCH, fastest, latency_ratio
 from rsdtr.recipe import FinetuneOptions
-from rsdtr.recover import recalibrate
+from rsdtr.recover import move_statistics, recalibrate
 from rsdtr.store import replace_file
 
 VERSION = 1  # part of every cell's key: raise it when a result may change
@@ -38,8 +38,8 @@ class _Frozen(BaseModel):
 class Comparison(_Frozen):
     """What is compared: the methods, the PCRs they are to reach, and what happens before testing.
 
-    recalibrate: BatchNorm statistics from so many unlabelled training images; epochs: of
-    fine-tuning; limit: test images; None or 0 is none, or all. UnknownName for a method there is not.
+    recalibrate: BatchNorm statistics from so many unlabelled training images, if any; epochs: of
+    fine-tuning; limit: so many test images, None for all.
     """
 
     model: str
@@ -198,8 +198,13 @@ def _made(asked: Comparison, subject: Subject, dense: nn.Module, name: str, pcr:
 def _recovered(asked: Comparison, subject: Subject, made: Made) -> nn.Module:
     network, data = made.model, subject.data
     if asked.recalibrate is not None:
-        reference = subject.model if made.same_channels else None
-        network = recalibrate(network, data.train, asked.recalibrate, reference=reference)
+        images, n = data.train, asked.recalibrate
+        if made.repeat is None:
+            network = recalibrate(network, images, n, reference=subject.model)
+        else:
+            own, here = network, made.repeat(recalibrate(subject.model, images, n))
+            network = recalibrate(own, images, n)
+            move_statistics(network, here, own)
     if asked.epochs:
         options = FinetuneOptions(epochs=asked.epochs, lr=0.02, batch_size=128)
         for _ in finetune(network, data, options):

@@ -1,1 +1,1 @@
-"""The methods that RSDTR is compared with: every one from a kernel, or from a network, to a smaller one."""
+"""The methods that RSDTR is compared with: from a kernel, or a network, to a smaller one."""

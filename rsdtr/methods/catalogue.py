@@ -57,8 +57,7 @@ class Made:
     """A smaller network: pcr, fcr of the whole network; eps: of every layer where it has one.
 
     relative_errors: ‖𝓦 − 𝓦̂‖_F/‖𝓦‖_F by layer name, for the layers that are no longer dense.
-    same_channels: it has the dense network's BatchNorm layers, so that it can be recalibrated
-    relative to that.
+    repeat: where channels went, makes the same go from another copy of the dense network.
     """
 
     model: nn.Module
@@ -66,7 +65,7 @@ class Made:
     fcr: float
     eps: float | None = None
     relative_errors: tuple[tuple[str, float], ...] = ()
-    same_channels: bool = True
+    repeat: Callable[[nn.Module], nn.Module] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,11 +119,12 @@ def _low_rank(kind: LowRank, subject: Subject, pcr: float) -> Made:
 
 
 def _pruned(importance: pruning.Importance, subject: Subject, pcr: float) -> Made:
-    smaller, found = pruning.pruned(
-        subject.model, subject.spec, importance, pcr, subject.data.train
-    )
-    whole = subject.profile
-    return Made(smaller, whole.params / found.params, whole.macs / found.macs, same_channels=False)
+    found = pruning.pruned(subject.model, subject.spec, importance, pcr, subject.data.train)
+    whole, smaller = subject.profile, found.profile
+    return Made(
+        found.model, whole.params / smaller.params, whole.macs / smaller.macs,
+        repeat=lambda dense: found.repeated(dense, subject.spec),
+    )  # fmt: skip
 
 
 def _methods() -> list[Method]:

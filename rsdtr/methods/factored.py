@@ -56,9 +56,8 @@ class FactoredConv2d(nn.Module):
         size = (conv.kernel_size[0], conv.kernel_size[1])
         self.kernel_size = size
         self.margins = margins(conv.padding, size, self.dilation, self.stride)
-        like = {"device": conv.weight.device, "dtype": conv.weight.dtype}
         self.cores = nn.ParameterList(
-            nn.Parameter(core.detach().to(**like).clone().contiguous()) for core in cores
+            nn.Parameter(core.detach().to(conv.weight, copy=True).contiguous()) for core in cores
         )
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach().clone())
         self.train(conv.training)
@@ -90,12 +89,11 @@ class FactoredConv2d(nn.Module):
     @torch.no_grad()
     def plain(self) -> nn.Sequential:
         """The chain as plain convolutions, to run and to export; only the last one has a bias."""
+        last = self.stages[-1]
+        steps = zip(self.stages, self.kernels(), strict=True)
         return nn.Sequential(
-            *(
-                self._convolution(stage.kernel, stage.axes, stage.groups, kernel, stage is self.stages[-1])
-                for stage, kernel in zip(self.stages, self.kernels(), strict=True)
-            )
-        ).train(self.training)  # fmt: skip
+            *(self._convolution(s.kernel, s.axes, s.groups, k, s is last) for s, k in steps)
+        ).train(self.training)
 
     @torch.no_grad()
     def to_dense(self) -> nn.Conv2d:

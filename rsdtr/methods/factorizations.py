@@ -132,7 +132,7 @@ class TensorTrain(_OfSpectra):
     def ranks(self, eps: float) -> Ranks | None:
         found = super().ranks(eps)
         assert found is not None  # full rank always keeps the promise
-        (o, i, kh, kw), (r1, r2, r3) = self.shape, found
+        (_, _, kh, kw), (r1, r2, r3) = self.shape, found
         # The cut before leaves no more than this: a larger rank would store zeros.
         r2 = min(r2, r1 * kh)
         return r1, r2, min(r3, r2 * kw)

@@ -27,7 +27,7 @@ class Prepared(Protocol):
     """One kernel (O, I, KH, KW), with what no ε_p changes."""
 
     def ranks(self, eps: float) -> Ranks | None:
-        """Ranks of least storage known to keep the relative error within ε_p; None: there are none."""
+        """Ranks of least storage known to keep the error within ε_p; None: there are none."""
 
     def shapes(self, ranks: Ranks) -> tuple[tuple[int, ...], ...]:
         """The shapes of the cores."""

@@ -45,8 +45,8 @@ class LayerDecision(BaseModel):
 class NetworkDecision(BaseModel):
     """What a whole network becomes: JSON-able, without a tensor.
 
-    eps: the ε_p of every layer, None where one rank was asked for; pcr, fcr: original / compressed of the network's parameters and
-    MACs (MACs for one input; convolutions and linear layers).
+    eps: the ε_p of every layer, None where one rank was asked for; pcr, fcr: original / compressed
+    of the network's parameters and MACs (MACs for one input; convolutions and linear layers).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -109,7 +109,8 @@ def eps_for(pcr_of: Callable[[float], float], target: float, what: str) -> float
     low, high = STEPS
     if pcr_of(high / 1000) < target:
         raise PlanError(
-            f"{what} does not reach PCR {target:g}: {pcr_of(high / 1000):.3g} at ε_p {high / 1000:g}"
+            f"{what} does not reach PCR {target:g}: it is {pcr_of(high / 1000):.3g} at ε_p "
+            f"{high / 1000:g}"
         )
     while high - low > 1:
         middle = (low + high) // 2
@@ -133,21 +134,15 @@ def _rank_for(kernels: Kernels, pcr: float) -> int:
     return rank
 
 
-def decide(
-    kernels: Kernels, *, eps: float | None = None, pcr: float | None = None
-) -> NetworkDecision:
-    """What every layer becomes at one ε_p, or at the smallest ε_p that reaches a PCR.
-
-    PlanError where no ε_p reaches it; RingError for ε_p out of range.
-    """
-    return network_of(kernels, eps=eps, pcr=pcr)[0]
-
-
 def network_of(
     kernels: Kernels, model: nn.Module | None = None, *,
     eps: float | None = None, pcr: float | None = None,
 ) -> tuple[NetworkDecision, nn.Module | None]:  # fmt: skip
-    """The decision, and the network that obeys it where a model is given (it is not changed)."""
+    """What every layer becomes at one ε_p, or at the smallest ε_p (largest rank) for a PCR.
+
+    And the network that obeys it, where a model is given (it is not changed). PlanError where
+    nothing reaches the PCR; RingError for ε_p out of range.
+    """
     profile, method = kernels.profile, kernels.method
     if pcr is not None and method.uniform:
         ranks = kernels.uniform_ranks(_rank_for(kernels, pcr))

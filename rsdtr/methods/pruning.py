@@ -7,6 +7,7 @@ block of a stage, and the zeros that pad an option-A shortcut have a fixed numbe
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -24,14 +25,31 @@ TAYLOR_IMAGES, BATCH = 512, 128
 MOST = 93  # percent of the channels of a layer: of 16, one is left
 
 
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A pruned network, its profile, and which channels went, as torch-pruning writes it down."""
+
+    model: nn.Module
+    profile: ModelProfile
+    history: tuple[tuple[str, bool, list[int]], ...]
+
+    def repeated(self, model: nn.Module, spec: ModelSpec) -> nn.Module:
+        """A copy of another network of the same architecture without the same channels."""
+        other = copy.deepcopy(model)
+        example = torch.zeros(1, *spec.input_shape)
+        graph = tp.DependencyGraph().build_dependency(other, example_inputs=example)
+        graph.load_pruning_history(list(self.history))
+        return other
+
+
 def pruned(
     model: nn.Module,
     spec: ModelSpec,
     importance: Importance,
     pcr: float,
     images: LabelledImages | None = None,
-) -> tuple[nn.Module, ModelProfile]:
-    """A smaller copy at the least share of channels, in percent, that reaches the PCR; its profile.
+) -> Pruned:
+    """A smaller copy at the least share of channels, in percent, that reaches the PCR.
 
     importance: `l2`, the norm of a channel's weights, or `taylor`, gradient times weight of the
     labels' cross-entropy on 512 of the images. The same share goes in every layer that can be
@@ -44,31 +62,31 @@ def pruned(
             raise PlanError("Taylor pruning needs labelled images: give --data")
         _take_gradients(trained, images)
 
-    def at(percent: int) -> tuple[nn.Module, ModelProfile]:
-        smaller = _pruned_by(trained, spec, importance, percent / 100)
-        return smaller, profile(smaller, spec)
+    def at(percent: int) -> Pruned:
+        smaller, history = _pruned_by(trained, spec, importance, percent / 100)
+        return Pruned(smaller, profile(smaller, spec), history)
 
     low, high = 0, MOST
     best = at(high)
-    if whole / best[1].params < pcr:
+    if whole / best.profile.params < pcr:
         raise PlanError(
-            f"pruning the channels inside of blocks reaches PCR {whole / best[1].params:.3g} at "
-            f"most, not {pcr:g}: ask for less"
+            "pruning the channels inside of blocks reaches PCR "
+            f"{whole / best.profile.params:.3g} at most, not {pcr:g}: ask for less"
         )
     while high - low > 1:
         middle = (low + high) // 2
         found = at(middle)
-        if whole / found[1].params >= pcr:
+        if whole / found.profile.params >= pcr:
             high, best = middle, found
         else:
             low = middle
-    best[0].zero_grad(set_to_none=True)
+    best.model.zero_grad(set_to_none=True)
     return best
 
 
 def _pruned_by(
     trained: nn.Module, spec: ModelSpec, importance: Importance, share: float
-) -> nn.Module:
+) -> tuple[nn.Module, tuple[tuple[str, bool, list[int]], ...]]:
     model = copy.deepcopy(trained)
     for one, other in zip(model.parameters(), trained.parameters(), strict=True):
         one.grad = None if other.grad is None else other.grad.clone()
@@ -82,7 +100,7 @@ def _pruned_by(
         model, example, importance=score, pruning_ratio=share, ignored_layers=_kept(model, example)
     )
     pruner.step()
-    return model
+    return model, tuple(pruner.pruning_history())
 
 
 def _kept(model: nn.Module, example: Tensor) -> list[nn.Module]:

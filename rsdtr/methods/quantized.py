@@ -54,7 +54,7 @@ class OnnxNetwork(nn.Module):
         return torch.from_numpy(np.asarray(logits))
 
 
-class _Images(CalibrationDataReader):  # type: ignore[misc]  # it ships no types
+class _Images(CalibrationDataReader):
     def __init__(self, images: LabelledImages) -> None:
         self._batches: Iterator[tuple[Tensor, Tensor]] = images.batches(BATCH)
 

@@ -1,4 +1,4 @@
-"""Rings of four cores as methods: RSDTR's rules and target, and what is left when its parts are off.
+"""Rings of four cores as methods: RSDTR's rules and target, and its search with parts off.
 
 - shift off: the ring SVD always begins with the mode O;
 - divisor off: the first rank r = r0·r1 is split as evenly as it can be, as TR-SVD does (Zhao et al.
@@ -41,7 +41,7 @@ def no_shift(found: Sequence[Candidate]) -> list[Candidate]:
 
 
 def no_divisor(found: Sequence[Candidate]) -> list[Candidate]:
-    """Of each shift the candidate whose first rank is split most evenly, the smaller r0 on a tie."""
+    """Of each shift the candidate of the most even split, the smaller r0 on a tie."""
 
     def unevenness(candidate: Candidate) -> tuple[int, int]:
         r1 = candidate.ranks[(candidate.shift + 1) % 4]

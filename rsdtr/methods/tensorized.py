@@ -94,7 +94,7 @@ class TensorizedRing:
 
 
 def factors(channels: int) -> tuple[int, ...]:
-    """A number of channels as factors of at most 4 where it has such, in the order they are found."""
+    """A number of channels as factors of at most 4, and one for what is left."""
     found, rest = [], channels
     for factor in (LARGEST, 3, 2):
         while rest % factor == 0:
