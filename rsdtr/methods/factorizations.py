@@ -104,6 +104,14 @@ class Tucker2(_OfSpectra):
 
     rows = ((O,), (I,))
 
+    def ranks(self, eps: float) -> Ranks | None:
+        found = super().ranks(eps)
+        assert found is not None  # full rank always keeps the promise
+        (_, _, kh, kw), (r_o, r_i) = self.shape, found
+        # More than the other side of the core has would be zeros.
+        r_o = min(r_o, r_i * kh * kw)
+        return r_o, min(r_i, r_o * kh * kw)
+
     def shapes(self, ranks: Any) -> tuple[tuple[Any, ...], ...]:
         (o, i, kh, kw), (r_o, r_i) = self.shape, ranks
         return (r_i, i), (r_o, r_i, kh, kw), (o, r_o)
@@ -166,6 +174,12 @@ class HierarchicalTucker(_OfSpectra):
     """
 
     rows = ((O,), (I,), (KH,), (KW,), (O, I))
+
+    def ranks(self, eps: float) -> Ranks | None:
+        found = super().ranks(eps)
+        assert found is not None  # full rank always keeps the promise
+        r_o, r_i, r_h, r_w, pair = found
+        return r_o, r_i, r_h, r_w, min(pair, r_o * r_i, r_h * r_w)
 
     def shapes(self, ranks: Any) -> tuple[tuple[Any, ...], ...]:
         (o, i, kh, kw), (r_o, r_i, r_h, r_w, a) = self.shape, ranks
