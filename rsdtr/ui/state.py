@@ -26,7 +26,7 @@ OBJECTIVE: Final = "objective"
 POLICY: Final = "layers"
 OWN: Final = "own"  # layers with an ε_p of their own, as text
 LAYER: Final = "layer"
-JOB: Final = "job"  # the refit or training that the Recover page shows
+JOB: Final = "job"  # that the Recover page, or the Compare page, shows
 
 # Other widgets.
 OWN_EPS: Final = "own_eps"
@@ -49,6 +49,9 @@ SMOOTHING: Final = "label_smoothing"
 FREEZE_BN: Final = "freeze_bn"
 FREEZE_DENSE: Final = "freeze_dense"
 PATIENCE: Final = "patience"
+COMPARED_METHODS: Final = "compared_methods"
+COMPARED_PCRS: Final = "compared_pcrs"
+COMPARED_IMAGES: Final = "compared_images"
 FORMATS: Final = "formats"
 LATENCY_BATCH: Final = "latency_batch"
 LATENCY_CURVE: Final = "latency_curve"
