@@ -60,7 +60,7 @@ def test_a_failed_cell_is_a_sentence(monkeypatch):
     shown(test.button(key="compare").click().run())
     until_ended(test.query_params[state.JOB])
     shown(test.run())
-    assert any("ht at PCR 2: it does not reach PCR 2" in text.value for text in test.caption)
+    assert any("it does not reach PCR 2" in text.value for text in test.caption)
 
 
 def test_nothing_to_compare():
