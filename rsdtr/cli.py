@@ -16,6 +16,7 @@ import click
 
 from rsdtr import options
 from rsdtr.bench_command import bench
+from rsdtr.compare_command import compare
 from rsdtr.compress import compress as compressed
 from rsdtr.console import Commands, emit, plan_table, progress, table
 from rsdtr.data import load_data
@@ -264,7 +265,7 @@ def export(folder: str, formats: Sequence[str], out: str, data: str | None, as_j
     click.echo(table(header, rows))
 
 
-for command in (bench, finetune, jobs, profile_command, report, study, verify):
+for command in (bench, compare, finetune, jobs, profile_command, report, study, verify):
     cli.add_command(command)
 
 

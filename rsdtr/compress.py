@@ -50,7 +50,7 @@ def _rebuilt(
             continue
         conv = _planned_conv(new, plan, layer)
         ring = ring_of(conv, layer.shift, layer.ranks)
-        _replace(new, conv, TRConv2d.from_conv(conv, ring, form=layer.form))
+        replace_module(new, conv, TRConv2d.from_conv(conv, ring, form=layer.form))
     return new
 
 
@@ -75,7 +75,7 @@ def _planned_conv(model: nn.Module, plan: CompressionPlan, layer: LayerPlan) -> 
     return conv
 
 
-def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put `new` wherever `old` is registered: one module may have several names."""
     names = [name for name, m in model.named_modules(remove_duplicate=False) if m is old]
     for name in names:

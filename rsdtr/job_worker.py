@@ -35,6 +35,7 @@ KINDS = {
     "finetune": "rsdtr.finetune_job:run",
     "refit": "rsdtr.refit_job:run",
     "study": "rsdtr.study_job:run",
+    "compare": "rsdtr.compare_job:run_job",
 }
 _LIGHTER_TRAINING = "take a smaller batch size or a larger accumulate"
 LIGHTER = {

@@ -68,7 +68,7 @@ class TRConv2d(nn.Module):
         self.dilation = _pair(dilation)
         self.padding_mode: PaddingMode = padding_mode
         self.shift = shift
-        self.margins = _margins(padding, self.kernel_size, self.dilation, self.stride)
+        self.margins = margins(padding, self.kernel_size, self.dilation, self.stride)
         shape = (out_channels, in_channels, *self.kernel_size)
         self.cores = nn.ParameterList(
             torch.empty(ranks[k], shape[k], ranks[(k + 1) % 4], device=device, dtype=dtype)
@@ -300,7 +300,7 @@ def _padding(padding: str | Sequence[int]) -> str | Pair:
     return padding if isinstance(padding, str) else _pair(padding)
 
 
-def _margins(
+def margins(
     padding: int | Sequence[int] | str, kernel_size: Pair, dilation: Pair, stride: Pair
 ) -> tuple[Pair, Pair]:
     """Pixels added (before, after) each spatial axis, as nn.Conv2d reads `padding`."""

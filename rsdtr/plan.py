@@ -285,8 +285,8 @@ def _layer_plan(profile: ModelProfile, layer: LayerProfile, question: Question) 
     return ring_plan(layer, question.eps, best)
 
 
-def ring_plan(layer: LayerProfile, eps: float, best: Candidate) -> LayerPlan:
-    """A layer that becomes this ring."""
+def ring_plan(layer: LayerProfile, eps: float | None, best: Candidate) -> LayerPlan:
+    """A layer that becomes this ring; eps: what it was chosen for, None if by its ranks."""
     macs = pipeline_macs(layer.shape, best.ranks, layer.input_size, layer.output_size)
     return LayerPlan(
         name=layer.name,

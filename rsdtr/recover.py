@@ -61,13 +61,23 @@ def recalibrate(
     here = copy.deepcopy(reference)
     _take_statistics(here, chosen, batch_size, seed, show)
     _take_statistics(model, chosen, batch_size, seed, lambda seen: show(len(chosen) + seen))
-    for norm, before, own in zip(norms, norms_of(here), trained, strict=True):
+    move_statistics(model, here, reference)
+    return model
+
+
+def move_statistics(model: nn.Module, here: nn.Module, trained: nn.Module) -> None:
+    """Move the BatchNorm statistics of `model`, in place, from `here` to what was trained.
+
+    here, trained: the dense network with the statistics of the same images, and with its own. All
+    three have the same BatchNorm layers.
+    """
+    three = zip(norms_of(model), norms_of(here), norms_of(trained), strict=True)
+    for norm, before, own in three:
         mean, variance = _statistics(norm)
         dense_mean, dense_variance = _statistics(before)
         own_mean, own_variance = _statistics(own)
         mean += own_mean - dense_mean
         variance *= own_variance / dense_variance.clamp_min(norm.eps)
-    return model
 
 
 def _statistics(norm: _BatchNorm) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,8 @@ from rsdtr.plan import CompressionPlan
 from rsdtr.refit import Step
 from rsdtr.search import Candidate, Pruned
 
-if TYPE_CHECKING:  # importing it would load the ONNX stack
+if TYPE_CHECKING:  # importing them would load the ONNX stack
+    from rsdtr.compare import Cell
     from rsdtr.export import Artefact
 
 MEASURED = ("in time", "ring / dense (×)", "dense (ms)", "ring (ms)", "fastest form")
@@ -194,3 +195,26 @@ def runs_table(runs: Sequence[TrainingRun]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def cells_table(cells: Sequence[Cell]) -> pd.DataFrame:
+    """One row per method and PCR: what was reached, or why nothing was."""
+    return pd.DataFrame(
+        [
+            {
+                "method": cell.method,
+                "asked PCR": cell.asked,
+                "PCR": cell.pcr,
+                "FCR": cell.fcr,
+                "latency ratio": cell.latency_ratio,
+                "bytes": cell.bytes,
+                "accuracy (%)": cell.accuracy,
+                "from (%)": None if cell.interval is None else cell.interval[0],
+                "to (%)": None if cell.interval is None else cell.interval[1],
+                "images": cell.n,
+                "seconds": cell.seconds,
+                "failed": cell.failed,
+            }
+            for cell in cells
+        ]
+    ).astype({"bytes": "Int64", "images": "Int64"})

@@ -91,6 +91,20 @@ STEP_COLUMNS = {
     "gained (%)": st.column_config.NumberColumn(format="%.1f"),
 }
 
+CELL_COLUMNS = {
+    "asked PCR": st.column_config.NumberColumn(format="%.4g"),
+    "PCR": st.column_config.NumberColumn(format="%.3f"),
+    "FCR": st.column_config.NumberColumn(format="%.3f"),
+    "latency ratio": st.column_config.NumberColumn(format="%.2f"),
+    "bytes": st.column_config.NumberColumn(
+        format="localized", help="Of the safetensors file; of int8, of the ONNX file."
+    ),
+    "accuracy (%)": st.column_config.NumberColumn(format="%.2f"),
+    "from (%)": st.column_config.NumberColumn(format="%.2f"),
+    "to (%)": st.column_config.NumberColumn(format="%.2f"),
+    "seconds": st.column_config.NumberColumn(format="%.1f", help="To compress, nothing else."),
+}
+
 LAYER_CARD = 220  # pixels: two beside each other in a window of 800
 
 

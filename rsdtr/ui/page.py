@@ -22,6 +22,7 @@ PAGES = (
     ("app.py", "Explore", ":material/tune:"),
     ("pages/1_Layers.py", "Layers", ":material/grid_view:"),
     ("pages/2_Recover.py", "Recover", ":material/healing:"),
+    ("pages/3_Compare.py", "Compare", ":material/compare_arrows:"),
     ("pages/4_Export.py", "Export", ":material/download:"),
     ("pages/5_Learn.py", "Learn", ":material/school:"),
 )

@@ -28,7 +28,7 @@ OWN: Final = "own"  # layers with an ε_p of their own, as text
 LAYER: Final = "layer"
 LESSON: Final = "lesson"  # the step of the Learn page
 LOCK: Final = "lock"  # "1": the step alone, as a class sees it
-JOB: Final = "job"  # the refit or training that the Recover page shows
+JOB: Final = "job"  # that the Recover page, or the Compare page, shows
 
 # Other widgets.
 OWN_EPS: Final = "own_eps"
@@ -52,6 +52,9 @@ FREEZE_BN: Final = "freeze_bn"
 FREEZE_DENSE: Final = "freeze_dense"
 MIXED: Final = "mixed_precision"
 PATIENCE: Final = "patience"
+COMPARED_METHODS: Final = "compared_methods"
+COMPARED_PCRS: Final = "compared_pcrs"
+COMPARED_IMAGES: Final = "compared_images"
 FORMATS: Final = "formats"
 LESSON_R0: Final = "lesson_r0"
 LESSON_SHIFT: Final = "lesson_shift"

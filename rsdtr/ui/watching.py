@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import streamlit as st
 
-from rsdtr import jobs, refit_job
+from rsdtr import compare_job, finetune_job, jobs, refit_job
 from rsdtr.errors import RsdtrError
 from rsdtr.finetune_job import best_model, curve
 from rsdtr.job import Job
 from rsdtr.plan import CompressionPlan
 from rsdtr.refit_job import refit_model, report
-from rsdtr.ui import metrics, recovering, state
+from rsdtr.ui import comparing, metrics, recovering, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.page import plain
 from rsdtr.ui.refitting import show_steps
@@ -45,7 +45,10 @@ def _label(job: Job) -> str:
 
 
 def show(job: Job) -> None:
-    """What a job of either kind has to show so far."""
+    """What a job of any kind has to show so far."""
+    if job.kind == compare_job.KIND:
+        comparing.show(job)
+        return
     if job.kind == refit_job.KIND:
         found = report(job)
         if found is not None and found.steps:
@@ -72,7 +75,7 @@ def _watched(identity: str) -> None:
     fraction = min(job.done / job.total, 1.0) if job.total else 0.0
     st.progress(fraction, text=plain(_words(job)))
     st.button(
-        "Cancel" if job.kind == refit_job.KIND else "Cancel and keep the best finished epoch",
+        "Cancel and keep the best finished epoch" if job.kind == finetune_job.KIND else "Cancel",
         key="cancel",
         icon=":material/stop_circle:",
         on_click=_cancel,
@@ -113,4 +116,5 @@ def how_it_ended(job: Job) -> None:
 
 
 def _name(job: Job) -> str:
-    return "Refit" if job.kind == refit_job.KIND else "Fine-tuning"
+    names = {refit_job.KIND: "Refit", compare_job.KIND: "Comparison"}
+    return names.get(job.kind, "Fine-tuning")

@@ -11,7 +11,7 @@ from rsdtr.ui import state
 from rsdtr.zoo import load_model, model_spec
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("pages/1_Layers.py", "pages/2_Recover.py", "pages/4_Export.py")
+PAGES = ("pages/1_Layers.py", "pages/2_Recover.py", "pages/3_Compare.py", "pages/4_Export.py")
 DIGITS = "digits_resnet20"
 
 

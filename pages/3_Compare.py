@@ -1,0 +1,45 @@
+"""Compare: RSDTR beside the methods that the paper argues with, on the same network."""
+
+import streamlit as st
+
+from rsdtr.ui import comparing, watching
+from rsdtr.ui.choosing import choose
+from rsdtr.ui.page import page
+from rsdtr.ui.widgets import choose_data
+
+with page(
+    "Compare",
+    "The same network made smaller by several methods to the same size, recalibrated and tested "
+    "alike. ε_p and target do not matter here: each method gets the ε_p that reaches the PCR.",
+):
+    network = choose().network
+    if network.synthetic:
+        st.info(
+            "Synthetic weights: there is no accuracy to compare. Choose published weights.",
+            icon=":material/block:",
+        )
+        st.stop()
+    test_set = choose_data(network.spec)
+    asked = comparing.choose_comparison(network, test_set)
+    job = comparing.attached(network)
+    busy = job is not None and not job.ended
+    if st.button(
+        "Compare",
+        key="compare",
+        icon=":material/compare_arrows:",
+        type="primary",
+        disabled=busy or asked is None,
+        help="It runs in a process of its own. Cells that are known are not computed again.",
+    ):
+        assert asked is not None  # the button is disabled then
+        comparing.start(network, asked)
+        st.rerun()
+    if asked is None:
+        st.info("Choose at least one method and one PCR.", icon=":material/checklist:")
+    if job is None:
+        st.stop()
+    if busy:
+        watching.watch(job)
+        st.stop()
+    watching.how_it_ended(job)
+    comparing.show(job)

@@ -1,0 +1,129 @@
+"""Tensorized tensor ring (TRN, Wang et al. 2018): channels reshaped to factors, one rank R.
+
+The ring's modes are O1 … Oq, I1 … Ip and the KH·KW pixels of the kernel together.
+"""
+
+from __future__ import annotations
+
+import string
+from math import prod
+
+import opt_einsum
+import tensorly as tl
+from tensorly import tenalg
+from tensorly.decomposition import tensor_ring_als
+from torch import Tensor
+
+from rsdtr.cost import Size
+from rsdtr.methods.factored import Stage
+from rsdtr.methods.lowrank import LowRank, Ranks
+from rsdtr.ring import checked_kernel
+
+LARGEST = 4  # no factor of a channel number is larger, unless it is prime
+ITERATIONS = 15
+
+
+class TensorizedRing:
+    """Fitted by tensorly's alternating least squares from seeded random cores.
+
+    A ring SVD cannot start it: it bounds the product of two ranks by the size of a mode, which is 4
+    here. The layer runs as one convolution with the rebuilt kernel; its MACs are those of the
+    best order (opt_einsum's) in which the input meets the I-cores, the pixels, the O-cores.
+    """
+
+    def __init__(self, kernel: Tensor) -> None:
+        self.kernel = checked_kernel(kernel)
+        o, i, kh, kw = self.shape = tuple(self.kernel.shape)
+        self.out_factors, self.in_factors = factors(o), factors(i)
+        self.modes = (*self.out_factors, *self.in_factors, kh * kw)
+        self._found: dict[int, tuple[float, tuple[Tensor, ...]]] = {}
+
+    def of_rank(self, rank: int) -> Ranks:
+        return (rank,)
+
+    def ranks(self, eps: float) -> Ranks | None:
+        # R² · (sum of modes) scalars.
+        limit = int(((self.kernel.numel() - 1) / sum(self.modes)) ** 0.5)
+        if limit < 1 or self._fitted(limit)[0] > eps:
+            return None
+        low, high = 0, limit
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._fitted(middle)[0] <= eps else (middle, high)
+        return (high,)
+
+    def _fitted(self, rank: int) -> tuple[float, tuple[Tensor, ...]]:
+        if rank not in self._found:
+            folded = self.kernel.reshape(self.modes)
+            with (
+                tl.backend_context("pytorch", local_threadsafe=True),
+                tenalg.backend_context("einsum", local_threadsafe=True),
+            ):
+                ring = tensor_ring_als(
+                    folded, [rank] * (len(self.modes) + 1), ls_solve="normal_eq",
+                    n_iter_max=ITERATIONS, tol=1e-4, random_state=0,
+                )  # fmt: skip
+                error = float((folded - ring.to_tensor()).norm() / folded.norm())
+            self._found[rank] = error, tuple(ring.factors)
+        return self._found[rank]
+
+    def shapes(self, ranks: Ranks) -> tuple[tuple[int, ...], ...]:
+        return tuple((ranks[0], mode, ranks[0]) for mode in self.modes)
+
+    def stages(self, ranks: Ranks) -> tuple[Stage, ...]:
+        count = len(self.modes)
+        bonds, modes = string.ascii_uppercase[:count], string.ascii_lowercase[:count]
+        cores = [f"{bonds[k]}{modes[k]}{bonds[(k + 1) % count]}" for k in range(count)]
+        o, i, kh, kw = self.shape
+        return (
+            Stage(
+                kernel=(o, i, kh, kw), axes=(0, 1), cores=tuple(range(count)),
+                equation=f"{','.join(cores)}->{modes}",
+            ),
+        )  # fmt: skip
+
+    def cores(self, ranks: Ranks) -> tuple[Tensor, ...]:
+        return self._fitted(ranks[0])[1]
+
+    def macs(self, ranks: Ranks, input_size: Size, output_size: Size) -> int:
+        (rank,), (_, _, kh, kw) = ranks, self.shape
+        inside = _contraction_macs(self.in_factors, rank, prod(input_size), into_ring=True)
+        outside = _contraction_macs(self.out_factors, rank, prod(output_size), into_ring=False)
+        # The pixels' core is a convolution from R to R channels, once for every index of the ring.
+        return inside + rank**3 * kh * kw * prod(output_size) + outside
+
+
+def factors(channels: int) -> tuple[int, ...]:
+    """A number of channels as factors of at most 4, and one for what is left."""
+    found, rest = [], channels
+    for factor in (LARGEST, 3, 2):
+        while rest % factor == 0:
+            found.append(factor)
+            rest //= factor
+    return (*found, rest) if rest > 1 or not found else tuple(found)
+
+
+def _contraction_macs(modes: tuple[int, ...], rank: int, pixels: int, *, into_ring: bool) -> int:
+    """MACs of contracting pixels × channels with the cores of these modes, or of making them.
+
+    into_ring: (modes…, pixels) -> (left bond, right bond, pixels); else the other way.
+    """
+    count = len(modes)
+    bonds, letters = string.ascii_uppercase[: count + 1], string.ascii_lowercase[:count]
+    cores = [bonds[k] + letters[k] + bonds[k + 1] for k in range(count)]
+    ends = (f"{letters}z", f"{bonds[0]}{bonds[-1]}z")
+    images, result = ends if into_ring else reversed(ends)
+    sizes = dict(zip(letters, modes, strict=True)) | dict.fromkeys(bonds, rank) | {"z": pixels}
+    inputs = [images, *cores]
+    shapes = [tuple(sizes[letter] for letter in term) for term in inputs]
+    _, found = opt_einsum.contract_path(
+        f"{','.join(inputs)}->{result}", *shapes, shapes=True, optimize="optimal"
+    )
+    macs = 0
+    for _, _, equation, _, _ in found.contraction_list:
+        left = equation.split("->")[0].replace(",", "")
+        macs += prod(sizes[letter] for letter in set(left))
+    return macs
+
+
+TRN = LowRank("trn", "tensorized tensor ring, one rank", TensorizedRing, uniform=True)

@@ -1,0 +1,126 @@
+"""Methods beside each other on the page: chosen, started as a job, and its cells drawn."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from rsdtr import jobs
+from rsdtr.compare import Cell, Comparison
+from rsdtr.compare_charts import comparison_figure
+from rsdtr.compare_job import KIND, asked_of, queue_comparison, report
+from rsdtr.job import Job
+from rsdtr.methods.catalogue import AFTER, INT8, METHODS, title_of
+from rsdtr.tables import cells_table
+from rsdtr.ui import metrics, recovering, state
+from rsdtr.ui.cached import Network
+from rsdtr.ui.page import plain
+from rsdtr.ui.state import TestSet
+from rsdtr.ui.widgets import chart, choose_images
+
+USUAL_METHODS = ("rsdtr-tight", "tucker2", "tt", "spatial-svd", "prune-l2")
+PCRS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 6.0, 8.0, 12.0)
+USUAL_PCRS = (2.0, 4.0)
+RECALIBRATION_IMAGES = 1000
+
+
+def choose_comparison(network: Network, test_set: TestSet) -> Comparison | None:
+    """What to compare; None where no method or no PCR was chosen."""
+    names = (*METHODS, INT8, *(f"{name}{AFTER}" for name in METHODS))
+    methods = st.multiselect(
+        "Methods",
+        names,
+        default=USUAL_METHODS,
+        format_func=title_of,
+        key=state.COMPARED_METHODS,
+        persist_state="session",
+    )
+    left, right = st.columns(2, gap="medium", vertical_alignment="bottom")
+    pcrs = left.multiselect(
+        "PCR to reach",
+        PCRS,
+        default=USUAL_PCRS,
+        format_func="{:g}".format,
+        key=state.COMPARED_PCRS,
+        persist_state="session",
+    )
+    with right:
+        images = choose_images(
+            state.COMPARED_IMAGES,
+            RECALIBRATION_IMAGES,
+            "Every network's BatchNorm is recalibrated on them before it is tested.",
+        )
+    chosen = tuple(name for name in methods if name in names)
+    numbers = tuple(float(pcr) for pcr in pcrs if pcr in PCRS)
+    if not chosen or not numbers:
+        return None
+    return Comparison(
+        model=network.spec.name,
+        methods=chosen,
+        pcrs=numbers,
+        recalibrate=images,
+        data=test_set.data,
+        weights=network.weights,
+        limit=test_set.images,
+    )
+
+
+def subject(network: Network) -> str:
+    """What the comparisons of this network are filed under."""
+    return f"{KIND}-{network.profile.weights_sha256[:16]}"
+
+
+def start(network: Network, asked: Comparison) -> None:
+    """Queue the comparison, and attach to it."""
+    job = queue_comparison(asked, network.profile.weights_sha256, subject(network))
+    recovering.attach(job.id)
+
+
+def attached(network: Network) -> Job | None:
+    """The comparison that the page shows: the address's, else the newest of this network."""
+    found = jobs.listed(subject(network))
+    asked = st.query_params.get(state.JOB)
+    return next((job for job in found if job.id == asked), found[-1] if found else None)
+
+
+def show(job: Job) -> None:
+    """The cells that a comparison has so far, as a figure and as a table."""
+    cells, asked = report(job), asked_of(job)
+    if not cells or asked is None:
+        return
+    chart(
+        comparison_figure(cells, asked.model),
+        key="comparison",
+        alt="Test accuracy of every method against PCR, FCR and latency",
+    )
+    st.caption(_how_to_read(cells))
+    table = cells_table(cells)
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config=metrics.CELL_COLUMNS,
+        key="cells",
+        alt="Every method and PCR",
+    )
+    st.download_button(
+        "Download as CSV",
+        table.to_csv(index=False),
+        file_name=f"{asked.model}-compare.csv",
+        mime="text/csv",
+        key="cells-csv",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+    for cell in cells:
+        if cell.failed is not None:
+            st.caption(plain(f"{cell.method} at PCR {cell.asked:g}: {cell.failed}"))
+
+
+def _how_to_read(cells: tuple[Cell, ...]) -> str:
+    images = max((cell.n for cell in cells if cell.n is not None), default=0)
+    return (
+        f"Up is better; right is better for PCR and FCR, left for latency. On the broad line lie "
+        f"the networks that no other one beats in both. Top-1 on {images:,} test images; the table "
+        "has the 95 % intervals. Latency is processor time for 16 images on one thread, every "
+        "layer in its fastest form, of int8 in ONNX Runtime. FCR of a ring counts its four "
+        "sublayers."
+    )
