@@ -66,9 +66,10 @@ def roofline_svg(
     rows: dicts with `form`, `auto`, `flops_per_byte` and `gflops_per_second`; ceilings: the most
     `gflops_per_second` and `gigabytes_per_second` of the machine.
     """
-    left = math.floor(math.log10(min(row["flops_per_byte"] for row in rows)))
-    right = math.ceil(math.log10(max(row["flops_per_byte"] for row in rows)))
     peak, width = ceilings["gflops_per_second"], ceilings["gigabytes_per_second"]
+    ridge = peak / width  # left of it memory limits, right of it arithmetic
+    left = math.floor(math.log10(min(ridge, *(row["flops_per_byte"] for row in rows))))
+    right = math.ceil(math.log10(max(row["flops_per_byte"] for row in rows)))
     low = math.floor(math.log10(min(row["gflops_per_second"] for row in rows)))
     high = math.ceil(math.log10(max(peak, *(row["gflops_per_second"] for row in rows))))
 
@@ -87,7 +88,6 @@ def roofline_svg(
         parts.append(_text(*place, f"{10**power:g}", 'text-anchor="middle"'))
     middle = (x(10**left) + x(10**right)) / 2
     parts.append(_text(middle, HEIGHT - BOTTOM + 38, "FLOPs per byte", 'text-anchor="middle"'))
-    ridge = peak / width  # left of it memory limits, right of it arithmetic
     start = max(10.0**left, 10.0**low / width)
     parts.append(_line(x(start), y(start * width), x(ridge), y(peak), "#888"))
     parts.append(_line(x(ridge), y(peak), x(10**right), y(peak), "#888"))

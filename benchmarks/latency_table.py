@@ -65,12 +65,14 @@ def _networks(rows: list[Row]) -> Iterator[str]:
 
 def _forms(entry: Row) -> Iterator[str]:
     """The roofline in numbers: over the layers, the achieved speed of every form."""
-    ceilings = entry["ceilings"]
-    yield (
-        f"No layer's auto form takes more than {entry['worst_auto_of_dense']:.3f} of its dense "
-        f"time. The machine at best: {ceilings['gflops_per_second']:.0f} GFLOP/s (product of "
-        f"matrices), {ceilings['gigabytes_per_second']:.1f} GB/s (copy).\n"
-    )
+    worst, ceilings = entry["worst_auto_of_dense"], entry.get("ceilings")
+    yield f"No layer's auto form takes more than {worst:.3f} of its dense time."
+    if ceilings:
+        yield (
+            f"The machine at best: {ceilings['gflops_per_second']:.0f} GFLOP/s (product of "
+            f"matrices), {ceilings['gigabytes_per_second']:.1f} GB/s (copy)."
+        )
+    yield ""
     rows = entry["layers"]
     groups = (
         (batch, form, [r for r in rows if (r["batch"], r["form"]) == (batch, form)])
@@ -83,7 +85,7 @@ def _forms(entry: Row) -> Iterator[str]:
         (
             (batch, f"`{form}`".replace("|", "\\|"), *(_three(f(_each(own, "gflops_per_second")))
              for f in (statistics.median, min, max)),
-             _three(statistics.median(_each(own, "flops_per_byte"))),
+             _three(statistics.median(_each(own, "flops_per_byte"))) if ceilings else "",
              _two(statistics.median(_each(own, "of_dense"))), sum(row["auto"] for row in own))
             for batch, form, own in groups
         ),
