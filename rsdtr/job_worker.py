@@ -31,10 +31,15 @@ BEAT_SECONDS = 0.5
 TEND_SECONDS = 5.0  # between two looks at the other workers
 # What runs a job of each kind until its end (True) or until it is to stop (False): a function of
 # a module, which is loaded only then.
-KINDS = {"finetune": "rsdtr.finetune_job:run", "refit": "rsdtr.refit_job:run"}
+KINDS = {
+    "finetune": "rsdtr.finetune_job:run",
+    "refit": "rsdtr.refit_job:run",
+    "fastest": "rsdtr.fastest_job:run",
+}
 LIGHTER = {
     "finetune": "take a smaller batch size or a larger accumulate",
     "refit": "take fewer images",
+    "fastest": "take a smaller batch",
 }
 FULL = "the disk is full: make room, then resume it from its last checkpoint"
 _log = logging.getLogger("rsdtr.job_worker")

@@ -43,7 +43,7 @@ FLOW = (
     {"estimate"},
     {"saved", "timing", "study"},
     {"network_job"},
-    {"finetune_job", "refit_job"},
+    {"finetune_job", "refit_job", "fastest_job"},
     {"export"},
     {"bench"},
     {"proof", "charts", "tables"},
