@@ -89,7 +89,8 @@ def candidates_of(chosen: Chosen, layer: LayerProfile, eps: float) -> Found:
     with st.spinner("Searching this layer …"):
         result = cached.search(layer, chosen.network, question)
     winner = _fastest(chosen, layer) or result.winner
-    won = "won" if winner == result.winner else "is the fastest here, not the one of fewest MACs"
+    fewest = _is_same(winner, result.winner)
+    won = "won" if fewest else "is the fastest here, not the one of fewest MACs"
     cells = (
         "Each cell is one ring: its row says which mode comes first, its column how the first "
         f"rank is split. ★ is the one that {won}; ✕ would store no less than the kernel."
@@ -123,7 +124,12 @@ def _fastest(chosen: Chosen, layer: LayerProfile) -> Candidate | None:
 
 
 def _with(winner: Candidate, computed: Sequence[Candidate]) -> Sequence[Candidate]:
-    return computed if winner in computed else (*computed, winner)
+    return [*(ring for ring in computed if not _is_same(ring, winner)), winner]
+
+
+def _is_same(one: Candidate, other: Candidate) -> bool:
+    # Their errors may differ in the last digit, when another process has computed one of them.
+    return (one.shift, one.r0, one.ranks) == (other.shift, other.r0, other.ranks)
 
 
 def edit_layers(chosen: Chosen, latency: NetworkLatency) -> None:
