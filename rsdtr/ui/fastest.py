@@ -84,7 +84,11 @@ def _start(of: Network, plan: CompressionPlan, batch: int) -> None:
 
 
 def _watched(identity: str) -> None:
-    job = jobs.find(identity)
+    try:
+        job = jobs.find(identity)
+    except RsdtrError as error:
+        st.error(plain(str(error.args[0])), icon=":material/info:")
+        return
     if job.ended:
         st.rerun()
     job_bar.bar(job, "Fastest rings")
