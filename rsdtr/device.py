@@ -218,25 +218,24 @@ def measured_profile(
 ) -> DeviceProfile:
     """`profile`, or this machine's own, with the cases it lacks measured and saved.
 
-    A profile that is given is not saved. What was measured before it was told to stop, or failed,
-    is kept. progress: called with (cases done, cases to measure).
+    A profile that is given is not saved. Each case is kept as soon as it is measured, whatever
+    happens afterwards. progress: called with (cases done, cases to measure).
     """
     known = DeviceProfile.own() if profile is None else profile
     lacking = known.missing(cases)
     found: list[LayerTimes] = []
-    try:
-        for done, case in enumerate(lacking):
-            if progress:
-                progress(done, len(lacking))
-            if should_stop():
-                break
-            found.extend(measure([case]))
+    for done, case in enumerate(lacking):
         if progress:
-            progress(len(found), len(lacking))
-    finally:
-        if found and profile is None:
+            progress(done, len(lacking))
+        if should_stop():
+            break
+        latest = tuple(measure([case]))
+        found.extend(latest)
+        if profile is None:
             # Read again: another process may have measured meanwhile.
-            DeviceProfile.own().extended(found).save()
+            DeviceProfile.own().extended(latest).save()
+    if progress:
+        progress(len(found), len(lacking))
     return known.extended(found)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from rsdtr.cost import form_macs
+from rsdtr.cost import form_macs, pipeline_macs_per_pixel
 from rsdtr.device import LayerCase, measured_profile
 from rsdtr.fast import layer_case, with_forms
 from rsdtr.forms import FORMS
@@ -16,6 +16,10 @@ from rsdtr.winners import OBJECTIVES, Question
 TRIED = 4  # rings of a layer that are measured, those of fewest MACs in their best form
 
 
+class Stopped(Exception):
+    """It was told to stop before every ring was measured."""
+
+
 def fastest_rings(
     plan: CompressionPlan,
     profile: ModelProfile,
@@ -23,29 +27,34 @@ def fastest_rings(
     batch: int = 1,
     threads: int = 2,
     progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> CompressionPlan:
     """The plan with the fastest ring in every ring layer, each in its fastest form.
 
     Every layer keeps its ε_p. Looked at are the candidates of the published rule, and the winners
     of the plan's own, that store less than the kernel; measured, where this machine's device
     profile does not know them, are the TRIED ones of fewest MACs and the plan's. progress: called
-    with (cases measured, cases to measure). PlanError if the profile lacks a layer.
+    with (cases measured, cases to measure). PlanError if the profile lacks a layer; Stopped once
+    should_stop says so: what was measured is kept, and another call goes on from there.
     """
-    options = {
-        layer.name: _options(layer, profile.layer(layer.name), plan)
-        for layer in plan.layers
-        if layer.ranks is not None
-    }
+    options = {}
+    for layer in plan.layers:
+        if should_stop():
+            raise Stopped
+        if layer.ranks is not None:
+            options[layer.name] = _options(layer, profile.layer(layer.name), plan)
 
     def case(ring: LayerPlan) -> LayerCase:
         return layer_case(ring, profile.layer(ring.name), batch=batch, threads=threads)
 
     cases = [case(ring) for rings in options.values() for ring in rings]
-    measured = measured_profile(cases, progress=progress)
+    measured = measured_profile(cases, progress=progress, should_stop=should_stop)
+    if measured.missing(cases):
+        raise Stopped
 
     def milliseconds(ring: LayerPlan) -> float:
         times = measured.times(case(ring))
-        assert times is not None  # all of them were measured
+        assert times is not None  # none is missing
         return times.fastest_ring.best_ms
 
     layers = [
@@ -54,6 +63,14 @@ def fastest_rings(
     ]
     chosen = with_layers(plan, profile, layers).model_copy(update={"objective": "latency"})
     return with_forms(chosen, profile, measured, batch=batch, threads=threads)
+
+
+def planned_ring(layer: LayerPlan) -> Candidate | None:
+    """What a plan makes of a layer, as a candidate of the search; None where it stays dense."""
+    if layer.shift is None or layer.r0 is None or layer.ranks is None:
+        return None
+    macs = pipeline_macs_per_pixel(layer.shape, layer.ranks)
+    return Candidate(layer.shift, layer.r0, layer.ranks, layer.storage, macs, layer.relative_error)
 
 
 def _options(layer: LayerPlan, found: LayerProfile, plan: CompressionPlan) -> list[LayerPlan]:

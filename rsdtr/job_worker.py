@@ -36,12 +36,14 @@ KINDS = {
     "refit": "rsdtr.refit_job:run",
     "study": "rsdtr.study_job:run",
     "compare": "rsdtr.compare_job:run_job",
+    "fastest": "rsdtr.fastest_job:run",
 }
 _LIGHTER_TRAINING = "take a smaller batch size or a larger accumulate"
 LIGHTER = {
     "finetune": _LIGHTER_TRAINING,
     "study": _LIGHTER_TRAINING,
     "refit": "take fewer images",
+    "fastest": "take a smaller batch",
 }
 FULL = "the disk is full: make room, then resume it from its last checkpoint"
 _log = logging.getLogger("rsdtr.job_worker")

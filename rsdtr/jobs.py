@@ -43,6 +43,7 @@ GRACE_SECONDS = 10.0  # between a polite cancel and a forced one
 KEPT = 200  # jobs that have ended, with their results; the oldest go first
 ROOT = Path(__file__).parents[1]
 _VARIABLES = ("RSDTR_DATA", "RSDTR_WEIGHTS")
+_WAITING = "OMP_WAIT_POLICY"  # of threads
 _DIED = "its process was killed, or the machine ran out of memory or was restarted"
 
 
@@ -62,14 +63,19 @@ def submit(
     content: Mapping[str, object],
     *,
     subject: str = "",
+    timed: bool = False,
     prepare: Callable[[Path], None] = lambda _: None,
 ) -> Job:
     """Queue a job, and start it if there is room; the job of equal content if there is one.
 
     That one is taken as it is while it waits, runs, or is done, and else resumed. content: all that
-    the result depends on, JSON-able. prepare: writes what the job needs into its folder.
-    JobError if it cannot be written.
+    the result depends on, JSON-able. timed: it takes times, and its threads wait as they do in any
+    other process. prepare: writes what the job needs into its folder. JobError if it cannot be
+    written.
     """
+    # Threads that wait spin by default, which on a busy machine takes most of the time away. Small
+    # layers take half as long again without it, so that times are taken with it.
+    waiting = os.environ.get(_WAITING, None if timed else "PASSIVE")
     spec = JobSpec(
         id=content_id(kind, content),
         kind=kind,
@@ -77,7 +83,7 @@ def submit(
         subject=subject,
         created=time.time(),
         threads=torch.get_num_threads(),
-        environment={name: os.environ.get(name) for name in _VARIABLES},
+        environment={name: os.environ.get(name) for name in _VARIABLES} | {_WAITING: waiting},
         content=dict(content),  # type: ignore[arg-type]  # pydantic checks that it is JSON
     )
     known = transact(lambda table: table.find(spec.id))
@@ -247,10 +253,7 @@ def _environment(job: Job) -> dict[str, str | None]:
     """What the job was queued with: whoever starts it may have other data folders."""
     spec = read_spec(job.folder)
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # Threads that wait spin by default, which on a busy machine takes most of the time away.
-    waiting = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
-    own = {"PYTHONPATH": os.pathsep.join(path), "OMP_WAIT_POLICY": waiting}
-    return own | (spec.environment if spec else {})
+    return {"PYTHONPATH": os.pathsep.join(path)} | (spec.environment if spec else {})
 
 
 def claim(own: ProcessId, identity: str | None = None) -> Job | None:

@@ -36,7 +36,7 @@ class NetworkContent(BaseModel):
     weights: str | None
 
 
-Content = TypeVar("Content", bound=NetworkContent)
+Content = TypeVar("Content", bound=BaseModel)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +56,12 @@ def queue_on(
     Names of folders and files are made to mean the same wherever the worker is started, and the
     seconds that planning took are no part of what the result depends on.
     """
-    data, weights = content.data, content.weights
+    data = content.data
     same = content.model_copy(
         update={
             "plan": content.plan.model_copy(update={"seconds": 0.0}),
             "data": str(Path(data).resolve()) if data and Path(data).is_dir() else data,
-            "weights": weights if weights in (None, "none") else str(Path(weights).resolve()),
+            "weights": same_weights(content.weights),
         }
     )
 
@@ -71,6 +71,11 @@ def queue_on(
 
     asked = same.model_dump(mode="json")
     return jobs.submit(kind, title, asked, subject=subject, prepare=prepare)
+
+
+def same_weights(weights: str | None) -> str | None:
+    """What weights are loaded with, so that it means the same wherever a worker is started."""
+    return weights if weights in (None, "none") else str(Path(weights).resolve())
 
 
 def content_of(running: Running, kind: type[Content]) -> Content:

@@ -10,10 +10,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from rsdtr import checkpoint, job_worker, jobs, refit_job
+from made_up import times_by_rank
+
+from rsdtr import checkpoint, device, job_worker, jobs, refit_job
+from rsdtr.device import LayerCase, LayerTimes
 from rsdtr.errors import RsdtrError
 from rsdtr.job import Job
 from rsdtr.job_worker import Running
@@ -97,6 +101,18 @@ def _slow_refit(seconds: float) -> None:
     refit_job._report = waiting
 
 
+def _made_up_times(seconds: float) -> None:
+    """Let every layer take the same seconds to measure; the log tells of each, and how it waits."""
+
+    def measure(cases: Iterable[LayerCase]) -> Iterator[LayerTimes]:
+        for case in cases:
+            time.sleep(seconds)
+            sys.stdout.write(f"measured, {os.environ.get('OMP_WAIT_POLICY')}: {case}\n")
+            yield times_by_rank(case)
+
+    device.measure = measure
+
+
 def _serve(first: int, number: int) -> None:
     for which in range(first, first + number):
         jobs.submit("count", f"job {which}", {"steps": 1, "seconds": 0.0, "which": which})
@@ -118,4 +134,6 @@ if __name__ == "__main__":
             _stall_in_checkpoint(refit_job, 2 * int(stall) - 1)
         if seconds := os.environ.get("SLOW_REFIT"):
             _slow_refit(float(seconds))
+        if seconds := os.environ.get("MADE_UP_TIMES"):
+            _made_up_times(float(seconds))
         job_worker.main(sys.argv[1])

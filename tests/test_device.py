@@ -135,6 +135,15 @@ def test_stopped_half_way_what_was_measured_is_kept(monkeypatch):
     assert DeviceProfile.own().missing([case(), case(batch=3)]) == (case(batch=3),)
 
 
+def test_each_case_is_kept_as_soon_as_it_is_measured(monkeypatch):
+    monkeypatch.setattr(device, "measure", lambda cases: (times(one) for one in cases))
+    known = []
+    measured_profile(
+        [case(), case(batch=3)], progress=lambda *_: known.append(len(DeviceProfile.own().layers))
+    )
+    assert known == [0, 1, 2]
+
+
 def test_what_another_process_measured_meanwhile_is_not_lost(monkeypatch):
     def meanwhile(cases, **_):
         DeviceProfile.own().extended([times(case(batch=9))]).save()

@@ -4,13 +4,14 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from made_up import times_by_rank
 from networks import varied, varied_spec
 
 from rsdtr import device
 from rsdtr.cli import cli
 from rsdtr.cost import form_macs
-from rsdtr.device import FormTime, LayerTimes
-from rsdtr.fastest import TRIED, fastest_rings
+from rsdtr.device import DeviceProfile
+from rsdtr.fastest import TRIED, Stopped, fastest_rings, planned_ring
 from rsdtr.forms import FORMS
 from rsdtr.plan import plan
 from rsdtr.profile import profile
@@ -23,21 +24,14 @@ def found():
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
-    """A machine on which a ring takes as many ms as R_1 says, and dense as good as for ever."""
+    """A machine on which a ring takes as many ms as R_2 says, and dense as good as for ever."""
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path))
     cases = []
 
     def measure(asked):
         for case in asked:
             cases.append(case)
-            times = {form: 1e6 if form == "dense" else float(case.ranks[1]) for form in FORMS}
-            yield LayerTimes(
-                case=case,
-                forms=tuple(
-                    FormTime(form=form, median_ms=ms, iqr_ms=0, best_ms=ms)
-                    for form, ms in times.items()
-                ),
-            )
+            yield times_by_rank(case)
 
     monkeypatch.setattr(device, "measure", measure)
     return cases
@@ -70,7 +64,7 @@ def test_the_fastest_of_the_promising_rings_is_taken(found, measured):
     assert len(rings) == 2
     for before, after in rings:
         ranks = looked_at(found, before, 0.4)
-        assert after.ranks[1] == min(each[1] for each in ranks)
+        assert after.ranks[2] == min(each[2] for each in ranks)
         assert after.ranks in ranks
         assert after.relative_error <= 0.4
         assert after.eps == before.eps
@@ -92,6 +86,28 @@ def test_the_tight_rule_s_own_rings_are_looked_at_too(found, measured):
     assert all(layer.relative_error <= 0.4 for layer in fastest.layers)
     asked = {case.ranks for case in measured}
     assert {layer.ranks for layer in tight.layers if layer.ranks} <= asked
+
+
+def test_stopped_it_chooses_nothing_and_goes_on_with_what_it_has_measured(found, measured):
+    smallest = plan(found, 0.4)
+    with pytest.raises(Stopped):
+        fastest_rings(smallest, found, should_stop=lambda: len(measured) == 3)
+    assert [times.case for times in DeviceProfile.own().layers] == measured
+    assert len(measured) == 3
+    chosen = fastest_rings(smallest, found)
+    assert len(measured) == len(set(measured)) > 3
+    assert fastest_rings(smallest, found, should_stop=lambda: False) == chosen
+    with pytest.raises(Stopped):  # before it looks for rings, too
+        fastest_rings(smallest, found, should_stop=lambda: True)
+
+
+def test_a_planned_ring_is_the_candidate_it_was_made_from(found):
+    layers = plan(found, 0.4).layers
+    rings = [layer for layer in layers if layer.ranks]
+    assert all(
+        planned_ring(layer) in found.layer(layer.name).spectra.candidates(0.4) for layer in rings
+    )
+    assert planned_ring(next(layer for layer in layers if not layer.ranks)) is None
 
 
 def test_on_the_command_line(measured):

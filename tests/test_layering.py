@@ -49,7 +49,7 @@ FLOW = (
     {"timing", "study", "manifest", "archive"},
     {"saved", "readme", "proving"},
     {"network_job"},
-    {"finetune_job", "refit_job"},
+    {"finetune_job", "refit_job", "fastest_job"},
     {"graph"},
     {"standalone"},
     {"writer"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import streamlit as st
@@ -51,7 +51,7 @@ class Network:
 
     def configuration(self, at: CompressionPlan) -> Configuration:
         """The key under which all results for this network and these rings are kept."""
-        rings = tuple((layer.eps, layer.shift, layer.ranks) for layer in at.layers)
+        rings = tuple((layer.eps, layer.shift, layer.ranks, layer.form) for layer in at.layers)
         return Configuration(self.spec.name, self.profile.weights_sha256, rings)
 
     @property
@@ -113,6 +113,11 @@ def questions(of: Network, asked: Choices) -> Iterator[tuple[str, Question]]:
                 yield layer.name, Question(asked.rule, asked.solved_objective, value)
 
 
+def searched(asked: Choices) -> Choices:
+    """The question whose rings are searched: the fastest are chosen from the answer afterwards."""
+    return replace(asked, objective=asked.solved_objective, latency_batch=1)
+
+
 def is_ready(of: Network, asked: Choices) -> bool:
     """Whether the plan needs no search, or only one that takes no time worth mentioning."""
     cheap = CHEAP_SCALARS if asked.target is None else CHEAP_GRID_SCALARS
@@ -136,7 +141,7 @@ def planned(of: Network, asked: Choices, progress: Progress | None = None) -> Co
 
 def _plan_key(of: Network, asked: Choices) -> tuple[object, ...]:
     by_measure = asked.target is not None and known_damage(of, asked) is not None
-    return of.spec.name, of.profile.weights_sha256, asked, by_measure
+    return of.spec.name, of.profile.weights_sha256, searched(asked), by_measure
 
 
 def known_damage(of: Network, asked: Choices) -> Measured | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import streamlit as st
 
@@ -15,8 +16,9 @@ from rsdtr.plan import CompressionPlan, LayerPlan, Target
 from rsdtr.targets import Choices
 from rsdtr.ui import cached, own, state, url, warming
 from rsdtr.ui.cached import Network
+from rsdtr.ui.fastest import BATCHES, with_fastest_rings
 from rsdtr.ui.page import plain, progress
-from rsdtr.winners import GRID, OBJECTIVES, RULES
+from rsdtr.winners import GRID, RULES, Objective
 from rsdtr.zoo import model_names
 
 DEFAULT_MODEL, DEFAULT_EPS = "digits_resnet20", 0.6
@@ -24,7 +26,7 @@ WEIGHTS = {"published": "Published", "none": "Synthetic"}
 ASKS = {"eps": "εₚ for all layers", "target": "Target"}
 KINDS = {"pcr": "PCR", "fcr": "FCR", "mb": "File (MB)"}
 RULE_NAMES = {"paper": "Paper", "tight": "Tight"}
-OBJECTIVE_NAMES = {"storage": "Storage", "macs": "MACs"}
+OBJECTIVE_NAMES = {"storage": "Storage", "macs": "MACs", "latency": "Latency"}
 POLICIES = {"paper": "k × k", "all": "All"}
 RATIO = url.number(1.0, 10_000.0, 3)
 MEGABYTES = url.number(0.001, 100_000.0, 3)
@@ -34,7 +36,8 @@ MEGABYTES = url.number(0.001, 100_000.0, 3)
 class Chosen:
     """What the reader asked for, and the plan that answers it.
 
-    asked: the question that the plan answers; own: as its `own`, by layer.
+    asked: the question that the plan answers, for `latency` with rings of fewest MACs until the
+    fastest are known; own: as its `own`, by layer.
     """
 
     network: Network
@@ -70,7 +73,7 @@ def choose(whole: bool = False) -> Chosen:
     pinned = own.read(network.profile)
     asked = Choices(
         eps=eps, target=target, rule="tight" if rule == "tight" else "paper",
-        objective="macs" if objective == "macs" else "storage", layers=policy,
+        objective=_OBJECTIVES[objective], latency_batch=chosen_batch(), layers=policy,
         own=tuple(pinned.items()),
     )  # fmt: skip
     if pinned:
@@ -119,6 +122,7 @@ def eps_of_all() -> float:
 
 def _loaded(name: str, weights: str | None) -> Network:
     url.write(state.MODEL)
+    url.write(state.LATENCY_BATCH, BATCHES[0])
     with progress("Downloading the weights, bytes") as show, st.spinner(f"Reading {plain(name)}"):
         network = cached.network(name, weights, show)
         warming.begin(network)
@@ -131,7 +135,13 @@ def _loaded(name: str, weights: str | None) -> Network:
     return network
 
 
-def _answer(network: Network, asked: Choices, whole: bool) -> Chosen:
+def chosen_batch() -> int:
+    """Images in a batch for which latency is asked, on any page."""
+    return _batch(st.session_state.get(state.LATENCY_BATCH)) or BATCHES[0]
+
+
+def _answer(network: Network, question: Choices, whole: bool) -> Chosen:
+    asked = question
     if cached.is_ready(network, asked):
         warming.line(network, None, whole)
     else:
@@ -139,7 +149,10 @@ def _answer(network: Network, asked: Choices, whole: bool) -> Chosen:
         if not st.session_state.get("search_now"):
             asked = _meanwhile(network, asked)
     with progress("Searching the best ring of each layer") as show:
-        return Chosen(network, asked, cached.planned(network, asked, show))
+        plan = cached.planned(network, asked, show)
+    if question.objective == "latency" and asked == question:
+        plan = with_fastest_rings(network, plan, asked.latency_batch)
+    return Chosen(network, asked, plan)
 
 
 def _meanwhile(network: Network, asked: Choices) -> Choices:
@@ -204,8 +217,8 @@ def _rules() -> tuple[str, str, str]:
         "Smallest",
         state.OBJECTIVE,
         OBJECTIVE_NAMES,
-        "What the ring of a layer is chosen by: scalars stored, or multiplications for one input "
-        "(better for an FCR).",
+        "What the ring of a layer is chosen by: scalars stored, multiplications for one input "
+        "(better for an FCR), or time on this machine, once that was measured.",
     )
     policy = _switch(
         "Layers",
@@ -285,13 +298,20 @@ def _show_pinned(pinned: own.Own) -> None:
         )
 
 
+def _batch(value: object) -> int | None:
+    return next((batch for batch in BATCHES if str(batch) == str(value)), None)
+
+
+_OBJECTIVES: dict[str, Objective | Literal["latency"]] = {
+    "storage": "storage", "macs": "macs", "latency": "latency",
+}  # fmt: skip
 _TEXTS: tuple[tuple[str, Callable[[object], str | None], str], ...] = (
     (state.MODEL, lambda value: url.one_of(model_names())(value), DEFAULT_MODEL),
     (state.WEIGHTS, url.one_of(tuple(WEIGHTS)), "published"),
     (state.ASK, url.one_of(tuple(ASKS)), "eps"),
     (state.KIND, url.one_of(tuple(KINDS)), "pcr"),
     (state.RULE, url.one_of(RULES), "paper"),
-    (state.OBJECTIVE, url.one_of(OBJECTIVES), "storage"),
+    (state.OBJECTIVE, url.one_of(tuple(OBJECTIVE_NAMES)), "storage"),
     (state.POLICY, url.one_of(tuple(POLICIES)), "paper"),
 )
 _NUMBERS: tuple[tuple[str, Callable[[object], float | None], float], ...] = (
@@ -299,4 +319,5 @@ _NUMBERS: tuple[tuple[str, Callable[[object], float | None], float], ...] = (
     (state.PCR, RATIO, 4.0),
     (state.FCR, RATIO, 2.0),
     (state.MB, MEGABYTES, 0.0),  # 0: a quarter of the dense file, once that is known
+    (state.LATENCY_BATCH, _batch, BATCHES[0]),
 )

@@ -10,27 +10,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import psutil
 import streamlit as st
 
 from rsdtr import device_worker
 from rsdtr.device import DeviceProfile, LayerCase, own_path
 from rsdtr.errors import RsdtrError
-from rsdtr.grid import cores
 from rsdtr.latency import LayerLatency, NetworkLatency, network_cases, network_latency
 from rsdtr.latency_charts import LatencyPoint, forms_figure, latency_figure
 from rsdtr.plan import CompressionPlan
 from rsdtr.targets import Choices
-from rsdtr.ui import cached, metrics, state, warming
+from rsdtr.ui import busy, cached, metrics, state
 from rsdtr.ui.cached import Network
-from rsdtr.ui.choosing import Chosen
+from rsdtr.ui.choosing import Chosen, chosen_batch
+from rsdtr.ui.fastest import BATCHES, THREADS
 from rsdtr.ui.memo import Memo
 from rsdtr.ui.page import plain
 from rsdtr.ui.widgets import chart
 from rsdtr.winners import COARSE
 
-BATCHES = (1, 16)
-THREADS = 2
 CURVE = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # of ε_p: what is measured for the curve
 POLL_SECONDS = 1.0
 BADGES = {"gains": "green", "runs dense": "orange", "kept dense": "gray", "not measured": "blue"}
@@ -42,17 +39,15 @@ _plan_cases: Memo[tuple[LayerCase, ...]] = Memo(256)
 
 
 def choose_batch() -> int:
-    """Images in a batch, for which latency is shown and measured."""
-    chosen = st.segmented_control(
+    """Images in a batch, for which latency is shown and measured; `choose` puts it in the URL."""
+    st.segmented_control(
         "Images in a batch",
         BATCHES,
-        default=BATCHES[0],
         required=True,
         key=state.LATENCY_BATCH,
-        persist_state="session",
-        help="The fastest form of a ring depends on it.",
+        help="The fastest form of a ring depends on it, and so does the fastest ring.",
     )
-    return int(chosen) if chosen in BATCHES else BATCHES[0]
+    return chosen_batch()
 
 
 def known(of: Network, plan: CompressionPlan, batch: int) -> NetworkLatency:
@@ -74,7 +69,7 @@ def points(of: Network, asked: Choices, batch: int) -> list[LatencyPoint]:
         found = (point(plan, known(of, plan, batch)) for plan in _uniform(of, asked, COARSE))
         return [at for at in found if at is not None]
 
-    general = replace(asked, eps=COARSE[0], target=None)
+    general = replace(cached.searched(asked), eps=COARSE[0], target=None)
     searched = len(of.profile.winners)  # while they are, more of the grid gets ready
     key = of.spec.name, of.profile.weights_sha256, general, batch, _stamp(), searched
     return _points.of(key, look_up)
@@ -217,14 +212,7 @@ def _offer(chosen: Chosen, batch: int, last: device_worker.Measuring | None, cur
             f"{plain(last.label)}: stopped at {last.done:,} of {last.total:,} layers; what was "
             "measured is kept."
         )
-    if warming.is_working(chosen.network):
-        _warn("Rings are being searched at the moment, on every core")
-    elif (load := psutil.getloadavg()[0]) > cores() / 2:
-        _warn(f"Other programs are busy here (a load of {load:.1f} on {cores()} cores)")
-
-
-def _warn(why: str) -> None:
-    st.caption(f":material/warning: {why}: times will be truer when that is over.")
+    busy.warn(chosen.network)
 
 
 def _line() -> None:

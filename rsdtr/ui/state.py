@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import streamlit as st
 from torch import nn
 
+from rsdtr.forms import Form
+
 if TYPE_CHECKING:  # the ONNX stack is loaded where it is needed: on the Export page
     from rsdtr.export import Artefact
 
@@ -23,6 +25,7 @@ FCR: Final = "fcr"
 MB: Final = "mb"
 RULE: Final = "rule"
 OBJECTIVE: Final = "objective"
+LATENCY_BATCH: Final = "latency_batch"
 POLICY: Final = "layers"
 OWN: Final = "own"  # layers with an ε_p of their own, as text
 LAYER: Final = "layer"
@@ -60,9 +63,9 @@ LESSON_R0: Final = "lesson_r0"
 LESSON_SHIFT: Final = "lesson_shift"
 LESSON_COMPONENTS: Final = "lesson_components"
 LESSON_STAGE: Final = "lesson_stage"
-LATENCY_BATCH: Final = "latency_batch"
 LATENCY_CURVE: Final = "latency_curve"
 LATENCY_FAILURE: Final = "latency_failure"  # why measuring did not start, for one run
+FASTEST_FAILURE: Final = "fastest_failure"  # likewise, of the fastest rings
 
 EDITS: Final = "layer_edits"  # how often the layer table was edited: each edit draws a new one
 
@@ -79,14 +82,14 @@ _DISMISSED: Final = "dismissed_jobs"
 _KEPT: Final = 4  # recovered models held per session: each is a whole network
 
 
-Ring = tuple[float | None, int | None, tuple[int, int, int, int] | None]
+Ring = tuple[float | None, int | None, tuple[int, int, int, int] | None, Form]
 
 
 @dataclass(frozen=True)
 class Configuration:
     """What a result belongs to: a model with exactly these weights, and its plan's rings.
 
-    rings: for every convolution its ε_p, shift and ranks, all None where it stays dense.
+    rings: for every convolution its ε_p, shift and ranks, all None where it stays dense, and form.
     """
 
     model: str

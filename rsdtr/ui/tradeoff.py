@@ -138,5 +138,5 @@ def reaches(of: Network, asked: Choices, plan: CompressionPlan) -> float:
 
 def _key(of: Network, asked: Choices) -> tuple[object, ...]:
     measured = cached.known_damage(of, asked) is not None
-    general = replace(asked, eps=COARSE[0], target=None)
+    general = replace(cached.searched(asked), eps=COARSE[0], target=None)
     return of.spec.name, of.profile.weights_sha256, general, kind_of(asked), measured

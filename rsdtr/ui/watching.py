@@ -13,7 +13,7 @@ from rsdtr.finetune_job import best_model, curve
 from rsdtr.job import Job
 from rsdtr.plan import CompressionPlan
 from rsdtr.refit_job import refit_model, report
-from rsdtr.ui import comparing, metrics, recovering, state
+from rsdtr.ui import comparing, job_bar, recovering, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.page import plain
 from rsdtr.ui.refitting import show_steps
@@ -72,8 +72,7 @@ def _watched(identity: str) -> None:
         return
     if job.ended:
         st.rerun()
-    fraction = min(job.done / job.total, 1.0) if job.total else 0.0
-    st.progress(fraction, text=plain(_words(job)))
+    job_bar.bar(job, _name(job))
     st.button(
         "Cancel and keep the best finished epoch" if job.kind == finetune_job.KIND else "Cancel",
         key="cancel",
@@ -88,19 +87,6 @@ def _watched(identity: str) -> None:
 
 def _cancel(identity: str) -> None:
     jobs.cancel(identity)
-
-
-def _words(job: Job) -> str:
-    if job.state == "queued":
-        before = jobs.ahead(job)
-        return f"Waiting: {before} {'job' if before == 1 else 'jobs'} before it in the queue"
-    if job.cancel_asked is not None:
-        return "Cancelling …"
-    if job.silent_seconds:
-        return f"Its process has said nothing for {job.silent_seconds:.0f} s"
-    steps = f": {job.done:,} of {job.total:,}" if job.total else ""
-    left = "" if job.seconds_left is None else f", {metrics.duration(job.seconds_left)} left"
-    return f"{_name(job)}: {job.doing or 'starting'}{steps}{left}"
 
 
 def how_it_ended(job: Job) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 import streamlit as st
 
+from rsdtr.fastest import planned_ring
 from rsdtr.latency import NetworkLatency
 from rsdtr.plan import CompressionPlan, LayerPlan
 from rsdtr.profile import LayerProfile
@@ -80,7 +81,10 @@ def choose_name(shapes: Mapping[str, Sequence[int]], inputs: bool = True) -> str
 
 @dataclass(frozen=True)
 class Found:
-    """What is to be seen of one layer's search; unit: what its floors are counted in."""
+    """What is to be seen of one layer's search, and the ring that the plan takes.
+
+    unit: what the floors are counted in.
+    """
 
     winner: Candidate
     computed: Sequence[Candidate]
@@ -95,9 +99,12 @@ def candidates_of(chosen: Chosen, layer: LayerProfile, eps: float) -> Found:
     question = Question(chosen.asked.rule, unit, eps)
     with st.spinner("Searching this layer …"):
         result = cached.search(layer, chosen.network, question)
+    winner = _fastest(chosen, layer) or result.winner
+    fewest = _is_same(winner, result.winner)
+    won = "won" if fewest else "is the fastest here, not the one of fewest MACs"
     cells = (
         "Each cell is one ring: its row says which mode comes first, its column how the first "
-        "rank is split. ★ is the one that won; ✕ would store no less than the kernel."
+        f"rank is split. ★ is the one that {won}; ✕ would store no less than the kernel."
     )
     every = question.rule == "paper" and st.toggle(
         "Compute all candidates",
@@ -108,14 +115,32 @@ def candidates_of(chosen: Chosen, layer: LayerProfile, eps: float) -> Found:
     )
     if every:
         with st.spinner("Computing every candidate of this layer …"):
-            computed = cached.candidates(chosen.network, layer.name, eps)
+            every_one = cached.candidates(chosen.network, layer.name, eps)
         rows = "Rows have gaps where r0 does not divide the first rank."
-        return Found(result.winner, computed, (), unit, f"{cells} {rows}")
+        return Found(winner, _with(winner, every_one), (), unit, f"{cells} {rows}")
+    computed = _with(winner, result.computed)
+    pruned = [cell for cell in result.pruned if (cell.shift, cell.r0) != (winner.shift, winner.r0)]
     spared = (
-        f"Grey: {len(result.pruned)} of {len(result.pruned) + len(result.computed)} rings that "
+        f"Grey: {len(pruned)} of {len(pruned) + len(computed)} rings that "
         "the search never had to compute, because they cost at least the number shown."
     )
-    return Found(result.winner, result.computed, result.pruned, unit, f"{cells} {spared}")
+    return Found(winner, computed, pruned, unit, f"{cells} {spared}")
+
+
+def _fastest(chosen: Chosen, layer: LayerProfile) -> Candidate | None:
+    """The ring of a layer that was chosen by its time; None if it was not chosen so."""
+    if chosen.plan.objective != "latency":
+        return None
+    return planned_ring(next(each for each in chosen.plan.layers if each.name == layer.name))
+
+
+def _with(winner: Candidate, computed: Sequence[Candidate]) -> Sequence[Candidate]:
+    return [*(ring for ring in computed if not _is_same(ring, winner)), winner]
+
+
+def _is_same(one: Candidate, other: Candidate) -> bool:
+    # Their errors may differ in the last digit, when another process has computed one of them.
+    return (one.shift, one.r0, one.ranks) == (other.shift, other.r0, other.ranks)
 
 
 def edit_layers(chosen: Chosen, latency: NetworkLatency) -> None:

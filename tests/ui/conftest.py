@@ -3,7 +3,7 @@
 import pytest
 
 from rsdtr import device_worker, jobs, process, worker
-from rsdtr.ui import latency, page, warming, watching
+from rsdtr.ui import fastest, latency, page, warming, watching
 
 
 @pytest.fixture(autouse=True)
@@ -14,6 +14,7 @@ def _cold(tmp_path, monkeypatch):
     monkeypatch.setattr(warming, "POLL_SECONDS", None)
     monkeypatch.setattr(device_worker, "start", lambda *_: None)
     monkeypatch.setattr(latency, "POLL_SECONDS", None)
+    monkeypatch.setattr(fastest, "POLL_SECONDS", None)
     monkeypatch.setattr(watching, "POLL_SECONDS", None)
     monkeypatch.setenv("RSDTR_JOBS", "1")
     yield

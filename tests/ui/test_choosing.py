@@ -109,7 +109,8 @@ def test_going_back_undoes_what_was_chosen():
         {"ask": "target", "kind": "gold", "pcr": "nan"},
         {"ask": "target", "pcr": "-3"},
         {"ask": "target", "pcr": "1e999"},
-        {"rule": "<b>", "objective": "latency", "layers": "../x", "weights": "other"},
+        {"rule": "<b>", "objective": "speed", "layers": "../x", "weights": "other"},
+        {"latency_batch": "7"},
         {"own": "nolayer:0.4,layer1.0.conv1:7,conv1:,::,layer1.0.conv2:nan"},
     ],
 )

@@ -1,0 +1,29 @@
+"""How far a job is, as a bar with words."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from rsdtr import jobs
+from rsdtr.job import Job
+from rsdtr.ui import metrics
+from rsdtr.ui.page import plain
+
+
+def bar(job: Job, name: str) -> None:
+    """The bar of a job that waits or runs; name: what it is, at the beginning of a sentence."""
+    fraction = min(job.done / job.total, 1.0) if job.total else 0.0
+    st.progress(fraction, text=plain(_words(job, name)))
+
+
+def _words(job: Job, name: str) -> str:
+    if job.state == "queued":
+        before = jobs.ahead(job)
+        return f"Waiting: {before} {'job' if before == 1 else 'jobs'} before it in the queue"
+    if job.cancel_asked is not None:
+        return "Cancelling …"
+    if job.silent_seconds:
+        return f"Its process has said nothing for {job.silent_seconds:.0f} s"
+    steps = f": {job.done:,} of {job.total:,}" if job.total else ""
+    left = "" if job.seconds_left is None else f", {metrics.duration(job.seconds_left)} left"
+    return f"{name}: {job.doing or 'starting'}{steps}{left}"
