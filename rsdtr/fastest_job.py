@@ -14,7 +14,7 @@ from rsdtr.fastest import Stopped, fastest_rings
 from rsdtr.job import Job, content_id, jobs_folder
 from rsdtr.job_worker import Running
 from rsdtr.measure import machine
-from rsdtr.network_job import content_of, same_weights
+from rsdtr.network_job import content_of, same_plan, same_weights
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import profile
 from rsdtr.store import load_winners, replace_file
@@ -120,7 +120,7 @@ def _content(
     plan: CompressionPlan, weights: str | None, batch: int, threads: int
 ) -> dict[str, object]:
     content = _Content(
-        plan=plan.model_copy(update={"seconds": 0.0}),
+        plan=same_plan(plan),
         weights=same_weights(weights),
         batch=batch,
         threads=threads,

@@ -59,7 +59,7 @@ def queue_on(
     data = content.data
     same = content.model_copy(
         update={
-            "plan": content.plan.model_copy(update={"seconds": 0.0}),
+            "plan": same_plan(content.plan),
             "data": str(Path(data).resolve()) if data and Path(data).is_dir() else data,
             "weights": same_weights(content.weights),
         }
@@ -71,6 +71,19 @@ def queue_on(
 
     asked = same.model_dump(mode="json")
     return jobs.submit(kind, title, asked, subject=subject, prepare=prepare)
+
+
+def same_plan(plan: CompressionPlan) -> CompressionPlan:
+    """A plan without what differs from one making of it to the next.
+
+    That is the seconds it took, and the last bits of errors: they depend on what was searched
+    before.
+    """
+    layers = tuple(
+        layer.model_copy(update={"relative_error": round(layer.relative_error, 9)})
+        for layer in plan.layers
+    )
+    return plan.model_copy(update={"seconds": 0.0, "layers": layers})
 
 
 def same_weights(weights: str | None) -> str | None:
