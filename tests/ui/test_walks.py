@@ -12,7 +12,7 @@ from test_pages import PAGES, ROOT
 
 from rsdtr.ui import state
 
-CHANGES = int(os.environ.get("RSDTR_WALK", "6"))
+CHANGES = int(os.environ.get("RSDTR_WALK", "12"))
 # Other models need weights from elsewhere. The buttons start processes or take half a minute, and
 # have tests of their own.
 LEFT_ALONE = {
