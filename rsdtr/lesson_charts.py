@@ -186,7 +186,7 @@ def forms_figure(forms: Mapping[Form, Sequence[int]]) -> go.Figure:
         traces,
         "MACs of each form for one input",
         {"title": {"text": "MACs"}, "rangemode": "tozero"},
-        {"autorange": "reversed", "type": "category"},
+        {"title": {"text": "Form"}, "autorange": "reversed", "type": "category"},
         barmode="stack",
     )
 

@@ -44,9 +44,9 @@ def ask(lesson: Lesson) -> None:
         st.subheader(f"{right_ones} of {len(asked)} right")
         for k, (question, answer) in enumerate(zip(asked, answers, strict=True), 1):
             if question.grade(answer):
-                st.success(f"{k}. Right. {question.reason}", icon=":material/check:")
+                st.success(f"**{k}.** Right. {question.reason}", icon=":material/check:")
             else:
-                st.error(f"{k}. {_verdict(answer)} {question.reason}", icon=":material/close:")
+                st.error(f"**{k}.** {_verdict(answer)} {question.reason}", icon=":material/close:")
 
 
 def _verdict(answer: str | None) -> str:

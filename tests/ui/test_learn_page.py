@@ -2,7 +2,7 @@
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from test_pages import DIGITS, app
+from test_pages import DIGITS, ROOT
 
 from rsdtr.lesson_text import STEPS
 from rsdtr.search import candidates, smallest
@@ -15,8 +15,9 @@ CONTROLS = {3: state.LESSON_R0, 4: state.LESSON_SHIFT, 5: state.LESSON_COMPONENT
 
 
 def learn(**query: str) -> AppTest:
-    test = app(eps="0.6").switch_page("pages/5_Learn.py")
-    for name, value in ({"layer": SMALL} | query).items():
+    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+    test.switch_page("pages/5_Learn.py")
+    for name, value in ({"eps": "0.6", "layer": SMALL} | query).items():
         test.query_params[name] = value
     test.run()
     assert not test.exception
@@ -32,27 +33,34 @@ def found():
     return candidates(load_model(DIGITS).get_submodule(SMALL).weight, 0.6)
 
 
-@pytest.mark.parametrize("number", range(1, len(STEPS) + 1))
-def test_each_step_renders_with_its_figure_and_formula(number):
-    test = learn(lesson=str(number))
-    assert not test.error
-    assert test.header[0].value == f"{number}. {STEPS[number - 1].title}"
-    assert charts(test)
-    assert test.latex[0].value.strip("$\n ") == STEPS[number - 1].formula
-    assert any(
-        STEPS[number - 1].notebook in caption.value.replace("\\", "") for caption in test.caption
-    )
+def test_next_shows_every_step_with_its_figure_and_formula():
+    test = learn()
+    for number, step in enumerate(STEPS, 1):
+        assert not test.exception
+        assert not test.error
+        assert test.header[0].value == f"{number}. {step.title}"
+        assert charts(test)
+        assert test.latex[0].value.strip("$\n ") == step.formula
+        assert any(step.notebook in caption.value.replace("\\", "") for caption in test.caption)
+        assert test.query_params["lesson"] == str(number)
+        assert test.query_params["layer"] == SMALL
+        assert test.query_params["eps"] == "0.6"
+        on = next(button for button in test.button if button.label == "Next")
+        assert on.disabled == (number == len(STEPS))
+        if not on.disabled:
+            on.click().run()
 
 
-@pytest.mark.parametrize("number", CONTROLS)
-def test_its_control_moves_the_figure(number):
-    test = learn(lesson=str(number))
-    slider = test.select_slider(key=CONTROLS[number])
-    before = charts(test)
-    other = next(option for option in slider.options if option != str(slider.value))
-    slider.set_value(other if number == 6 else int(other)).run()
-    assert not test.exception
-    assert charts(test) != before
+def test_the_control_of_each_step_moves_its_figure():
+    test = learn(lesson="2")
+    for number, key in CONTROLS.items():
+        test.button_group(key=state.LESSON).set_value(str(number)).run()
+        slider = test.select_slider(key=key)
+        before = charts(test)
+        other = next(option for option in slider.options if option != str(slider.value))
+        slider.set_value(other if number == 6 else int(other)).run()
+        assert not test.exception
+        assert charts(test) != before
 
 
 def test_dragging_eps_moves_the_cut():
@@ -67,17 +75,6 @@ def test_the_best_split_of_the_first_shift_is_named(found):
     test = learn(lesson="3")
     best = smallest([ring for ring in found if ring.shift == 0])
     assert any(f"{best.storage:,}, at r0 = {best.r0}" in text.value for text in test.markdown)
-
-
-def test_next_goes_on_and_keeps_the_layer_and_eps():
-    test = learn(lesson="1")
-    for number in range(2, len(STEPS) + 1):
-        next(button for button in test.button if button.label == "Next").click().run()
-        assert test.header[0].value.startswith(f"{number}. ")
-        assert test.query_params["lesson"] == str(number)
-        assert test.query_params["layer"] == SMALL
-        assert test.query_params["eps"] == "0.6"
-    assert next(button for button in test.button if button.label == "Next").disabled
 
 
 def test_a_locked_step_shows_its_one_control_and_lets_itself_be_opened():
@@ -113,12 +110,11 @@ def test_nonsense_in_the_address_is_read_as_if_it_was_not_there(query):
 
 
 def test_what_other_pages_ask_for_survives_the_lesson():
-    test = app(rule="tight", ask="target", pcr="5", own="layer1.0.conv1:0.4")
-    test.switch_page("pages/5_Learn.py").run()
+    test = learn(layers="all", ask="target", pcr="5", own="layer1.0.conv1:0.4")
     test.run()
-    test.switch_page("app.py").run()
+    test.switch_page("pages/1_Layers.py").run()
     assert not test.exception
-    assert test.button_group(key=state.RULE).value == "tight"
+    assert test.button_group(key=state.POLICY).value == "all"
     assert test.number_input(key=state.PCR).value == 5
     assert test.query_params["own"] == "layer1.0.conv1:0.4"
 
