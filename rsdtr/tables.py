@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -14,9 +13,6 @@ from rsdtr.latency import LayerLatency, NetworkLatency
 from rsdtr.plan import CompressionPlan
 from rsdtr.refit import Step
 from rsdtr.search import Candidate, Pruned
-
-if TYPE_CHECKING:  # importing it would load the ONNX stack
-    from rsdtr.export import Artefact
 
 MEASURED = ("in time", "ring / dense (×)", "dense (ms)", "ring (ms)", "fastest form")
 
@@ -123,27 +119,6 @@ def _figures(card: ModelCard) -> list[tuple[str, float | None]]:
         ("to (%)", reached.interval[1] if reached else None),
         ("latency, compressed / dense (×)", latency.ratio if latency else None),
     ]
-
-
-def artefacts_table(artefacts: Sequence[Artefact]) -> pd.DataFrame:
-    """One row per exported file: its size beside the dense model's, and its proof."""
-    return pd.DataFrame(
-        [
-            {
-                "file": artefact.path.name,
-                "format": artefact.format,
-                "size (bytes)": artefact.bytes,
-                "dense (bytes)": artefact.dense_bytes,
-                "proved": True,
-                "largest difference of logits": artefact.max_difference,
-                "mean difference": artefact.mean_difference,
-                "same class (%)": 100 * artefact.argmax_agreement,
-                "images": artefact.n,
-                "time (s)": artefact.seconds,
-            }
-            for artefact in artefacts
-        ]
-    ).astype({"dense (bytes)": "Int64"})
 
 
 def steps_table(steps: Sequence[Step]) -> pd.DataFrame:
