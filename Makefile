@@ -2,7 +2,7 @@
 # make test    every test, the browser's included (sets everything up first)
 # make check   format, lint and types
 # make bench   timings on this machine
-# make soak    100,000 mutations of everything that is parsed, 1,000 random convolutions
+# make soak    100,000 mutations of everything that is parsed, 1,000 random convolutions, 200 kills
 # make setup   only the installation that `make run` needs
 
 PYTHON ?= python3
@@ -35,6 +35,7 @@ bench: setup
 soak: setup-dev
 	@$(BIN)/python tests/mutations.py 100000
 	@$(BIN)/python tests/convolutions.py 1000
+	@$(BIN)/python tests/kills.py 200
 
 # .venv/installed*.txt are copies of what was installed: as long as they equal the
 # requirements, setting up is two comparisons and touches neither pip nor the network.
