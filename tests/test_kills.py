@@ -10,6 +10,7 @@ from itertools import count
 import kills
 import pytest
 
+from rsdtr.errors import ExportError
 from rsdtr.manifest import Proof
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children of POSIX")
@@ -19,8 +20,10 @@ FINE = Proof(max_difference=0.0, mean_difference=0.0, argmax_agreement=1.0, n=64
 @pytest.fixture(autouse=True)
 def _quick(tmp_path, monkeypatch):
     """Proofs are not what is tried here, and would take all of the time."""
+    module = importlib.import_module("rsdtr.export")
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path))
-    monkeypatch.setattr(importlib.import_module("rsdtr.export"), "proved", lambda *_: FINE)
+    monkeypatch.setattr(module, "write_cases", lambda *_: 1.0)
+    monkeypatch.setattr(module, "proved", lambda *_: FINE)
     monkeypatch.setattr(kills, "verify", lambda _: None)
 
 
@@ -44,5 +47,5 @@ def test_a_file_that_is_neither_is_noticed(tmp_path):
     action.ready(tmp_path)
     weights = tmp_path / "saved" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(Exception, match="bytes"):
+    with pytest.raises(ExportError, match=r"model\.safetensors"):
         action.check(tmp_path)
