@@ -1,6 +1,7 @@
 """Killed before each of its changes to the file system, work leaves the old files or the new ones.
 
-`make soak` kills at random instants instead, 200 times, and proves again what an export left.
+`make soak` kills at random instants instead, 200 times, proves again what an export left, and kills
+fine-tunings too: forks of this process, which has computed gradients, could compute none.
 """
 
 import importlib
@@ -28,7 +29,7 @@ def _quick(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("name", kills.ACTIONS)
+@pytest.mark.parametrize("name", [name for name in kills.ACTIONS if name != "fine-tune"])
 def test_it_is_all_old_or_all_new(name, tmp_path):
     outcomes = []
     for change in count():
