@@ -2,8 +2,8 @@
 # make test    every test, the browser's included (sets everything up first)
 # make check   format, lint and types
 # make bench   timings on this machine
-# make soak    100,000 mutations of everything that is parsed, 1,000 random convolutions, and a
-#              hundred random changes of the controls on every page
+# make soak    100,000 mutations of everything that is parsed, 1,000 random convolutions, 200 kills,
+#              and a hundred random changes of the controls on every page
 # make setup   only the installation that `make run` needs
 
 PYTHON ?= python3
@@ -36,6 +36,7 @@ bench: setup
 soak: setup-dev
 	@$(BIN)/python tests/mutations.py 100000
 	@$(BIN)/python tests/convolutions.py 1000
+	@$(BIN)/python tests/kills.py 200
 	@RSDTR_WALK=100 $(BIN)/python -m pytest tests/ui/test_walks.py
 
 # .venv/installed*.txt are copies of what was installed: as long as they equal the

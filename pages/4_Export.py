@@ -2,8 +2,7 @@
 
 import streamlit as st
 
-from rsdtr.tables import artefacts_table
-from rsdtr.ui import downloads, metrics, state
+from rsdtr.ui import downloads, state
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.page import page, plain
 from rsdtr.ui.widgets import choose_data, choose_formats
@@ -55,18 +54,15 @@ with page(
         )
 
     st.subheader("Proof")
-    st.dataframe(
-        artefacts_table(exported.artefacts),
+    st.table(
+        downloads.proofs(exported.artefacts),
         hide_index=True,
-        placeholder="–",
-        column_config=metrics.ARTEFACT_COLUMNS,
-        key="proof",
         alt="Size of each exported file and how closely it agrees with the model",
     )
     st.caption(
         "A fresh process read each file back and ran it on real images, one by one and in fives. "
-        "The differences are over all logits, from the model in memory; the same class is the "
-        "share of images. rsdtr_model.py and ONNX were run without this program. "
+        "Logits and classes are compared with those of the model in memory. rsdtr_model.py and "
+        "ONNX were run without this program; the manifest has the numbers. "
         "`python -m rsdtr verify ZIP` repeats it all."
     )
 

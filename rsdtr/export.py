@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from rsdtr.archive import write_zip
 from rsdtr.data import LabelledImages
 from rsdtr.errors import ExportError, UnknownName
 from rsdtr.evaluate import saved_bytes
+from rsdtr.folder import put
 from rsdtr.graph import onnx_file
 from rsdtr.manifest import (
     CARD,
@@ -79,11 +81,12 @@ def export(
 
     Each file is read back in a fresh process, run on 64 real images one by one and in fives, and
     compared with the model in memory; manifest.json keeps these proofs. All files appear together,
-    after the last proof: a logit off by 1e-4 or more (or by 1e-6 of the largest logit, if that is
-    more: what float32 resolves) is an ExportError and leaves nothing; of int8, a class agreement
-    below 90 %. onnx, int8 and pt2 take any batch; they hold the fused network, plain convolutions
-    in the forms of `model`. safetensors holds the cores, and rsdtr_model.py beside it needs torch
-    alone to run them. The same model, images and libraries give the same bytes.
+    after the last proof (one by one, the manifest last, where `out` holds other things too): a
+    logit off by 1e-4 or more (or by 1e-6 of the largest logit, if that is more: what float32
+    resolves) is an ExportError and leaves nothing; of int8, a class agreement below 90 %. onnx,
+    int8 and pt2 take any batch; they hold the fused network, plain convolutions in the forms of
+    `model`. safetensors holds the cores, and rsdtr_model.py beside it needs torch alone to run
+    them. The same model, images and libraries give the same bytes.
     calibration: whose images set the ranges of int8, by default `images`, from behind. progress:
     called with (steps done, steps in all). UnknownName for a format not in FORMATS.
     """
@@ -98,9 +101,10 @@ def export(
     target = Path(out).expanduser().resolve()
     zipped = target.suffix == ".zip"
     kept = _kept(target, network, plan, chosen) if not zipped else None
+    whole = not zipped and _may_be_replaced(target)
     writer = Writer(network, plan, calibration or images, metrics)
     artefacts = []
-    with _workplace(target.parent if zipped else target) as temporary:
+    with _workplace(target.parent if zipped or whole else target) as temporary:
         files = temporary / (target.stem or "files")
         files.mkdir()
         cases = temporary / "cases.safetensors"
@@ -129,8 +133,13 @@ def export(
         _describe(files, artefacts, plan, images, metrics, kept)
         if zipped:
             write_zip(files, target)
+        elif whole:
+            for name in (kept.files.keys() - set(os.listdir(files))) if kept else ():
+                shutil.copyfile(target / name, files / name)
+            put(files, target)
         else:
-            for path in sorted(files.iterdir(), key=lambda path: path.name == MANIFEST):
+            last = (CARD, MANIFEST)
+            for path in sorted(files.iterdir(), key=lambda path: path.name in last):
                 os.replace(path, target / path.name)
     _tell(progress, 2 * len(chosen), 2 * len(chosen))
     return artefacts
@@ -197,6 +206,22 @@ def _kept(
             f"{folder} holds {', '.join(sorted(others))} of another model: give another folder"
         )
     return None
+
+
+def _may_be_replaced(target: Path) -> bool:
+    """Whether the folder as such can be a new one: it is not there, or holds an export alone.
+
+    Not a folder that somebody works in, and none that begins a file system.
+    """
+    if not target.exists():
+        return True
+    return (
+        is_saved(target)
+        and {path.name for path in target.iterdir()} <= {MANIFEST, CARD, *FILES.values()}
+        and not Path.cwd().is_relative_to(target)
+        and not target.is_mount()
+        and os.access(target.parent, os.W_OK)
+    )
 
 
 @contextmanager

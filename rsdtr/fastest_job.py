@@ -43,12 +43,11 @@ def queue_fastest(
     batch: int,
     *,
     threads: int = 2,
-    subject: str = "",
 ) -> Job:
     """Queue the choice of the fastest rings for a plan; the job there is, if it was queued before.
 
     weights: what the plan's model was loaded with, as in `load_model`; batch, threads: what is
-    measured, as in `fastest_rings`; subject: as in `jobs.submit`. JobError.
+    measured, as in `fastest_rings`. It is nobody's own: times are the machine's. JobError.
     """
     content = _content(plan, weights, batch, threads)
     known = fastest_job(plan, weights, batch, threads=threads)
@@ -56,7 +55,7 @@ def queue_fastest(
     if known is not None and known.state == "done" and not readable:
         shutil.rmtree(known.result, ignore_errors=True)  # and so it is made anew
     title = f"{plan.model} at {plan.label}, fastest rings at batch {batch}"
-    return jobs.submit(KIND, title, content, subject=subject, timed=True)
+    return jobs.submit(KIND, title, content, timed=True)
 
 
 def fastest_plan(
@@ -79,7 +78,7 @@ def fastest_job(
     plan: CompressionPlan, weights: str | None, batch: int, *, threads: int = 2
 ) -> Job | None:
     """The job of this content, however far it is; None if there is none."""
-    identity = content_id(KIND, _content(plan, weights, batch, threads))
+    identity = content_id(KIND, _content(plan, weights, batch, threads), "")
     return jobs.find(identity) if (jobs_folder() / identity).is_dir() else None
 
 
@@ -130,4 +129,4 @@ def _content(
 
 
 def _result(content: dict[str, object]) -> Path:
-    return jobs_folder() / content_id(KIND, content) / "result" / PLAN
+    return jobs_folder() / content_id(KIND, content, "") / "result" / PLAN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from rsdtr import jobs
 from rsdtr.checkpoint import EpochResult, read_checkpoint, read_record, training_record
 from rsdtr.data import DataSplits
 from rsdtr.errors import RsdtrError
@@ -148,10 +148,10 @@ def curve(job: Job) -> Curve:
     )
 
 
-def training_runs(subject: str) -> list[TrainingRun]:
-    """Every fine-tuning on a subject, in the order in which they were queued."""
+def training_runs(among: Iterable[Job]) -> list[TrainingRun]:
+    """Every fine-tuning among these jobs."""
     found = []
-    for job in jobs.listed(subject):
+    for job in among:
         spec = read_spec(job.folder)
         if job.kind != KIND or spec is None:
             continue

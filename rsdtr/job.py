@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import json
+import os
+import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from rsdtr.process import ProcessId
 from rsdtr.store import replace_file
-from rsdtr.weights import cache_folder
+from rsdtr.weights import cache_folder, private_folder
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 STATES = get_args(State)
@@ -32,9 +36,9 @@ class _Frozen(BaseModel):
 class JobSpec(_Frozen):
     """What a job is made of; it never changes.
 
-    id: the beginning of the SHA-256 of kind and content; subject: what it is about, so that pages
-    find the jobs of one configuration; created: seconds since 1970, for display; threads: torch's;
-    environment: variables that the content depends on, None where not set.
+    id: see `content_id`; subject: what it is about and whose it is, so that a page finds its own
+    jobs of one configuration, and no others; created: seconds since 1970, for display; threads:
+    torch's; environment: variables that the content depends on, None where not set.
     """
 
     id: str = Field(pattern="^[0-9a-f]{16}$")
@@ -120,10 +124,28 @@ def jobs_folder() -> Path:
     return cache_folder() / "jobs"
 
 
-def content_id(kind: str, content: Mapping[str, object]) -> str:
-    """The name of a job: equal for equal content."""
-    text = json.dumps({"kind": kind, "content": content}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def content_id(kind: str, content: Mapping[str, object], subject: str) -> str:
+    """The name of a job: equal for equal content on one subject, and 64 bits for nobody to guess.
+
+    Whoever has it may see and cancel the job: it is the SHA-256 keyed by a secret of this folder.
+    """
+    text = json.dumps({"kind": kind, "content": content, "subject": subject}, sort_keys=True)
+    return hmac.new(_secret(), text.encode(), "sha256").hexdigest()[:16]
+
+
+def _secret() -> bytes:
+    """Random bytes that only the owner of the folder can read; the same for every process."""
+    path = private_folder(jobs_folder()) / "secret"
+    if not path.exists():
+        fresh = path.with_name(f".secret.{uuid4().hex}")
+        try:
+            fresh.touch(mode=0o600)
+            fresh.write_bytes(secrets.token_bytes(32))
+            with suppress(FileExistsError):  # another process was quicker: its secret holds
+                os.link(fresh, path)
+        finally:
+            fresh.unlink(missing_ok=True)
+    return path.read_bytes()
 
 
 def read_spec(folder: Path) -> JobSpec | None:

@@ -69,28 +69,29 @@ def submit(
     """Queue a job, and start it if there is room; the job of equal content if there is one.
 
     That one is taken as it is while it waits, runs, or is done, and else resumed. content: all that
-    the result depends on, JSON-able. timed: it takes times, and its threads wait as they do in any
-    other process. prepare: writes what the job needs into its folder. JobError if it cannot be
-    written.
+    the result depends on, JSON-able. subject: whose it is and what it is about, empty for the
+    command line; only jobs on the same subject are taken for equal. timed: it takes times, and its
+    threads wait as they do in any other process. prepare: writes what the job needs into its
+    folder. JobError if it cannot be written.
     """
     # Threads that wait spin by default, which on a busy machine takes most of the time away. Small
     # layers take half as long again without it, so that times are taken with it.
     waiting = os.environ.get(_WAITING, None if timed else "PASSIVE")
-    spec = JobSpec(
-        id=content_id(kind, content),
-        kind=kind,
-        title=title,
-        subject=subject,
-        created=time.time(),
-        threads=torch.get_num_threads(),
-        environment={name: os.environ.get(name) for name in _VARIABLES} | {_WAITING: waiting},
-        content=dict(content),  # type: ignore[arg-type]  # pydantic checks that it is JSON
-    )
-    known = transact(lambda table: table.find(spec.id))
-    if known is not None and read_spec(known.folder) is not None:
-        return _again(known)
-    temporary = jobs_folder() / f".{spec.id}.{uuid4().hex}"
+    temporary = jobs_folder() / f".{uuid4().hex}"
     try:
+        spec = JobSpec(
+            id=content_id(kind, content, subject),
+            kind=kind,
+            title=title,
+            subject=subject,
+            created=time.time(),
+            threads=torch.get_num_threads(),
+            environment={name: os.environ.get(name) for name in _VARIABLES} | {_WAITING: waiting},
+            content=dict(content),  # type: ignore[arg-type]  # pydantic checks that it is JSON
+        )
+        known = transact(lambda table: table.find(spec.id))
+        if known is not None and read_spec(known.folder) is not None:
+            return _again(known)
         temporary.mkdir(mode=0o700)
         prepare(temporary)
         (temporary / SPEC).write_text(spec.model_dump_json(indent=1), encoding="utf-8")
@@ -125,11 +126,10 @@ def _placed(table: Table, spec: JobSpec, folder: Path) -> Job:
     return table.queue(job) if known is None else known
 
 
-def listed(subject: str | None = None) -> list[Job]:
-    """All jobs, or those on a subject, in the order in which they were queued."""
+def listed() -> list[Job]:
+    """All jobs, whoever queued them, in the order in which they were queued."""
     tend()
-    found = transact(lambda table: table.all())
-    return [job for job in found if subject is None or job.subject == subject]
+    return transact(lambda table: table.all())
 
 
 def find(identity: str) -> Job:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import safetensors.torch
 import torch
@@ -17,6 +14,7 @@ from torch import nn
 
 from rsdtr.compress import skeleton
 from rsdtr.errors import ExportError
+from rsdtr.folder import put, sibling
 from rsdtr.manifest import MANIFEST, WEIGHTS, check_file, new_manifest, read_manifest
 from rsdtr.plan import CompressionPlan
 from rsdtr.weights import fill, read_state_dict
@@ -48,9 +46,9 @@ def save(
     """
     target = writable_folder(folder)
     try:
-        with _temporary_sibling(target) as temporary:
+        with sibling(target) as temporary:
             write_into(temporary, model, plan, metrics)
-            _swap(temporary, target)
+            put(temporary, target)
     except OSError as error:
         raise ExportError(
             f"{target} could not be written ({error.strerror or error}): give another folder"
@@ -128,30 +126,3 @@ def write_into(
     # Not save_file: its files can be read by nobody but their owner.
     path.write_bytes(safetensors.torch.save(state))
     new_manifest(folder, [WEIGHTS], plan, metrics).write(folder)
-
-
-@contextmanager
-def _temporary_sibling(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`, on the same file system; whatever is left of it goes."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid4().hex}")
-    temporary.mkdir()  # not mkdtemp: the folder keeps the permissions that new folders have
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _swap(new: Path, target: Path) -> None:
-    """Put `new` in the place of `target`; the old one comes back if that fails."""
-    if not target.exists():
-        new.rename(target)
-        return
-    old = target.with_name(f".{target.name}.{uuid4().hex}")
-    target.rename(old)
-    try:
-        new.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

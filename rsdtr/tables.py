@@ -17,7 +17,6 @@ from rsdtr.search import Candidate, Pruned
 
 if TYPE_CHECKING:  # importing them would load the ONNX stack
     from rsdtr.compare import Cell
-    from rsdtr.export import Artefact
 
 MEASURED = ("in time", "ring / dense (×)", "dense (ms)", "ring (ms)", "fastest form")
 
@@ -124,27 +123,6 @@ def _figures(card: ModelCard) -> list[tuple[str, float | None]]:
         ("to (%)", reached.interval[1] if reached else None),
         ("latency, compressed / dense (×)", latency.ratio if latency else None),
     ]
-
-
-def artefacts_table(artefacts: Sequence[Artefact]) -> pd.DataFrame:
-    """One row per exported file: its size beside the dense model's, and its proof."""
-    return pd.DataFrame(
-        [
-            {
-                "file": artefact.path.name,
-                "format": artefact.format,
-                "size (bytes)": artefact.bytes,
-                "dense (bytes)": artefact.dense_bytes,
-                "proved": True,
-                "largest difference of logits": artefact.max_difference,
-                "mean difference": artefact.mean_difference,
-                "same class (%)": 100 * artefact.argmax_agreement,
-                "images": artefact.n,
-                "time (s)": artefact.seconds,
-            }
-            for artefact in artefacts
-        ]
-    ).astype({"dense (bytes)": "Int64"})
 
 
 def steps_table(steps: Sequence[Step]) -> pd.DataFrame:

@@ -36,6 +36,7 @@ from rsdtr.weights import read_state_dict
 from rsdtr.zoo import load_model, model_spec
 
 MOST_SECONDS = 1.0
+BATCH = 10_000  # mutations between two lines of a long run
 Parser = Callable[[bytes], object]
 _SPEC = model_spec("digits_resnet20")
 _NASTY = (
@@ -157,14 +158,14 @@ def main(count: int, *names: str) -> None:
         for name, known in parsers(Path(folder)).items():
             if names and name not in names:
                 continue
-            started = time.perf_counter()
-            found = findings(name, known, count)
-            worst += len(found)
-            most = psutil.Process().memory_info().rss >> 20
-            seconds = time.perf_counter() - started
-            print(f"{name}: {count:,} in {seconds:.0f} s, {len(found)} findings, {most} MB now")
-            for one in found[:5]:
-                print(one, flush=True)
+            for first in range(0, count, BATCH):
+                started = time.perf_counter()
+                found = findings(name, known, min(BATCH, count - first), seed=first)
+                worst += len(found)
+                most = psutil.Process().memory_info().rss >> 20
+                done, seconds = min(first + BATCH, count), time.perf_counter() - started
+                print(f"{name}: {done:,}, {seconds:.0f} s, {len(found)} findings, {most} MB now")
+                print(*found[:5], sep="\n", end="\n" if found else "", flush=True)
     sys.exit(bool(worst))
 
 

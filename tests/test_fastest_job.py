@@ -85,8 +85,8 @@ def running(decided: CompressionPlan) -> Running:
 
 def test_it_chooses_what_is_chosen_here_and_equal_content_is_one_job(digits, decided, here):
     assert fastest_plan(decided, None, 3) is None
-    job = queue_fastest(decided, None, 3, subject="ours")
-    assert (job.kind, job.subject) == ("fastest", "ours")
+    job = queue_fastest(decided, None, 3)
+    assert (job.kind, job.subject) == ("fastest", "")
     assert job.title == f"{DIGITS} at ε_p 0.4, fastest rings at batch 3"
     layers = tuple(  # as after another search before this one
         layer.model_copy(update={"relative_error": layer.relative_error * (1 + 1e-14)})

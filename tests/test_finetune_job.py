@@ -167,7 +167,7 @@ def test_a_half_written_line_is_left_out(tmp_path):
 
 def test_what_another_version_queued(digits, monkeypatch):
     job = jobs.submit(finetune_job.KIND, "old", {"recipe": 1}, subject="s")
-    assert finetune_job.training_runs("s") == []
+    assert finetune_job.training_runs([job]) == []
     assert ended(job).message.startswith("it was queued by another version of this program (")
 
 

@@ -14,7 +14,15 @@ from test_process import until
 
 from rsdtr import job_table, jobs, process
 from rsdtr.errors import JobError, UnknownName
-from rsdtr.job import Job, Outcome, begin, jobs_folder, read_outcome, write_outcome
+from rsdtr.job import (
+    Job,
+    Outcome,
+    begin,
+    content_id,
+    jobs_folder,
+    read_outcome,
+    write_outcome,
+)
 from rsdtr.job_table import transact
 from rsdtr.jobs import ahead, cancel, find, listed, resume, submit, tend
 from rsdtr.process import ProcessId
@@ -77,10 +85,21 @@ def test_a_job_that_failed_is_resumed_by_queueing_it_again():
     assert queued(1)[0].state == "running"
 
 
-def test_the_subject_finds_the_jobs_of_one_configuration():
-    submit("count", "a", {"which": 0}, subject="x")
-    submit("count", "b", {"which": 1}, subject="y")
-    assert [job.title for job in listed("y")] == ["b"]
+def test_only_jobs_on_one_subject_are_taken_for_equal():
+    first = submit("count", "a", {"which": 0}, subject="x")
+    assert submit("count", "b", {"which": 0}, subject="y").id != first.id
+    assert submit("count", "c", {"which": 0}, subject="x").id == first.id
+
+
+def test_an_id_cannot_be_told_from_the_content(tmp_path, monkeypatch, cache):
+    """Elsewhere the same content has another id: it depends on a secret, which is kept."""
+    first = content_id("count", {"which": 0}, "")
+    assert first == content_id("count", {"which": 0}, "")
+    secret = cache / "jobs" / "secret"
+    assert (len(secret.read_bytes()), secret.stat().st_mode & 0o777) == (32, 0o600)
+    assert [path.name for path in (cache / "jobs").iterdir()] == ["secret"]
+    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "other"))
+    assert content_id("count", {"which": 0}, "") != first
 
 
 def test_a_worker_that_was_killed_is_noticed_and_the_next_job_starts():

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "rsdtr"
 FLOW = (
     {"errors"},
     {"glossary", "lesson_text"},
-    {"forms", "measure", "process", "distributed", "header", "quarantine"},
+    {"forms", "measure", "process", "distributed", "header", "quarantine", "folder"},
     {"truncation", "ring", "cost", "filesize", "architectures", "weights"},
     {"gram", "kept"},
     {"look"},
@@ -48,7 +48,7 @@ FLOW = (
     {"estimate"},
     {"timing", "study", "manifest", "archive"},
     {"saved", "readme", "proving"},
-    {"network_job"},
+    {"network_job", "pretrained"},
     {"finetune_job", "refit_job", "fastest_job"},
     {"graph"},
     {"standalone"},

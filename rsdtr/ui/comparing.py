@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from rsdtr import jobs
 from rsdtr.compare import Cell, Comparison
 from rsdtr.compare_charts import comparison_figure
 from rsdtr.compare_job import KIND, asked_of, queue_comparison, report
@@ -64,20 +63,19 @@ def choose_comparison(network: Network, test_set: TestSet) -> Comparison | None:
     )
 
 
-def subject(network: Network) -> str:
-    """What the comparisons of this network are filed under."""
+def _about(network: Network) -> str:
     return f"{KIND}-{network.profile.weights_sha256[:16]}"
 
 
 def start(network: Network, asked: Comparison) -> None:
     """Queue the comparison, and attach to it."""
-    job = queue_comparison(asked, network.profile.weights_sha256, subject(network))
+    job = queue_comparison(asked, network.profile.weights_sha256, recovering.filed(_about(network)))
     recovering.attach(job.id)
 
 
 def attached(network: Network) -> Job | None:
-    """The comparison that the page shows: the address's, else the newest of this network."""
-    found = jobs.listed(subject(network))
+    """The comparison that the page shows: the address's, else the newest of this session."""
+    found = recovering.jobs_about(_about(network))
     asked = st.query_params.get(state.JOB)
     return next((job for job in found if job.id == asked), found[-1] if found else None)
 

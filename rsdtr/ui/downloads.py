@@ -8,10 +8,11 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import streamlit as st
 
 from rsdtr.archive import write_zip
-from rsdtr.export import export
+from rsdtr.export import Artefact, export
 from rsdtr.manifest import MANIFEST
 from rsdtr.plan import CompressionPlan
 from rsdtr.ui import cached, state
@@ -72,6 +73,27 @@ def is_current(exported: Exported, recovery: Recovery | None) -> bool:
 def manifest(exported: Exported) -> str:
     """The manifest that the files carry."""
     return (exported.folder / MANIFEST).read_text(encoding="utf-8")
+
+
+def proofs(artefacts: Sequence[Artefact]) -> pd.DataFrame:
+    """One row per exported file, in words that wrap: its size, and what its proof found."""
+    return pd.DataFrame(
+        [
+            {
+                "file": artefact.path.name,
+                "size": _sizes(artefact),
+                "proved": f"same class for {100 * artefact.argmax_agreement:.4g} % of "
+                f"{artefact.n} images; logits within {artefact.max_difference:.1e}, on average "
+                f"{artefact.mean_difference:.1e}",
+            }
+            for artefact in artefacts
+        ]
+    )
+
+
+def _sizes(artefact: Artefact) -> str:
+    dense = artefact.dense_bytes
+    return size(artefact.bytes) + (f", dense {size(dense)}" if dense is not None else "")
 
 
 def buttons(exported: Exported, at: CompressionPlan) -> None:

@@ -62,15 +62,6 @@ CANDIDATE_COLUMNS = {
     "MACs per pixel": _COUNT,
     "ruled out: at least": _COUNT,
 }
-ARTEFACT_COLUMNS = {
-    "size (bytes)": _COUNT,
-    "dense (bytes)": _COUNT,
-    "largest difference of logits": st.column_config.NumberColumn(format="scientific"),
-    "mean difference": st.column_config.NumberColumn(format="scientific"),
-    "same class (%)": _RATIO,
-    "images": _COUNT,
-    "time (s)": st.column_config.NumberColumn(format="%.1f"),
-}
 PIN_COLUMNS = {name: st.column_config.NumberColumn(format="localized") for name in ("A", "B")} | {
     "B − A": st.column_config.NumberColumn(format="localized"),
 }

@@ -50,12 +50,15 @@ _log = logging.getLogger("rsdtr.ui")
 def page(title: str, lead: str) -> Iterator[None]:
     """Frame a page: an RsdtrError is shown as its sentence, the unforeseen as a neutral one."""
     st.set_page_config(page_title=f"{title} · RSDTR Explorer", page_icon=ICON, layout="wide")
+    _let_in()
     state.enter(title)
     torch.set_num_threads(THREADS)
     with st.sidebar:
         st.markdown("### RSDTR Explorer")
         for path, label, icon in PAGES:
             st.page_link(path, label=label, icon=icon, width="stretch")
+        if st.user.get("is_logged_in"):
+            st.button("Log out", key="log_out", icon=":material/logout:", on_click=st.logout)
     st.html(STYLE)
     st.title(title)
     st.markdown(lead)
@@ -70,6 +73,18 @@ def page(title: str, lead: str) -> Iterator[None]:
             "Choose something else, or reload the page.",
             icon=":material/error:",
         )
+
+
+def _let_in() -> None:
+    """Where the server's secrets have an [auth] section, a page is for those who have logged in.
+
+    Streamlit tells whether they have; without that section it tells nothing, and everybody is in.
+    """
+    if st.user.get("is_logged_in", True):
+        return
+    st.title("RSDTR Explorer")
+    st.button("Log in", key="log_in", type="primary", icon=":material/login:", on_click=st.login)
+    st.stop()
 
 
 def pair(key: str, widths: Sequence[int] = (1, 1)) -> tuple[DeltaGenerator, DeltaGenerator]:

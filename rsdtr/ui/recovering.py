@@ -1,7 +1,8 @@
 """What is recovered on the page: at once by recalibration, and by the jobs of a configuration.
 
-A job is found by what it is about, the network and its rings, so that a page that was reloaded, a
-new tab or a restarted server shows it again. The address says which one, where there are several.
+A session finds the jobs that it has started, by the network and the rings that they are about. The
+address says which one is shown: whoever has it, as a page that was reloaded, another tab or another
+person, sees that job and may cancel it. Nobody else can, because nobody can guess its id.
 """
 
 from __future__ import annotations
@@ -44,15 +45,42 @@ def run_recalibration(network: Network, at: CompressionPlan, test_set: TestSet, 
 
 
 def subject(network: Network, at: CompressionPlan) -> str:
-    """What the jobs of this configuration are filed under."""
+    """What the jobs of this session on this configuration are filed under."""
+    return filed(_about(network, at))
+
+
+def _about(network: Network, at: CompressionPlan) -> str:
     return hashlib.sha256(repr(network.configuration(at)).encode()).hexdigest()[:16]
+
+
+def own_jobs(network: Network, at: CompressionPlan) -> list[Job]:
+    """The jobs of this configuration that this session has started or was given the link of."""
+    return jobs_about(_about(network, at))
+
+
+def filed(about: str) -> str:
+    """What the jobs of this session on something are filed under."""
+    return f"{about}.{state.visitor()}"
+
+
+def jobs_about(about: str) -> list[Job]:
+    """The jobs on something that this session has started or was given the link of."""
+    own, linked = filed(about), state.linked_jobs()
+    asked = st.query_params.get(state.JOB)
+    found = []
+    for job in jobs.listed():
+        if job.subject.partition(".")[0] != about:
+            continue
+        if job.id == asked and job.subject != own:
+            linked.add(job.id)  # it stays when another of its jobs is shown
+        if job.subject == own or job.id in linked:
+            found.append(job)
+    return found
 
 
 def attached(network: Network, at: CompressionPlan) -> Job | None:
     """The job that the page shows: the address's, else the newest that is not put aside."""
-    found = [
-        job for job in jobs.listed(subject(network, at)) if job.id not in state.dismissed_jobs()
-    ]
+    found = [job for job in own_jobs(network, at) if job.id not in state.dismissed_jobs()]
     asked = st.query_params.get(state.JOB)
     job = next((job for job in found if job.id == asked), found[-1] if found else None)
     if job is None:
@@ -72,5 +100,5 @@ def attach(identity: str) -> None:
 def put_aside(network: Network, at: CompressionPlan) -> None:
     """Forget the recovery of this configuration; its jobs stay in the list of runs."""
     state.recoveries().pop(network.configuration(at), None)
-    state.dismissed_jobs().update(job.id for job in jobs.listed(subject(network, at)) if job.ended)
+    state.dismissed_jobs().update(job.id for job in own_jobs(network, at) if job.ended)
     st.query_params.pop(state.JOB, None)

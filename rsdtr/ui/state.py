@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -79,6 +80,8 @@ _RECOVERIES: Final = "recoveries"
 _EXPORTS: Final = "exports"
 _TAKEN: Final = "taken_jobs"
 _DISMISSED: Final = "dismissed_jobs"
+_VISITOR: Final = "visitor"
+_LINKED: Final = "linked_jobs"
 _KEPT: Final = 4  # recovered models held per session: each is a whole network
 
 
@@ -154,6 +157,18 @@ def recoveries() -> dict[Configuration, Recovery]:
 def exports() -> dict[Configuration, Exported]:
     """Exported and proved files by configuration."""
     return _store(_EXPORTS)
+
+
+def visitor() -> str:
+    """What the jobs of this session are told from those of others by; nobody else learns it."""
+    name: str = st.session_state.setdefault(_VISITOR, secrets.token_hex(16))
+    return name
+
+
+def linked_jobs() -> set[str]:
+    """Jobs that another session started and whose link this one was opened with."""
+    linked: set[str] = st.session_state.setdefault(_LINKED, set())
+    return linked
 
 
 def taken_jobs() -> set[str]:

@@ -62,7 +62,7 @@ def show_curve(shown: Curve, key: str) -> None:
 
 def compare(network: Network, at: CompressionPlan) -> None:
     """All fine-tunings of this configuration beside each other, once there are several."""
-    runs = training_runs(recovering.subject(network, at))
+    runs = training_runs(recovering.own_jobs(network, at))
     if len(runs) < 2:
         return
     with st.expander(f"Compare {len(runs)} runs"):

@@ -4,8 +4,9 @@ import json
 
 from test_pages import app
 
+from rsdtr.archive import unzipped
 from rsdtr.ui import downloads, state
-from rsdtr.verify import unchanged, verify
+from rsdtr.verify import unchanged
 
 
 def test_files_are_shown_with_their_proof_and_handed_out_as_one_zip(tmp_path):
@@ -16,16 +17,15 @@ def test_files_are_shown_with_their_proof_and_handed_out_as_one_zip(tmp_path):
     test.button(key="export").click().run()
     assert not test.exception
     assert not test.error
-    table = next(frame.value for frame in test.dataframe if "proved" in frame.value)
+    (table,) = [table.value for table in test.table]
     assert table["file"].tolist() == ["model.safetensors", "rsdtr_model.py"]
-    assert table["proved"].all()
-    assert (table["largest difference of logits"] < 1e-4).all()
-    assert (table["mean difference"] <= table["largest difference of logits"]).all()
-    assert table["images"].tolist() == [64, 64]
+    assert table["size"].str.contains("dense 1.09 MB").tolist() == [True, False]
+    assert table["proved"].str.startswith("same class for 100 % of 64 images; logits").all()
     (exported,) = test.session_state["exports"].values()
     unchanged(exported.folder)
     assert json.loads(downloads.manifest(exported))["proofs"].keys() == {"safetensors", "python"}
     zipped = downloads._zipped(exported.folder, "digits")
     assert zipped == downloads._zipped(exported.folder, "digits")
     (tmp_path / "digits.zip").write_bytes(zipped)
-    assert verify(tmp_path / "digits.zip").keys() == {"safetensors", "python"}
+    with unzipped(tmp_path / "digits.zip") as folder:
+        assert unchanged(folder).proofs.keys() == {"safetensors", "python"}

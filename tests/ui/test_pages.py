@@ -7,7 +7,7 @@ from streamlit.testing.v1 import AppTest
 
 from rsdtr.plan import plan
 from rsdtr.profile import profile
-from rsdtr.ui import state
+from rsdtr.ui import page, state
 from rsdtr.zoo import load_model, model_spec
 
 ROOT = Path(__file__).parents[2]
@@ -122,3 +122,34 @@ def test_a_data_folder_that_is_not_there_is_one_sentence():
     assert not test.exception
     assert len(test.error) == 1
     assert "/no/such/folder" in test.error[0].value.replace("\\", "")
+
+
+def test_every_page_is_behind_the_log_in_where_one_is_configured(monkeypatch):
+    """They all do it by their frame, which is the first thing that they call."""
+    shown = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("pages/*.py")} | {"app.py"}
+    assert shown == {path for path, _, _ in page.PAGES}
+    asked = []
+    monkeypatch.setattr("streamlit.login", lambda: asked.append(True))
+    section = {"cookie_secret": "s"}  # of the server's secrets
+    monkeypatch.setattr("streamlit.user_info.get_secrets_auth_section", lambda: section)
+    for path in sorted(shown):
+        test = AppTest.from_file(str(ROOT / path), default_timeout=60).run()
+        assert not test.exception
+        assert [button.label for button in test.main.button] == ["Log in"]
+        assert len(test.main) == 2  # the button and a title
+        assert len(test.sidebar) == 0
+    test.button(key="log_in").click().run()
+    assert asked == [True]
+
+
+def test_who_has_logged_in_sees_the_page_and_may_log_out(monkeypatch):
+    monkeypatch.setattr(
+        "streamlit.user_info._get_user_info", lambda: {"is_logged_in": True, "email": "a@b"}
+    )
+    left = []
+    monkeypatch.setattr("streamlit.logout", lambda: left.append(True))
+    test = AppTest.from_file(str(ROOT / "pages/5_Learn.py"), default_timeout=60)
+    test.run()
+    assert test.title[0].value == "Learn"
+    test.button(key="log_out").click().run()
+    assert left == [True]

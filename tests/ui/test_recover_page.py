@@ -113,9 +113,17 @@ def test_a_job_that_waits_says_how_many_are_before_it(monkeypatch):
     monkeypatch.setattr(jobs, "command", lambda _: SLEEPER)
     jobs.submit("count", "another", {})
     test = recover()
-    start(test, 1)
-    # A new tab finds it without the address: by what it is about.
-    assert "cancel" in keys(recover())
+    job = start(test, 1)
+    # Nobody sees it without its link, and the same choices are a job of one's own.
+    stranger = recover()
+    assert "cancel" not in keys(stranger)
+    assert state.JOB not in stranger.query_params
+    assert start(stranger, 1).id != job.id
+    assert "cancel" not in keys(recover(job=job.id[:-1]))
+    linked = recover(job=job.id)
+    assert "cancel" in keys(linked)
+    del linked.query_params[state.JOB]
+    assert "cancel" in keys(shown(linked.run()))
     click(test, "cancel")
     shown(test.run())
     assert any("cancelled before it began" in box.value for box in test.warning)
@@ -170,7 +178,7 @@ def test_a_refit_is_watched_taken_found_again_and_exported():
     assert any("steps were kept" in box.value for box in test.caption)
     assert any("judging by the last one" in box.value for box in test.caption)
 
-    other = recover()  # another tab, or after a reload
+    other = recover(job=job.id)  # another tab, or after a reload
     assert other.query_params[state.JOB] == job.id
     assert [r.label for r in other.session_state["recoveries"].values()] == ["refit"]
     click(other, "recalibrate")
