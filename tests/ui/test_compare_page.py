@@ -49,8 +49,11 @@ def test_cells_fill_in_and_can_be_downloaded():
     assert table["accuracy (%)"].tolist() == [cell.accuracy for cell in cells]
     assert len(test.get("plotly_chart")) == 1
     assert len(test.get("download_button")) == 1
-    again = compare("tt")  # another tab, or after a reload: the newest comparison is there
-    assert len(again.get("plotly_chart")) == 1
+    stranger = compare("tt")
+    assert not stranger.get("plotly_chart")
+    linked = app(**{state.JOB: identity})  # another tab, or after a reload: by the address
+    linked.switch_page("pages/3_Compare.py").run()
+    assert len(shown(linked).get("plotly_chart")) == 1
 
 
 def test_a_failed_cell_is_a_sentence(monkeypatch):
