@@ -143,13 +143,14 @@ def test_every_page_is_behind_the_log_in_where_one_is_configured(monkeypatch):
 
 
 def test_who_has_logged_in_sees_the_page_and_may_log_out(monkeypatch):
-    monkeypatch.setattr(
-        "streamlit.user_info._get_user_info", lambda: {"is_logged_in": True, "email": "a@b"}
-    )
+    user = {"is_logged_in": False}
+    monkeypatch.setattr("streamlit.user_info._get_user_info", lambda: user)
     left = []
     monkeypatch.setattr("streamlit.logout", lambda: left.append(True))
-    test = AppTest.from_file(str(ROOT / "pages/5_Learn.py"), default_timeout=60)
-    test.run()
+    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
+    assert [button.label for button in test.button] == ["Log in"]
+    user["is_logged_in"] = True
+    test.switch_page("pages/5_Learn.py").run()
     assert test.title[0].value == "Learn"
     test.button(key="log_out").click().run()
     assert left == [True]
