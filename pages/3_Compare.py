@@ -41,5 +41,6 @@ with page(
         watching.watch(job)
     elif job is not None:
         watching.how_it_ended(job)
-        comparing.show(job, network)
+        comparing.show(job)
+        comparing.show_pair(job, network)
     ratios.show(chosen)

@@ -82,8 +82,8 @@ def attached(network: Network) -> Job | None:
     return next((job for job in found if job.id == asked), found[-1] if found else None)
 
 
-def show(job: Job, network: Network) -> None:
-    """The cells that there are: a figure to click, a table, and two of them side by side."""
+def show(job: Job) -> None:
+    """The cells that there are: a figure to click, and a table."""
     cells, asked = report(job), asked_of(job)
     if not cells or asked is None:
         return
@@ -114,7 +114,11 @@ def show(job: Job, network: Network) -> None:
     for cell in cells:
         if cell.failed is not None:
             st.caption(plain(f"{cell.method} at PCR {cell.asked:g}: {cell.failed}"))
-    picking.show_pair(cells, network.profile)
+
+
+def show_pair(job: Job, network: Network) -> None:
+    """Two of its cells layer by layer."""
+    picking.show_pair(report(job), network.profile)
 
 
 def _how_to_read(cells: tuple[Cell, ...]) -> str:

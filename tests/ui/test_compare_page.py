@@ -63,7 +63,7 @@ def test_cells_fill_in_and_can_be_downloaded():
     assert test.session_state[state.RULE] == "tight"
     asked = test.session_state[state.EPS]
     assert asked - 0.01 < cells[0].eps <= asked
-    assert test.query_params[state.RULE] == ["tight"]
+    assert test.query_params[state.RULE] == "tight"
 
 
 def click(test: AppTest, method: str) -> None:
