@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from rsdtr.ui import comparing, watching
+from rsdtr.ui import comparing, ratios, watching
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.page import page
 from rsdtr.ui.widgets import choose_data
@@ -10,9 +10,10 @@ from rsdtr.ui.widgets import choose_data
 with page(
     "Compare",
     "The same network made smaller by several methods to the same size, recalibrated and tested "
-    "alike. ε_p and target do not matter here: each method gets the ε_p that reaches the PCR.",
+    "alike. ε_p and target do not matter for that: each method gets the ε_p that reaches the PCR.",
 ):
-    network = choose().network
+    chosen = choose()
+    network = chosen.network
     if network.synthetic:
         st.info(
             "Synthetic weights: there is no accuracy to compare. Choose published weights.",
@@ -36,10 +37,10 @@ with page(
         st.rerun()
     if asked is None:
         st.info("Choose at least one method and one PCR.", icon=":material/checklist:")
-    if job is None:
-        st.stop()
-    if busy:
+    if job is not None and busy:
         watching.watch(job)
-        st.stop()
-    watching.how_it_ended(job)
-    comparing.show(job)
+    elif job is not None:
+        watching.how_it_ended(job)
+        comparing.show(job)
+        comparing.show_pair(job, network)
+    ratios.show(chosen)

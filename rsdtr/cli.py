@@ -29,6 +29,7 @@ from rsdtr.finetune_command import finetune
 from rsdtr.jobs_command import jobs
 from rsdtr.profile import profile
 from rsdtr.profile_command import profile as profile_command
+from rsdtr.ratio_command import ratio
 from rsdtr.recover import recalibrate
 from rsdtr.refit import refit, refit_record
 from rsdtr.refit_job import queue_refit
@@ -265,7 +266,7 @@ def export(folder: str, formats: Sequence[str], out: str, data: str | None, as_j
     click.echo(table(header, rows))
 
 
-for command in (bench, compare, finetune, jobs, profile_command, report, study, verify):
+for command in (bench, compare, finetune, jobs, profile_command, ratio, report, study, verify):
     cli.add_command(command)
 
 

@@ -20,7 +20,7 @@ from rsdtr.evaluate import accuracy, saved_bytes
 from rsdtr.finetune import finetune
 from rsdtr.fuse import fuse
 from rsdtr.graph import onnx_file
-from rsdtr.methods.catalogue import AFTER, INT8, Made, Subject, check_methods, method
+from rsdtr.methods.catalogue import AFTER, INT8, LayerCores, Made, Subject, check_methods, method
 from rsdtr.methods.quantized import OnnxNetwork, int8_file
 from rsdtr.methods.running import BATCH, fastest, latency_ratio
 from rsdtr.recipe import FinetuneOptions
@@ -77,7 +77,8 @@ class Cell(_Frozen):
     latency_ratio: processor time for 16 images, compressed / dense, each layer in its fastest form
     (int8: both networks in their own engine); bytes: of the safetensors file, or of the ONNX file
     for int8; accuracy, interval: percent of n test images; seconds: to compress, without recovery
-    and tests; failed: why there is nothing else, in one sentence.
+    and tests; relative_errors, cores: by layer, of those that are no longer dense (cores are empty
+    in a cell that an earlier version computed); failed: why there is nothing else, in one sentence.
     """
 
     method: str
@@ -92,6 +93,7 @@ class Cell(_Frozen):
     n: int | None = None
     seconds: float | None = None
     relative_errors: tuple[tuple[str, float], ...] = ()
+    cores: tuple[LayerCores, ...] = ()
     failed: str | None = None
 
 
@@ -191,7 +193,7 @@ def _made(asked: Comparison, subject: Subject, dense: nn.Module, name: str, pcr:
         method=name, asked=pcr, pcr=made.pcr, fcr=made.fcr, eps=made.eps,
         latency_ratio=ratio, bytes=size, accuracy=reached.percent,
         interval=reached.interval, n=reached.n, seconds=seconds,
-        relative_errors=made.relative_errors,
+        relative_errors=made.relative_errors, cores=made.cores,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -62,6 +63,32 @@ def comparison_figure(cells: Sequence[Cell], model: str) -> go.Figure:
     titled(figure, f"{model}: methods beside each other", height=1200)
     figure.update_layout(legend={"y": -0.05, "yanchor": "top"}, margin={"t": 48})
     return figure
+
+
+def pair_figure(table: pd.DataFrame, names: tuple[str, str]) -> go.Figure:
+    """Storage and relative error of every layer of two networks; table: `tables.pair_table`."""
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
+    bars = [("as trained", "dense", GREY)]
+    bars += [(name, f"storage {end}", colour) for name, end, colour in _pair(names)]
+    for name, column, colour in bars:
+        figure.add_bar(
+            name=name, legendgroup=name, x=table["layer"], y=table[column].astype(float),
+            marker={"color": colour}, row=1, col=1,
+            hovertemplate="%{x}, " + name + ": %{y:,} scalars<extra></extra>",
+        )  # fmt: skip
+    for name, end, colour in _pair(names):
+        figure.add_bar(
+            name=name, legendgroup=name, showlegend=False, x=table["layer"],
+            y=table[f"error {end}"].astype(float), marker={"color": colour}, row=2, col=1,
+            hovertemplate="%{x}, " + name + ": error %{y:.3f}<extra></extra>",
+        )  # fmt: skip
+    figure.update_yaxes(title="scalars", row=1, col=1)
+    figure.update_yaxes(title="relative error", row=2, col=1)
+    return titled(figure, "Layer by layer", height=620)
+
+
+def _pair(names: tuple[str, str]) -> tuple[tuple[str, str, str], ...]:
+    return (f"A: {names[0]}", "A", BLUE), (f"B: {names[1]}", "B", ORANGE)
 
 
 def _colour(name: str) -> str:

@@ -12,6 +12,7 @@ from rsdtr.card import ModelCard
 from rsdtr.finetune_job import TrainingRun
 from rsdtr.latency import LayerLatency, NetworkLatency
 from rsdtr.plan import CompressionPlan
+from rsdtr.profile import LayerProfile, ModelProfile
 from rsdtr.refit import Step
 from rsdtr.search import Candidate, Pruned
 
@@ -196,3 +197,30 @@ def cells_table(cells: Sequence[Cell]) -> pd.DataFrame:
             for cell in cells
         ]
     ).astype({"bytes": "Int64", "images": "Int64"})
+
+
+def pair_table(cells: tuple[Cell, Cell], profile: ModelProfile) -> pd.DataFrame:
+    """Two cells of one network layer by layer: storage in scalars, ranks, ‖𝓦 − 𝓦̂‖_F/‖𝓦‖_F.
+
+    Columns of the first cell end in A, of the second in B. A layer that stayed as it was has the
+    storage of its kernel, `dense` for ranks, and no error; what a cell does not hold is empty.
+    """
+    rows = []
+    for layer in profile.layers:
+        row: dict[str, object] = {"layer": layer.name, "dense": layer.kernel.numel()}
+        for cell, end in zip(cells, "AB", strict=True):
+            row |= _stored(cell, layer, end)
+        rows.append(row)
+    return pd.DataFrame(rows).astype({"storage A": "Int64", "storage B": "Int64"})
+
+
+def _stored(cell: Cell, layer: LayerProfile, end: str) -> dict[str, object]:
+    cores = {each.layer: each for each in cell.cores}
+    error = dict(cell.relative_errors).get(layer.name)
+    if layer.name in cores:
+        storage, ranks = cores[layer.name].storage, " ".join(map(str, cores[layer.name].ranks))
+    elif error is not None:
+        storage, ranks = None, ""  # a cell of before cores were kept
+    else:
+        storage, ranks = layer.kernel.numel(), "dense"
+    return {f"storage {end}": storage, f"ranks {end}": ranks, f"error {end}": error}

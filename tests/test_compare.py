@@ -1,5 +1,6 @@
 """Cells on disk, the front, the table, the figure, the command and the job."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -7,19 +8,22 @@ from pathlib import Path
 
 import job_kinds
 import pytest
+import torch
 from click.testing import CliRunner
 from pydantic import ValidationError
 from test_job_worker import ended, stop_all
 
 from rsdtr import compare, jobs
 from rsdtr.cli import cli
-from rsdtr.compare import Cell, Comparison, cell_path, front, run
-from rsdtr.compare_charts import AXES, comparison_figure
+from rsdtr.compare import Cell, Comparison, _recovered, cell_path, front, run
+from rsdtr.compare_charts import AXES, comparison_figure, pair_figure
 from rsdtr.compare_job import KIND, cells_folder, queue_comparison, report
 from rsdtr.data import load_data
 from rsdtr.errors import RsdtrError, UnknownName
-from rsdtr.methods.catalogue import Subject
-from rsdtr.tables import cells_table
+from rsdtr.layers import TRConv2d
+from rsdtr.methods.catalogue import Subject, method
+from rsdtr.methods.factored import FactoredConv2d
+from rsdtr.tables import cells_table, pair_table
 from rsdtr.zoo import load_model, model_spec
 
 DIGITS = "digits_resnet20"
@@ -55,6 +59,14 @@ def test_what_a_cell_holds(cells, subject):
     assert 3.0 <= train.pcr < 3.1
     assert len(train.relative_errors) == 18  # every convolution but the first
     assert all(0 < error < 1 for _, error in train.relative_errors)
+    assert [each.layer for each in train.cores] == [name for name, _ in train.relative_errors]
+    kept = sum(x.kernel.numel() for x in subject.profile.layers)
+    replaced = sum(subject.profile.layer(each.layer).kernel.numel() for each in train.cores)
+    stored = kept - replaced + sum(each.storage for each in train.cores)
+    assert subject.profile.params / (subject.profile.params - kept + stored) == train.pcr
+    assert {each.ranks for each in pruned.cores} == {()}
+    assert "layer1.0.conv1" in {each.layer for each in pruned.cores}
+    assert int8.cores == ()
     assert train.n == 50
     assert train.interval[0] <= train.accuracy <= train.interval[1]
     assert train.accuracy > 90
@@ -133,6 +145,43 @@ def test_the_figure_as_data():
     assert [list(row) for row in figure.data[1].customdata] == [["tt", 2], ["tt", 4]]
     titles = [figure.layout[f"xaxis{k}"].title.text for k in ("", 2, 3)]
     assert titles == [title for title, _, _ in AXES]
+
+
+def test_two_cells_layer_by_layer(cells, subject):
+    train, int8, *_ = cells
+    table = pair_table((train, int8), subject.profile)
+    first, second = table.iloc[0], table.iloc[1]
+    assert (first["layer"], first["storage A"], first["ranks A"]) == ("conv1", 144, "dense")
+    cores = train.cores[0]
+    assert (second["storage A"], second["ranks A"]) == (
+        cores.storage, " ".join(map(str, cores.ranks)),
+    )  # fmt: skip
+    assert second["error A"] == train.relative_errors[0][1]
+    assert table["storage B"].tolist() == table["dense"].tolist()
+    assert table["error B"].isna().all()
+    before = pair_table((train.model_copy(update={"cores": ()}), int8), subject.profile)
+    assert before["storage A"].isna().sum() == 18
+    assert (before["ranks A"] == "dense").sum() == 1
+    figure = pair_figure(table, ("tt at PCR 3", "int8 at PCR 1"))
+    assert [bar.name for bar in figure.data] == [
+        "as trained", "A: tt at PCR 3", "B: int8 at PCR 1", "A: tt at PCR 3", "B: int8 at PCR 1",
+    ]  # fmt: skip
+    assert list(figure.data[1].y) == table["storage A"].tolist()
+
+
+@pytest.mark.parametrize("name", ["tt", "rsdtr-tight"])
+def test_fine_tuning_keeps_the_structure(subject, name):
+    few = dataclasses.replace(subject.data, train=subject.data.train.subset(256))
+    made = method(name).make(subject, 3.0)
+    before = {key: value.clone() for key, value in made.model.state_dict().items()}
+    asked = ASKED.model_copy(update={"epochs": 1, "recalibrate": None})
+    tuned = _recovered(asked, Subject(subject.model, subject.spec, few), made)
+    after = tuned.state_dict()
+    assert [(k, v.shape) for k, v in before.items()] == [(k, v.shape) for k, v in after.items()]
+    assert any("cores" in k for k in after)
+    assert all(not torch.equal(before[k], after[k]) for k in after if "cores" in k)
+    kind = FactoredConv2d if name == "tt" else TRConv2d
+    assert isinstance(tuned.get_submodule("layer2.1.conv1"), kind)
 
 
 def test_the_table():

@@ -62,18 +62,18 @@ FLOW = (
     {"proof", "charts", "tables"},
     {"layer_charts", "accuracy_charts", "latency_charts"},
     {"lesson_charts", "report"},
-    {"training_charts", "study_charts", "refit_charts", "compare_charts"},
+    {"training_charts", "study_charts", "refit_charts", "compare_charts", "ratio_charts"},
     {"options", "console"},
     {"requested"},
     {"bench_command", "finetune_command", "jobs_command", "profile_command", "verify_command"},
     {"study_job"},
-    {"study_command", "report_command", "compare_command"},
+    {"study_command", "report_command", "compare_command", "ratio_command"},
     {"cli"},
     {"__main__"},
 )
 DRAWING = {
     "charts", "layer_charts", "accuracy_charts", "latency_charts", "training_charts",
-    "study_charts", "refit_charts", "lesson_charts", "report", "compare_charts",
+    "study_charts", "refit_charts", "lesson_charts", "report", "compare_charts", "ratio_charts",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from rsdtr.compress import compress
@@ -52,11 +53,22 @@ class Subject:
         return self._damage
 
 
+class LayerCores(BaseModel):
+    """What one layer is stored as: scalars, and its ranks; no ranks where channels were pruned."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: str
+    storage: int
+    ranks: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True)
 class Made:
     """A smaller network: pcr, fcr of the whole network; eps: of every layer where it has one.
 
     relative_errors: ‖𝓦 − 𝓦̂‖_F/‖𝓦‖_F by layer name, for the layers that are no longer dense.
+    cores: of the same layers, and of those that lost channels.
     repeat: where channels went, makes the same go from another copy of the dense network.
     """
 
@@ -65,6 +77,7 @@ class Made:
     fcr: float
     eps: float | None = None
     relative_errors: tuple[tuple[str, float], ...] = ()
+    cores: tuple[LayerCores, ...] = ()
     repeat: Callable[[nn.Module], nn.Module] | None = None
 
 
@@ -108,14 +121,26 @@ def _ring(
     return Made(
         compress(subject.model, decided), decided.pcr, decided.fcr, decided.eps,
         tuple((r.name, r.relative_error) for r in decided.layers if r.ranks is not None),
+        tuple(
+            LayerCores(layer=r.name, storage=r.storage, ranks=r.ranks)
+            for r in decided.layers
+            if r.ranks is not None
+        ),
     )  # fmt: skip
 
 
 def _low_rank(kind: LowRank, subject: Subject, pcr: float) -> Made:
     decision, network = network_of(subject.kernels(kind), subject.model, pcr=pcr)
     assert network is not None  # a model was given
-    errors = ((r.name, r.choice.relative_error) for r in decision.layers if r.choice is not None)
-    return Made(network, decision.pcr, decision.fcr, decision.eps, tuple(errors))
+    chosen = [(r.name, r.choice) for r in decision.layers if r.choice is not None]
+    return Made(
+        network, decision.pcr, decision.fcr, decision.eps,
+        tuple((name, choice.relative_error) for name, choice in chosen),
+        tuple(
+            LayerCores(layer=name, storage=choice.storage, ranks=choice.ranks)
+            for name, choice in chosen
+        ),
+    )  # fmt: skip
 
 
 def _pruned(importance: pruning.Importance, subject: Subject, pcr: float) -> Made:
@@ -123,6 +148,11 @@ def _pruned(importance: pruning.Importance, subject: Subject, pcr: float) -> Mad
     whole, smaller = subject.profile, found.profile
     return Made(
         found.model, whole.params / smaller.params, whole.macs / smaller.macs,
+        cores=tuple(
+            LayerCores(layer=layer.name, storage=layer.kernel.numel())
+            for layer, before in zip(smaller.layers, whole.layers, strict=True)
+            if layer.shape != before.shape
+        ),
         repeat=lambda dense: found.repeated(dense, subject.spec),
     )  # fmt: skip
 

@@ -6,6 +6,8 @@ The ring's modes are O1 … Oq, I1 … Ip and the KH·KW pixels of the kernel to
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 
 import opt_einsum
@@ -33,9 +35,8 @@ class TensorizedRing:
 
     def __init__(self, kernel: Tensor) -> None:
         self.kernel = checked_kernel(kernel)
-        o, i, kh, kw = self.shape = tuple(self.kernel.shape)
-        self.out_factors, self.in_factors = factors(o), factors(i)
-        self.modes = (*self.out_factors, *self.in_factors, kh * kw)
+        self.shape = tuple(self.kernel.shape)
+        self.modes = _modes(self.shape)
         self._found: dict[int, tuple[float, tuple[Tensor, ...]]] = {}
 
     def of_rank(self, rank: int) -> Ranks:
@@ -86,11 +87,30 @@ class TensorizedRing:
         return self._fitted(ranks[0])[1]
 
     def macs(self, ranks: Ranks, input_size: Size, output_size: Size) -> int:
-        (rank,), (_, _, kh, kw) = ranks, self.shape
-        inside = _contraction_macs(self.in_factors, rank, prod(input_size), into_ring=True)
-        outside = _contraction_macs(self.out_factors, rank, prod(output_size), into_ring=False)
-        # The pixels' core is a convolution from R to R channels, once for every index of the ring.
-        return inside + rank**3 * kh * kw * prod(output_size) + outside
+        return tensorized_macs(self.shape, ranks[0], input_size, output_size)
+
+
+def tensorized_storage(shape: Sequence[int], rank: int) -> int:
+    """Scalars in the tensorized ring of one rank R for a kernel (O, I, KH, KW)."""
+    return rank**2 * sum(_modes(shape))
+
+
+def tensorized_macs(shape: Sequence[int], rank: int, input_size: Size, output_size: Size) -> int:
+    """MACs of the tensorized layer for one input, contracted in the best order; sizes (H, W).
+
+    The order of least multiplications in which the input meets the I-cores, the pixels, and the
+    O-cores; cores that are contracted with each other on the way are counted.
+    """
+    o, i, kh, kw = shape
+    inside = _contraction_macs(factors(i), rank, prod(input_size), into_ring=True)
+    outside = _contraction_macs(factors(o), rank, prod(output_size), into_ring=False)
+    # The pixels' core is a convolution from R to R channels, once for every index of the ring.
+    return inside + rank**3 * kh * kw * prod(output_size) + outside
+
+
+def _modes(shape: Sequence[int]) -> tuple[int, ...]:
+    o, i, kh, kw = shape
+    return (*factors(o), *factors(i), kh * kw)
 
 
 def factors(channels: int) -> tuple[int, ...]:
@@ -103,6 +123,7 @@ def factors(channels: int) -> tuple[int, ...]:
     return (*found, rest) if rest > 1 or not found else tuple(found)
 
 
+@lru_cache(maxsize=4096)  # the search for an order takes milliseconds
 def _contraction_macs(modes: tuple[int, ...], rank: int, pixels: int, *, into_ring: bool) -> int:
     """MACs of contracting pixels × channels with the cores of these modes, or of making them.
 

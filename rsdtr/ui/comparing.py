@@ -10,11 +10,11 @@ from rsdtr.compare_job import KIND, asked_of, queue_comparison, report
 from rsdtr.job import Job
 from rsdtr.methods.catalogue import AFTER, INT8, METHODS, title_of
 from rsdtr.tables import cells_table
-from rsdtr.ui import metrics, recovering, state
+from rsdtr.ui import metrics, picking, recovering, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.page import plain
 from rsdtr.ui.state import TestSet
-from rsdtr.ui.widgets import chart, choose_images
+from rsdtr.ui.widgets import chart_to_click, choose_images
 
 USUAL_METHODS = ("rsdtr-tight", "tucker2", "tt", "spatial-svd", "prune-l2")
 PCRS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 6.0, 8.0, 12.0)
@@ -81,15 +81,16 @@ def attached(network: Network) -> Job | None:
 
 
 def show(job: Job) -> None:
-    """The cells that a comparison has so far, as a figure and as a table."""
+    """The cells that there are: a figure to click, and a table."""
     cells, asked = report(job), asked_of(job)
     if not cells or asked is None:
         return
-    chart(
+    selection = chart_to_click(
         comparison_figure(cells, asked.model),
         key="comparison",
         alt="Test accuracy of every method against PCR, FCR and latency",
     )
+    picking.show_picked(picking.picked(selection, cells))
     st.caption(_how_to_read(cells))
     table = cells_table(cells)
     st.dataframe(
@@ -111,6 +112,11 @@ def show(job: Job) -> None:
     for cell in cells:
         if cell.failed is not None:
             st.caption(plain(f"{cell.method} at PCR {cell.asked:g}: {cell.failed}"))
+
+
+def show_pair(job: Job, network: Network) -> None:
+    """Two of its cells layer by layer."""
+    picking.show_pair(report(job), network.profile)
 
 
 def _how_to_read(cells: tuple[Cell, ...]) -> str:

@@ -96,6 +96,14 @@ CELL_COLUMNS = {
     "seconds": st.column_config.NumberColumn(format="%.1f", help="To compress, nothing else."),
 }
 
+PAIR_COLUMNS = {
+    name: st.column_config.NumberColumn(format="localized")
+    for name in ("dense", "storage A", "storage B")
+} | {
+    name: st.column_config.NumberColumn(format="%.3f", help="‖𝓦 − 𝓦̂‖_F / ‖𝓦‖_F")
+    for name in ("error A", "error B")
+}
+
 LAYER_CARD = 220  # pixels: two beside each other in a window of 800
 
 

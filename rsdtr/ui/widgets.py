@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -211,3 +212,12 @@ def within(value: float | None, lowest: float, highest: float, otherwise: float)
 def chart(figure: go.Figure, key: str, alt: str) -> None:
     """A figure in the page's width with a text for those who cannot see it."""
     st.plotly_chart(figure, key=key, alt=alt, width="stretch", config={"displaylogo": False})
+
+
+def chart_to_click(figure: go.Figure, key: str, alt: str) -> Any:
+    """The same with points that can be clicked; the selection: `points`, each a mapping."""
+    event = st.plotly_chart(
+        figure, key=key, alt=alt, width="stretch", config={"displaylogo": False},
+        on_select="rerun", selection_mode="points",
+    )  # fmt: skip
+    return event["selection"]

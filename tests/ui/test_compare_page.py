@@ -10,7 +10,7 @@ from test_pages import app
 from rsdtr import jobs
 from rsdtr.compare import Cell
 from rsdtr.compare_job import report
-from rsdtr.ui import comparing, state
+from rsdtr.ui import comparing, picking, state
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 
@@ -38,22 +38,59 @@ def until_ended(identity: str, seconds: float = 120.0) -> None:
 
 
 def test_cells_fill_in_and_can_be_downloaded():
-    test = compare("tt", "spatial-svd")
+    test = compare("rsdtr-tight", "tt")
     shown(test.button(key="compare").click().run())
     identity = test.query_params[state.JOB]
     until_ended(identity)
     shown(test.run())
     cells = report(jobs.find(identity))
-    assert [cell.method for cell in cells] == ["tt", "spatial-svd"]
+    assert [cell.method for cell in cells] == ["rsdtr-tight", "tt"]
     table = test.dataframe[0].value
     assert table["accuracy (%)"].tolist() == [cell.accuracy for cell in cells]
-    assert len(test.get("plotly_chart")) == 1
+    assert len(test.get("plotly_chart")) == 4  # the comparison, two side by side, ρ twice
     assert len(test.get("download_button")) == 1
+    pair = test.dataframe[1].value
+    assert pair["ranks A"].iloc[1] == " ".join(map(str, cells[0].cores[0].ranks))
+    assert pair["storage B"].iloc[1] == cells[1].cores[0].storage
     stranger = compare("tt")
-    assert not stranger.get("plotly_chart")
+    assert not stranger.get("download_button")  # no table is theirs
     linked = app(**{state.JOB: identity})  # another tab, or after a reload: by the address
     linked.switch_page("pages/3_Compare.py").run()
-    assert len(shown(linked).get("plotly_chart")) == 1
+    assert len(shown(linked).get("plotly_chart")) == 4
+
+    click(test, "tt")
+    assert any("cannot be opened there" in text.value for text in test.markdown)
+    click(test, "rsdtr-tight")
+    shown(test.button(key="open").click().run())
+    assert test.title[0].value == "Explore"
+    assert test.session_state[state.RULE] == "tight"
+    asked = test.session_state[state.EPS]
+    assert asked - 0.01 < cells[0].eps <= asked
+    assert test.query_params[state.RULE] == "tight"
+
+
+def click(test: AppTest, method: str) -> None:
+    points = [{"customdata": [method, 3.0]}]
+    test.session_state["comparison"] = {"selection": {"points": points}}
+    shown(test.run())
+
+
+def test_what_explore_asks_for():
+    target = Cell(method="rsdtr-target", asked=3.5)
+    assert picking.question(target)[state.PCR] == 3.5
+    assert picking.question(target)[state.ASK] == "target"
+    paper = Cell(method="rsdtr-paper", asked=3.5, eps=0.694)
+    assert picking.question(paper)[state.EPS] == 0.70
+    assert picking.question(paper.model_copy(update={"eps": 0.69}))[state.EPS] == 0.69
+    for name in ("tt", "int8", "rsdtr-paper+int8"):
+        assert picking.question(Cell(method=name, asked=2.0, eps=0.5)) is None
+
+
+def test_which_point_was_clicked():
+    cells = (Cell(method="tt", asked=2.0), Cell(method="tt", asked=4.0))
+    assert picking.picked({"points": [{"customdata": ["tt", 4.0]}]}, cells) is cells[1]
+    assert picking.picked({"points": [{"customdata": ["ht", 4.0]}]}, cells) is None
+    assert picking.picked({"points": [{"x": 1}]}, cells) is None
 
 
 def test_a_failed_cell_is_a_sentence(monkeypatch):

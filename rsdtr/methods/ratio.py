@@ -1,0 +1,98 @@
+"""ρ: FLOPs of a tensorized tensor ring beside those of RSDTR's four sublayers, from shapes alone.
+
+arXiv 2405.10802 argues with this ratio. Here the tensorized layer (Wang et al. 2018) is given the
+best order of contraction there is, so that ρ is the least that can be said against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isqrt
+
+from rsdtr.cost import Size, pipeline_macs
+from rsdtr.methods.tensorized import tensorized_macs, tensorized_storage
+from rsdtr.plan import CompressionPlan
+from rsdtr.profile import ModelProfile
+from rsdtr.ring import ring_storage
+
+CHANNELS = (16, 32, 64, 128, 256, 512)
+RANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+_PIXELS = 32  # per axis, of the curves: only cores that meet each other depend on it
+
+
+@dataclass(frozen=True)
+class LayerRatio:
+    """One layer as both rings: ranks R_0…R_3 and storage of RSDTR's; rank: R of the tensorized one.
+
+    storage, tensorized_storage: scalars; macs, tensorized_macs: for one input.
+    """
+
+    name: str
+    shape: tuple[int, int, int, int]
+    ranks: tuple[int, int, int, int]
+    rank: int
+    storage: int
+    tensorized_storage: int
+    macs: int
+    tensorized_macs: int
+
+    @property
+    def rho(self) -> float:
+        """FLOPs, tensorized / RSDTR: above 1 the tensorized ring multiplies more."""
+        return self.tensorized_macs / self.macs
+
+
+def flops_ratio(
+    shape: Sequence[int], ranks: Sequence[int], rank: int, input_size: Size, output_size: Size
+) -> float:
+    """ρ of a kernel (O, I, KH, KW): a tensorized ring of rank R over a ring of ranks R_0…R_3.
+
+    input_size, output_size: (H, W). RSDTR is counted as its four sublayers.
+    """
+    ours = pipeline_macs(shape, ranks, input_size, output_size)
+    return tensorized_macs(shape, rank, input_size, output_size) / ours
+
+
+def rank_for(shape: Sequence[int], storage: int) -> int:
+    """The largest R whose tensorized ring stores no more than this; 1 where none does."""
+    return max(1, isqrt(storage // tensorized_storage(shape, 1)))
+
+
+def layer_ratios(decided: CompressionPlan, profile: ModelProfile) -> tuple[LayerRatio, ...]:
+    """Every ring of a plan beside the tensorized ring of the same storage, or just below it."""
+    found = []
+    for layer in decided.layers:
+        if layer.ranks is None:
+            continue
+        sizes = profile.layer(layer.name)
+        rank = rank_for(layer.shape, layer.storage)
+        found.append(
+            LayerRatio(
+                layer.name,
+                layer.shape,
+                layer.ranks,
+                rank,
+                layer.storage,
+                tensorized_storage(layer.shape, rank),
+                pipeline_macs(layer.shape, layer.ranks, sizes.input_size, sizes.output_size),
+                tensorized_macs(layer.shape, rank, sizes.input_size, sizes.output_size),
+            )
+        )
+    return tuple(found)
+
+
+def curve(channels: int, kernel: int = 3) -> tuple[tuple[int, float], ...]:
+    """(R, ρ) of a k×k layer with as many input as output channels, all four ranks being R.
+
+    The tensorized ring has the storage of that ring, or just below; R as long as the ring stores
+    less than the kernel.
+    """
+    shape, size = (channels, channels, kernel, kernel), (_PIXELS, _PIXELS)
+    found = []
+    for rank in RANKS:
+        storage = ring_storage(shape, (rank,) * 4)
+        if storage < channels * channels * kernel * kernel:
+            equal = rank_for(shape, storage)
+            found.append((rank, flops_ratio(shape, (rank,) * 4, equal, size, size)))
+    return tuple(found)
