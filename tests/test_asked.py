@@ -81,7 +81,7 @@ def test_the_same_plan_again(name, digits):
 
 def test_the_same_plan_again_by_measured_damage(digits):
     spec = model_spec(NAME)
-    choices = Choices(target=Target(kind="pcr", value=1.01), layers=("layer1.0.*",))
+    choices = Choices(target=Target(kind="pcr", value=1.03), layers=("layer1.0.*", "layer2.1.*"))
     damage = measure_damage(
         load_model(NAME), digits, load_data(None, spec).train, 8, layers=choices.layers
     )

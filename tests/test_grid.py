@@ -5,6 +5,7 @@ import math
 
 import psutil
 import pytest
+import torch
 from networks import varied, varied_spec
 
 from rsdtr.grid import COARSE_REST, FINE, FIRST, cores, grid_tasks, profile_grid
@@ -28,6 +29,7 @@ def children() -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def whole() -> ModelProfile:
+    torch.set_num_threads(1)  # it is made before the fixture of every test is
     found = fresh()
     steps = list(profile_grid(found, processes=2, layers={"body", "point"}))
     assert steps[0].done == 0

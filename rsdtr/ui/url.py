@@ -22,14 +22,17 @@ def read(key: str, parse: Callable[[object], Value | None], default: Value) -> V
     """Give the widget `key`, not yet drawn, its value: from the URL, as it was, or the default.
 
     parse: a URL's text or a widget's value to a valid one, or None. The URL wins where it is news:
-    on the first run and when the reader went back or forward in the browser's history.
+    on the first run and when the reader went back or forward in the browser's history. It is none
+    where the widget itself was moved: the browser may tell of that before it has the last address.
     """
-    value = parse(st.session_state.get(key, st.session_state.get(_kept(key))))
+    kept = st.session_state.get(_kept(key))
+    value = parse(st.session_state.get(key, kept))
+    moved = None not in (kept, value) and value != kept
     text, written = st.query_params.get(key), st.session_state.get(_written(key))
-    if text is not None and text != written:
+    if text is not None and text != written and not moved:
         news = parse(text)
         value = value if news is None else news
-    elif text is None and written is not None and state.MODEL in st.query_params:
+    elif text is None and written is not None and not moved and state.MODEL in st.query_params:
         value = None  # went back to before it was chosen; a link to another page has no parameter
         st.session_state[_written(key)] = None
     value = default if value is None else value

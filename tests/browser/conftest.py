@@ -31,7 +31,7 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # other tests look whether a process of theirs is left
 def address(tmp_path_factory) -> Iterator[str]:
     """A server of the app as `make run` starts it, on a free port."""
     with socket.socket() as probe:

@@ -31,3 +31,4 @@ def right(page: Page, times: int) -> None:
     slider.focus()
     for _ in range(times):
         slider.press("ArrowRight")
+        page.wait_for_timeout(250)  # less than the page takes, more than the slider itself

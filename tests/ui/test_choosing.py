@@ -293,3 +293,13 @@ def test_solved_fronts_do_no_more_damage_than_uniform_ones(digits):
     assert uniform
     by_file = tradeoff.fronts(network, Choices(target=Target(kind="mb", value=0.5)))
     assert by_file.uniform[0].reached > by_file.uniform[-1].reached
+
+
+def test_a_move_of_the_slider_is_not_undone_by_the_address_of_before():
+    """The browser tells of it with the address that it had, if the last one is on its way."""
+    test = app(eps="0.58")
+    test.slider(key=state.EPS).set_value(0.59).run()
+    test.query_params[state.EPS] = "0.58"
+    test.slider(key=state.EPS).set_value(0.60).run()
+    assert test.slider(key=state.EPS).value == 0.60
+    assert test.query_params[state.EPS] == "0.6"
