@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from rsdtr import jobs
 from rsdtr.errors import RsdtrError
 from rsdtr.fastest import TRIED
 from rsdtr.fastest_job import fastest_job, fastest_plan, queue_fastest
@@ -84,25 +83,8 @@ def _start(of: Network, plan: CompressionPlan, batch: int) -> None:
 
 
 def _watched(identity: str) -> None:
-    try:
-        job = jobs.find(identity)
-    except RsdtrError as error:
-        st.error(plain(str(error.args[0])), icon=":material/info:")
+    job = job_bar.watched(identity)
+    if job is None:
         return
-    if job.ended:
-        st.rerun()
     job_bar.bar(job, "Fastest rings")
-    st.button(
-        "Stop measuring",
-        key="stop_fastest",
-        icon=":material/stop_circle:",
-        on_click=_stop,
-        args=(identity,),
-        disabled=job.cancel_asked is not None,
-        help="What was measured is kept. It goes on without this page: close it, and come back "
-        "later.",
-    )
-
-
-def _stop(identity: str) -> None:
-    jobs.cancel(identity)
+    job_bar.stop_button(job, "Stop measuring", "stop_fastest", "What was measured is kept. ")

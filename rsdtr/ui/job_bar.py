@@ -1,13 +1,43 @@
-"""How far a job is, as a bar with words."""
+"""A job that waits or runs, as a fragment draws it: how far it is, and a button that stops it."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from rsdtr import jobs
+from rsdtr.errors import RsdtrError
 from rsdtr.job import Job
 from rsdtr.ui import metrics
 from rsdtr.ui.page import plain
+
+
+def watched(identity: str) -> Job | None:
+    """The job; None, with a sentence on the page, if it is gone. Ended, it draws the page anew."""
+    try:
+        job = jobs.find(identity)
+    except RsdtrError as error:
+        st.error(plain(str(error.args[0])), icon=":material/info:")
+        return None
+    if job.ended:
+        st.rerun()
+    return job
+
+
+def stop_button(job: Job, label: str, key: str, help: str) -> None:
+    """Cancels the job, once."""
+    st.button(
+        label,
+        key=key,
+        icon=":material/stop_circle:",
+        on_click=_cancel,
+        args=(job.id,),
+        disabled=job.cancel_asked is not None,
+        help=f"{help}It goes on without this page: close it, and come back later.",
+    )
+
+
+def _cancel(identity: str) -> None:
+    jobs.cancel(identity)
 
 
 def bar(job: Job, name: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import streamlit as st
 
 from rsdtr import compare_job, finetune_job, jobs, refit_job
-from rsdtr.errors import RsdtrError
 from rsdtr.finetune_job import best_model, curve
 from rsdtr.job import Job
 from rsdtr.plan import CompressionPlan
@@ -65,28 +64,14 @@ def watch(job: Job) -> None:
 
 
 def _watched(identity: str) -> None:
-    try:
-        job = jobs.find(identity)
-    except RsdtrError as error:
-        st.error(plain(str(error.args[0])), icon=":material/info:")
+    job = job_bar.watched(identity)
+    if job is None:
         return
-    if job.ended:
-        st.rerun()
+    trains = job.kind == finetune_job.KIND
     job_bar.bar(job, _name(job))
-    st.button(
-        "Cancel and keep the best finished epoch" if job.kind == finetune_job.KIND else "Cancel",
-        key="cancel",
-        icon=":material/stop_circle:",
-        on_click=_cancel,
-        args=(identity,),
-        disabled=job.cancel_asked is not None,
-        help="It goes on without this page: close it, and come back later.",
-    )
+    label = "Cancel and keep the best finished epoch" if trains else "Cancel"
+    job_bar.stop_button(job, label, "cancel", "")
     show(job)
-
-
-def _cancel(identity: str) -> None:
-    jobs.cancel(identity)
 
 
 def how_it_ended(job: Job) -> None:
