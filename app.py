@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from rsdtr.accuracy_charts import stages_figure
-from rsdtr.charts import fronts_figure, layers_figure, ratios_figure
+from rsdtr.charts.accuracy import stages_figure
+from rsdtr.charts.plan import fronts_figure, layers_figure, ratios_figure
 from rsdtr.tables import layers_table
 from rsdtr.ui import latency, metrics, sharing, tradeoff
 from rsdtr.ui.choosing import choose

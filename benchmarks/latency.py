@@ -33,10 +33,10 @@ from rsdtr.bench import network_variants
 from rsdtr.compress import skeleton
 from rsdtr.cost import Size, form_activations, form_macs
 from rsdtr.device import DeviceProfile, LayerCase
+from rsdtr.exports.graph import onnx_file
 from rsdtr.fast import layer_cases, measured_forms, use_forms
 from rsdtr.forms import FORMS, Form, sublayers
 from rsdtr.fuse import fuse
-from rsdtr.graph import onnx_file
 from rsdtr.measure import Work, interleaved, machine, peak_bytes, threads
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import ModelProfile, profile

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from rsdtr.layer_charts import candidates_figure, ring_figure, spectra, spectra_figure
+from rsdtr.charts.layer import candidates_figure, ring_figure, spectra, spectra_figure
 from rsdtr.tables import candidates_table
 from rsdtr.ui import latency, metrics, own
 from rsdtr.ui.choosing import choose

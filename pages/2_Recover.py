@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from rsdtr.accuracy_charts import stages_figure
+from rsdtr.charts.accuracy import stages_figure
 from rsdtr.ui import metrics, recovering, refitting, state, training, watching
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import CALIBRATION_IMAGES, recovered_stages

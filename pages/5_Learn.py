@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from rsdtr.glossary import GLOSSARY
-from rsdtr.lesson_text import STEPS
+from rsdtr.lessons.glossary import GLOSSARY
+from rsdtr.lessons.text import STEPS
 from rsdtr.ui import learning, lessons
 from rsdtr.ui.page import page, plain
 

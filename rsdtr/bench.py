@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from rsdtr.errors import RsdtrError, UnknownName
+from rsdtr.exports.graph import onnx_file
 from rsdtr.fast import in_one_form, use_forms
 from rsdtr.forms import FORMS
-from rsdtr.graph import onnx_file
 from rsdtr.layers import TRConv2d
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import ModelProfile

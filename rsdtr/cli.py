@@ -14,31 +14,31 @@ from typing import Any
 
 import click
 
-from rsdtr import options
-from rsdtr.bench_command import bench
-from rsdtr.compare_command import compare
+from rsdtr.commands import options
+from rsdtr.commands.bench import bench
+from rsdtr.commands.compare import compare
+from rsdtr.commands.console import Commands, emit, plan_table, progress, table
+from rsdtr.commands.finetune import finetune
+from rsdtr.commands.jobs import jobs
+from rsdtr.commands.profile import profile as profile_command
+from rsdtr.commands.ratio import ratio
+from rsdtr.commands.report import report
+from rsdtr.commands.requested import check_data_is_read, find, plan_of
+from rsdtr.commands.study import study
+from rsdtr.commands.verify import verify
 from rsdtr.compress import compress as compressed
-from rsdtr.console import Commands, emit, plan_table, progress, table
 from rsdtr.data import load_data
 from rsdtr.errors import UnknownName
 from rsdtr.evaluate import accuracy, saved_bytes
 from rsdtr.export import FORMATS
 from rsdtr.export import export as exported
 from rsdtr.fast import measured_forms
-from rsdtr.finetune_command import finetune
-from rsdtr.jobs_command import jobs
+from rsdtr.kinds.refit import queue_refit
 from rsdtr.profile import profile
-from rsdtr.profile_command import profile as profile_command
-from rsdtr.ratio_command import ratio
 from rsdtr.recover import recalibrate
 from rsdtr.refit import refit, refit_record
-from rsdtr.refit_job import queue_refit
-from rsdtr.report_command import report
-from rsdtr.requested import check_data_is_read, find, plan_of
 from rsdtr.saved import load, save, writable_folder
-from rsdtr.study_command import study
 from rsdtr.targets import Choices
-from rsdtr.verify_command import verify
 from rsdtr.zoo import ModelSpec, model_names, model_spec
 
 

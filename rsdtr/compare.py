@@ -17,9 +17,9 @@ from torch import nn
 
 from rsdtr.errors import RsdtrError
 from rsdtr.evaluate import accuracy, saved_bytes
+from rsdtr.exports.graph import onnx_file
 from rsdtr.finetune import finetune
 from rsdtr.fuse import fuse
-from rsdtr.graph import onnx_file
 from rsdtr.methods.catalogue import AFTER, INT8, LayerCores, Made, Subject, check_methods, method
 from rsdtr.methods.quantized import OnnxNetwork, int8_file
 from rsdtr.methods.running import BATCH, fastest, latency_ratio

@@ -22,8 +22,11 @@ from rsdtr.archive import write_zip
 from rsdtr.data import LabelledImages
 from rsdtr.errors import ExportError, UnknownName
 from rsdtr.evaluate import saved_bytes
+from rsdtr.exports.graph import onnx_file
+from rsdtr.exports.proving import proved, write_cases
+from rsdtr.exports.readme import readme
+from rsdtr.exports.writer import Writer
 from rsdtr.folder import put
-from rsdtr.graph import onnx_file
 from rsdtr.manifest import (
     CARD,
     FILES,
@@ -35,10 +38,7 @@ from rsdtr.manifest import (
     read_manifest,
 )
 from rsdtr.plan import CompressionPlan
-from rsdtr.proving import proved, write_cases
-from rsdtr.readme import readme
 from rsdtr.saved import Saved, is_saved, load, save
-from rsdtr.writer import Writer
 from rsdtr.zoo import ModelSpec, model_spec
 
 __all__ = ["FORMATS", "Artefact", "Saved", "export", "load", "save"]

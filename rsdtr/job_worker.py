@@ -32,11 +32,11 @@ TEND_SECONDS = 5.0  # between two looks at the other workers
 # What runs a job of each kind until its end (True) or until it is to stop (False): a function of
 # a module, which is loaded only then.
 KINDS = {
-    "finetune": "rsdtr.finetune_job:run",
-    "refit": "rsdtr.refit_job:run",
-    "study": "rsdtr.study_job:run",
-    "compare": "rsdtr.compare_job:run_job",
-    "fastest": "rsdtr.fastest_job:run",
+    "finetune": "rsdtr.kinds.finetune:run",
+    "refit": "rsdtr.kinds.refit:run",
+    "study": "rsdtr.kinds.study:run",
+    "compare": "rsdtr.kinds.compare:run_job",
+    "fastest": "rsdtr.kinds.fastest:run",
 }
 _LIGHTER_TRAINING = "take a smaller batch size or a larger accumulate"
 LIGHTER = {

@@ -8,10 +8,10 @@ from html import escape
 import plotly.graph_objects as go
 import plotly.io as pio
 
-from rsdtr.accuracy_charts import Stage, stages_figure
-from rsdtr.card import ModelCard
-from rsdtr.charts import layers_figure
+from rsdtr.charts.accuracy import Stage, stages_figure
+from rsdtr.charts.plan import layers_figure
 from rsdtr.evaluate import Accuracy
+from rsdtr.exports.card import ModelCard
 from rsdtr.tables import layers_table
 
 STYLE = """

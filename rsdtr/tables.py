@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from rsdtr.card import ModelCard
-from rsdtr.finetune_job import TrainingRun
+from rsdtr.exports.card import ModelCard
+from rsdtr.kinds.finetune import TrainingRun
 from rsdtr.latency import LayerLatency, NetworkLatency
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import LayerProfile, ModelProfile

@@ -10,6 +10,8 @@ from pathlib import Path
 from rsdtr.archive import unzipped
 from rsdtr.data import NAMES, LabelledImages, load_data
 from rsdtr.errors import ExportError
+from rsdtr.exports.proving import proved, write_cases
+from rsdtr.exports.writer import Writer
 from rsdtr.manifest import (
     CARD,
     FILES,
@@ -20,9 +22,7 @@ from rsdtr.manifest import (
     check_file,
     read_manifest,
 )
-from rsdtr.proving import proved, write_cases
 from rsdtr.saved import load
-from rsdtr.writer import Writer
 from rsdtr.zoo import model_spec
 
 Progress = Callable[[int, int], None]

@@ -16,11 +16,12 @@ from types import ModuleType
 
 from made_up import times_by_rank
 
-from rsdtr import checkpoint, device, job_worker, jobs, refit_job
+from rsdtr import checkpoint, device, job_worker, jobs
 from rsdtr.device import LayerCase, LayerTimes
 from rsdtr.errors import RsdtrError
 from rsdtr.job import Job
 from rsdtr.job_worker import Running
+from rsdtr.kinds import refit as refit_job
 from rsdtr.store import replace_file
 
 

@@ -27,12 +27,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from rsdtr import proof
 from rsdtr.archive import unzipped
 from rsdtr.checkpoint import read_checkpoint
 from rsdtr.compress import compress
 from rsdtr.data import DataSplits, load_data
 from rsdtr.export import export
+from rsdtr.exports import proof
 from rsdtr.finetune import finetune
 from rsdtr.manifest import Proof
 from rsdtr.plan import CompressionPlan, plan

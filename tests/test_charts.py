@@ -5,10 +5,10 @@ import math
 import pytest
 from networks import varied, varied_spec
 
-from rsdtr.accuracy_charts import Stage, stages_figure
-from rsdtr.charts import RatioPoint, layers_figure, ratios_figure
+from rsdtr.charts.accuracy import Stage, stages_figure
+from rsdtr.charts.layer import candidates_figure, ring_figure, spectra, spectra_figure
+from rsdtr.charts.plan import RatioPoint, layers_figure, ratios_figure
 from rsdtr.evaluate import Accuracy
-from rsdtr.layer_charts import candidates_figure, ring_figure, spectra, spectra_figure
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.search import smallest

@@ -28,7 +28,7 @@ NAME = "digits_resnet20"
 ONE_LAYER = ["--layers", "layer3.2.conv2", "--eps", "0.7"]
 # `rsdtr.cli` is the module and `cli.cli` the group; monkeypatch needs the former.
 module: ModuleType = importlib.import_module("rsdtr.cli")
-training: ModuleType = importlib.import_module("rsdtr.finetune_command")
+training: ModuleType = importlib.import_module("rsdtr.commands.finetune")
 
 
 def run(*words: str) -> Result:

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from test_job_worker import ended, stop_all
 
 from rsdtr import compare, jobs
+from rsdtr.charts.compare import AXES, comparison_figure, pair_figure
 from rsdtr.cli import cli
 from rsdtr.compare import Cell, Comparison, _recovered, cell_path, front, run
-from rsdtr.compare_charts import AXES, comparison_figure, pair_figure
-from rsdtr.compare_job import KIND, cells_folder, queue_comparison, report
 from rsdtr.data import load_data
 from rsdtr.errors import RsdtrError, UnknownName
+from rsdtr.kinds.compare import KIND, cells_folder, queue_comparison, report
 from rsdtr.layers import TRConv2d
 from rsdtr.methods.catalogue import Subject, method
 from rsdtr.methods.factored import FactoredConv2d

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from rsdtr import writer
 from rsdtr.compress import compress
 from rsdtr.data import LabelledImages, load_data
 from rsdtr.errors import ExportError, UnknownName
 from rsdtr.export import FORMATS, Artefact, export
-from rsdtr.graph import onnx_bytes, program
+from rsdtr.exports import writer
+from rsdtr.exports.graph import onnx_bytes, program
 from rsdtr.manifest import FILES, MANIFEST, Proof, read_manifest
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import profile
@@ -334,7 +334,7 @@ def test_one_more_format_joins_the_files_of_the_same_model(ring, images, tmp_pat
 
 
 def test_eight_bits_that_upset_the_classes_are_refused(ring, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("rsdtr.proving.INT8_AGREEMENT", 1.01)
+    monkeypatch.setattr("rsdtr.exports.proving.INT8_AGREEMENT", 1.01)
     monkeypatch.setattr(module, "_dense_bytes", lambda *_: None)
     with pytest.raises(ExportError, match=r"in eight bits .* % of the classes stay"):
         export(*ring, images, ["int8"], tmp_path / "out")

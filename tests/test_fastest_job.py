@@ -10,15 +10,16 @@ from made_up import times_by_rank
 from test_job_worker import ended, stop_all
 from test_process import until
 
-from rsdtr import device, device_worker, fastest_job, jobs
+from rsdtr import device, device_worker, jobs
 from rsdtr.device import DeviceProfile
 from rsdtr.device_worker import Measuring
 from rsdtr.errors import JobError
 from rsdtr.fastest import fastest_rings
-from rsdtr.fastest_job import PLAN, fastest_plan, queue_fastest, run
 from rsdtr.job import Job, read_spec
 from rsdtr.job_worker import Running
 from rsdtr.jobs import cancel, find
+from rsdtr.kinds import fastest as fastest_job
+from rsdtr.kinds.fastest import PLAN, fastest_plan, queue_fastest, run
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import ModelProfile, profile
 from rsdtr.zoo import load_model, model_spec

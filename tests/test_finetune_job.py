@@ -12,15 +12,16 @@ from test_job_worker import ended, stop_all
 from test_process import until
 from torch import nn
 
-from rsdtr import finetune_job, jobs
+from rsdtr import jobs
 from rsdtr.compress import compress
 from rsdtr.data import DataSplits, load_data
 from rsdtr.errors import RsdtrError
 from rsdtr.evaluate import accuracy
 from rsdtr.finetune import finetune
-from rsdtr.finetune_job import best_model, curve, queue_finetuning
 from rsdtr.job import Job, read_spec
 from rsdtr.jobs import cancel, find, resume
+from rsdtr.kinds import finetune as finetune_job
+from rsdtr.kinds.finetune import best_model, curve, queue_finetuning
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import profile
 from rsdtr.recipe import FinetuneOptions

@@ -3,8 +3,8 @@
 import pytest
 from made_up import layer_times
 
+from rsdtr.charts.latency import LatencyPoint, forms_figure, latency_figure
 from rsdtr.device import LayerCase
-from rsdtr.latency_charts import LatencyPoint, forms_figure, latency_figure
 
 CASE = LayerCase(
     shape=(6, 4, 3, 3), ranks=(1, 2, 3, 2), stride=(1, 1), padding=(1, 1), input_size=(9, 8),

@@ -10,21 +10,7 @@ from networks import varied, varied_spec
 from oracles import ring_by_einsum
 from torch import nn
 
-from rsdtr.errors import RingError, UnknownName
-from rsdtr.glossary import GLOSSARY, meaning
-from rsdtr.layers import TRConv2d
-from rsdtr.lesson import (
-    Turn,
-    bond_name,
-    cut,
-    forms_macs,
-    ordered_bond,
-    reaches,
-    rebuilt,
-    stages,
-    turns,
-)
-from rsdtr.lesson_charts import (
+from rsdtr.charts.lesson import (
     cores_figure,
     cut_figure,
     damages_figure,
@@ -35,10 +21,24 @@ from rsdtr.lesson_charts import (
     slices_figure,
     splits_figure,
 )
-from rsdtr.lesson_text import STEPS
+from rsdtr.errors import RingError, UnknownName
+from rsdtr.layers import TRConv2d
+from rsdtr.lessons.glossary import GLOSSARY, meaning
+from rsdtr.lessons.lesson import (
+    Turn,
+    bond_name,
+    cut,
+    forms_macs,
+    ordered_bond,
+    reaches,
+    rebuilt,
+    stages,
+    turns,
+)
+from rsdtr.lessons.quiz import quiz
+from rsdtr.lessons.text import STEPS
 from rsdtr.plan import plan
 from rsdtr.profile import profile
-from rsdtr.quiz import quiz
 from rsdtr.ring import TensorRing
 from rsdtr.search import Candidate, KernelSpectra, candidates, ring_svd, smallest
 from rsdtr.targets import layer_damages, total_damage

@@ -8,7 +8,7 @@ import torch
 
 from rsdtr import compress, load, load_model, model_spec, plan, profile
 from rsdtr.errors import ExportError
-from rsdtr.pretrained import RingNetwork
+from rsdtr.exports.pretrained import RingNetwork
 
 NAME = "digits_resnet20"
 

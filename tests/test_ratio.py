@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from test_cost import counted_macs
 from torch import Tensor, nn
 
+from rsdtr.charts.ratio import layer_ratio_figure, ratio_figure
 from rsdtr.cli import cli
 from rsdtr.cost import pipeline_macs
 from rsdtr.layers import TRConv2d
@@ -18,7 +19,6 @@ from rsdtr.methods.ratio import CHANNELS, curve, flops_ratio, layer_ratios, rank
 from rsdtr.methods.tensorized import TensorizedRing, tensorized_macs, tensorized_storage
 from rsdtr.plan import plan
 from rsdtr.profile import profile
-from rsdtr.ratio_charts import layer_ratio_figure, ratio_figure
 from rsdtr.ring import TensorRing
 from rsdtr.zoo import load_model, model_spec
 

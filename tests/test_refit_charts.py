@@ -2,8 +2,8 @@
 
 import pytest
 
+from rsdtr.charts.refit import MOST, steps_figure
 from rsdtr.refit import Step
-from rsdtr.refit_charts import MOST, steps_figure
 from rsdtr.tables import gained, steps_table
 
 STEPS = (

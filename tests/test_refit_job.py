@@ -13,17 +13,18 @@ from test_job_worker import ended, stop_all
 from test_process import until
 from torch import nn
 
-from rsdtr import jobs, refit_job
+from rsdtr import jobs
 from rsdtr.cli import cli
 from rsdtr.compress import compress
 from rsdtr.data import DataSplits, load_data
 from rsdtr.errors import DataError
 from rsdtr.job import Job
 from rsdtr.jobs import cancel, find, resume
+from rsdtr.kinds import refit as refit_job
+from rsdtr.kinds.refit import expected_seconds, queue_refit, refit_model, report
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import profile
 from rsdtr.refit import Begun, Refitted, Step, refit
-from rsdtr.refit_job import expected_seconds, queue_refit, refit_model, report
 from rsdtr.saved import load
 from rsdtr.zoo import load_model, model_spec, weights_sha256
 

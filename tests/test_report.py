@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from rsdtr.asked import Asked
-from rsdtr.card import ModelCard, model_card
 from rsdtr.cli import cli
 from rsdtr.compress import compress
 from rsdtr.evaluate import Accuracy, saved_bytes
+from rsdtr.exports.card import ModelCard, model_card
 from rsdtr.latency import NetworkLatency, network_latency
 from rsdtr.plan import plan
 from rsdtr.profile import profile

@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from rsdtr.charts.study import study_figure
 from rsdtr.cli import cli
 from rsdtr.compress import compress
 from rsdtr.data import load_data
@@ -15,7 +16,6 @@ from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.study import Study, factors_vs_scratch, from_scratch
-from rsdtr.study_charts import study_figure
 from rsdtr.zoo import load_model, model_spec
 
 

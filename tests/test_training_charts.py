@@ -2,14 +2,14 @@
 
 import pytest
 
-from rsdtr.accuracy_charts import Stage
+from rsdtr.charts.accuracy import Stage
+from rsdtr.charts.training import MOST_POINTS, runs_figure, training_figure
 from rsdtr.checkpoint import EpochResult
 from rsdtr.evaluate import Accuracy
-from rsdtr.finetune_job import Curve, TrainingRun
 from rsdtr.job import Job
+from rsdtr.kinds.finetune import Curve, TrainingRun
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.tables import runs_table
-from rsdtr.training_charts import MOST_POINTS, runs_figure, training_figure
 
 
 def epoch(number: int, correct: int, best: bool) -> EpochResult:

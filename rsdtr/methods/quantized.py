@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdtr.data import LabelledImages
-from rsdtr.graph import onnx_file, quantised
+from rsdtr.exports.graph import onnx_file, quantised
 from rsdtr.zoo import ModelSpec
 
 CALIBRATION_IMAGES = 256

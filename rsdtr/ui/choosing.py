@@ -11,7 +11,7 @@ from typing import Literal
 
 import streamlit as st
 
-from rsdtr.glossary import meaning
+from rsdtr.lessons.glossary import meaning
 from rsdtr.plan import CompressionPlan, LayerPlan, Target
 from rsdtr.targets import Choices
 from rsdtr.ui import cached, own, state, url, warming

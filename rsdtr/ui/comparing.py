@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
+from rsdtr.charts.compare import comparison_figure
 from rsdtr.compare import Cell, Comparison
-from rsdtr.compare_charts import comparison_figure
-from rsdtr.compare_job import KIND, asked_of, queue_comparison, report
 from rsdtr.job import Job
+from rsdtr.kinds.compare import KIND, asked_of, queue_comparison, report
 from rsdtr.methods.catalogue import AFTER, INT8, METHODS, title_of
 from rsdtr.tables import cells_table
 from rsdtr.ui import metrics, picking, recovering, state

@@ -10,8 +10,8 @@ import streamlit as st
 
 from rsdtr.errors import RsdtrError
 from rsdtr.fastest import TRIED
-from rsdtr.fastest_job import fastest_job, fastest_plan, queue_fastest
 from rsdtr.job import Job
+from rsdtr.kinds.fastest import fastest_job, fastest_plan, queue_fastest
 from rsdtr.plan import CompressionPlan
 from rsdtr.ui import busy, job_bar, metrics, state
 from rsdtr.ui.cached import Network

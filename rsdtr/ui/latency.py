@@ -13,10 +13,10 @@ from dataclasses import replace
 import streamlit as st
 
 from rsdtr import device_worker
+from rsdtr.charts.latency import LatencyPoint, forms_figure, latency_figure
 from rsdtr.device import DeviceProfile, LayerCase, own_path
 from rsdtr.errors import RsdtrError
 from rsdtr.latency import LayerLatency, NetworkLatency, network_cases, network_latency
-from rsdtr.latency_charts import LatencyPoint, forms_figure, latency_figure
 from rsdtr.plan import CompressionPlan
 from rsdtr.targets import Choices
 from rsdtr.ui import busy, cached, metrics, state

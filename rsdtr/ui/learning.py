@@ -8,18 +8,8 @@ from typing import TypeVar
 import streamlit as st
 from torch import Tensor, nn
 
-from rsdtr.errors import RsdtrError
-from rsdtr.layer_charts import candidates_figure, ring_figure
-from rsdtr.lesson import (
-    bond_name,
-    cut,
-    forms_macs,
-    ordered_bond,
-    reaches,
-    rebuilt,
-    stages,
-)
-from rsdtr.lesson_charts import (
+from rsdtr.charts.layer import candidates_figure, ring_figure
+from rsdtr.charts.lesson import (
     cores_figure,
     cut_figure,
     damages_figure,
@@ -30,6 +20,16 @@ from rsdtr.lesson_charts import (
     slices_figure,
     splits_figure,
     stage_figure,
+)
+from rsdtr.errors import RsdtrError
+from rsdtr.lessons.lesson import (
+    bond_name,
+    cut,
+    forms_macs,
+    ordered_bond,
+    reaches,
+    rebuilt,
+    stages,
 )
 from rsdtr.plan import Target
 from rsdtr.ring import MODES

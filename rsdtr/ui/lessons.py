@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from rsdtr.glossary import meaning
-from rsdtr.lesson import Turn, turns
-from rsdtr.lesson_text import STEPS, StepText
+from rsdtr.lessons.glossary import meaning
+from rsdtr.lessons.lesson import Turn, turns
+from rsdtr.lessons.text import STEPS, StepText
 from rsdtr.profile import LayerProfile
 from rsdtr.ring import TensorRing
 from rsdtr.search import Candidate, ring_svd, smallest

@@ -8,7 +8,7 @@ import streamlit as st
 from pydantic import JsonValue
 from torch import nn
 
-from rsdtr.accuracy_charts import Stage
+from rsdtr.charts.accuracy import Stage
 from rsdtr.data import DataSplits
 from rsdtr.evaluate import Accuracy, accuracy
 from rsdtr.plan import CompressionPlan

@@ -9,9 +9,9 @@ from typing import Literal
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from rsdtr.card import ModelCard
-from rsdtr.glossary import meaning
+from rsdtr.exports.card import ModelCard
 from rsdtr.latency import NetworkLatency
+from rsdtr.lessons.glossary import meaning
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import LayerProfile
 from rsdtr.search import Candidate

@@ -9,8 +9,8 @@ from typing import Any
 
 import streamlit as st
 
+from rsdtr.charts.compare import pair_figure
 from rsdtr.compare import Cell
-from rsdtr.compare_charts import pair_figure
 from rsdtr.methods.catalogue import title_of
 from rsdtr.profile import ModelProfile
 from rsdtr.tables import pair_table

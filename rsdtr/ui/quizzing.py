@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from rsdtr.layer_charts import ring_figure
-from rsdtr.quiz import quiz
+from rsdtr.charts.layer import ring_figure
+from rsdtr.lessons.quiz import quiz
 from rsdtr.ui.lessons import Lesson
 from rsdtr.ui.page import pair
 from rsdtr.ui.widgets import chart

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from rsdtr.charts.ratio import layer_ratio_figure, ratio_figure
 from rsdtr.methods.ratio import layer_ratios
-from rsdtr.ratio_charts import layer_ratio_figure, ratio_figure
 from rsdtr.ui.choosing import Chosen
 from rsdtr.ui.page import pair, plain
 from rsdtr.ui.widgets import chart

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
+from rsdtr.charts.refit import MOST, steps_figure
+from rsdtr.kinds.refit import RefitReport, expected_seconds, queue_refit
 from rsdtr.plan import CompressionPlan
-from rsdtr.refit_charts import MOST, steps_figure
-from rsdtr.refit_job import RefitReport, expected_seconds, queue_refit
 from rsdtr.tables import steps_table
 from rsdtr.ui import metrics, recovering, state
 from rsdtr.ui.cached import Network

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from rsdtr.accuracy_charts import Stage
 from rsdtr.asked import Asked
-from rsdtr.card import ModelCard, model_card
+from rsdtr.charts.accuracy import Stage
+from rsdtr.exports.card import ModelCard, model_card
 from rsdtr.latency import NetworkLatency
 from rsdtr.plan import Ratio
 from rsdtr.report import report_html

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rsdtr.charts import FrontPoint, RatioPoint
+from rsdtr.charts.plan import FrontPoint, RatioPoint
 from rsdtr.errors import PlanError
 from rsdtr.plan import CompressionPlan, Progress, Target, TargetKind
 from rsdtr.targets import Choices, total_damage

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
-from rsdtr.accuracy_charts import Stage
+from rsdtr.charts.accuracy import Stage
+from rsdtr.charts.training import runs_figure, training_figure
 from rsdtr.estimate import Estimate, estimate
-from rsdtr.finetune_job import Curve, queue_finetuning, training_runs
+from rsdtr.kinds.finetune import Curve, queue_finetuning, training_runs
 from rsdtr.plan import CompressionPlan
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.tables import runs_table
-from rsdtr.training_charts import runs_figure, training_figure
 from rsdtr.ui import metrics, recovering
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import splits

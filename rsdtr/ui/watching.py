@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from rsdtr import compare_job, finetune_job, jobs, refit_job
-from rsdtr.finetune_job import best_model, curve
+from rsdtr import jobs
 from rsdtr.job import Job
+from rsdtr.kinds import compare as compare_job
+from rsdtr.kinds import finetune as finetune_job
+from rsdtr.kinds import refit as refit_job
+from rsdtr.kinds.finetune import best_model, curve
+from rsdtr.kinds.refit import refit_model, report
 from rsdtr.plan import CompressionPlan
-from rsdtr.refit_job import refit_model, report
 from rsdtr.ui import comparing, job_bar, recovering, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.page import plain

@@ -5,10 +5,10 @@ import re
 from driving import metric, right, settle
 from playwright.sync_api import expect
 
-from rsdtr.lesson import turns
-from rsdtr.lesson_text import STEPS
+from rsdtr.lessons.lesson import turns
+from rsdtr.lessons.quiz import quiz
+from rsdtr.lessons.text import STEPS
 from rsdtr.profile import profile
-from rsdtr.quiz import quiz
 from rsdtr.search import candidates, smallest
 from rsdtr.zoo import load_model, model_spec
 

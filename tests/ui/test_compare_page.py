@@ -9,7 +9,7 @@ from test_pages import app
 
 from rsdtr import jobs
 from rsdtr.compare import Cell
-from rsdtr.compare_job import report
+from rsdtr.kinds.compare import report
 from rsdtr.ui import comparing, picking, state
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")

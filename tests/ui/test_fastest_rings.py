@@ -12,8 +12,8 @@ from rsdtr import device, jobs
 from rsdtr.device import DeviceProfile
 from rsdtr.errors import JobError
 from rsdtr.fastest import fastest_rings
-from rsdtr.fastest_job import fastest_job, fastest_plan
-from rsdtr.network_job import START
+from rsdtr.kinds.fastest import fastest_job, fastest_plan
+from rsdtr.kinds.network import START
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.saved import load

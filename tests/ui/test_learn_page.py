@@ -4,7 +4,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_pages import DIGITS, ROOT
 
-from rsdtr.lesson_text import STEPS
+from rsdtr.lessons.text import STEPS
 from rsdtr.search import candidates, smallest
 from rsdtr.ui import state
 from rsdtr.zoo import load_model

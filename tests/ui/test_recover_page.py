@@ -9,10 +9,10 @@ from streamlit.testing.v1 import AppTest
 from test_pages import app
 
 from rsdtr import jobs
-from rsdtr.finetune_job import curve
 from rsdtr.job import Job, read_spec
-from rsdtr.network_job import START
-from rsdtr.refit_job import refit_model, report
+from rsdtr.kinds.finetune import curve
+from rsdtr.kinds.network import START
+from rsdtr.kinds.refit import refit_model, report
 from rsdtr.saved import load
 from rsdtr.ui import state
 from rsdtr.zoo import weights_sha256

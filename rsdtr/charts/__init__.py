@@ -1,0 +1,1 @@
+"""Plotly figures of plain data. Nothing that must do without Plotly imports them."""

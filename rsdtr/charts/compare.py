@@ -1,0 +1,102 @@
+"""The figure of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from rsdtr.charts.style import BLUE, GREEN, GREY, ORANGE, VERMILION, titled
+from rsdtr.compare import Cell, front
+
+Value = Callable[[Cell], float | None]
+# What accuracy is drawn against: the axis, the value, and the cost that is small where it is good.
+AXES: tuple[tuple[str, Value, Value], ...] = (
+    ("PCR (×)", lambda cell: cell.pcr, lambda cell: None if cell.pcr is None else -cell.pcr),
+    ("FCR (×)", lambda cell: cell.fcr, lambda cell: None if cell.fcr is None else -cell.fcr),
+    (
+        "latency, compressed / dense",
+        lambda cell: cell.latency_ratio,
+        lambda cell: cell.latency_ratio,
+    ),
+)
+_FAMILIES = (("rsdtr", BLUE), ("ring", ORANGE), ("prune", GREY), ("int8", VERMILION))
+_SYMBOLS = (
+    "circle", "square", "diamond", "cross", "x", "triangle-up", "triangle-down", "pentagon",
+    "hexagon", "star-square", "hourglass",
+)  # fmt: skip
+
+
+def comparison_figure(cells: Sequence[Cell], model: str) -> go.Figure:
+    """Accuracy of every cell against PCR, FCR and latency; the Pareto front of each as a line.
+
+    Failed cells are left out. A method has one colour, by its family, and one symbol; `customdata`
+    holds its name and the PCR that was asked for.
+    """
+    shown = tuple(cell for cell in cells if cell.accuracy is not None)
+    figure = make_subplots(rows=len(AXES), cols=1, vertical_spacing=0.07)
+    names = list(dict.fromkeys(cell.method for cell in shown))
+    for row, (title, value, cost) in enumerate(AXES, start=1):
+        best = sorted(front(shown, cost), key=lambda cell: value(cell) or 0.0)
+        figure.add_scatter(
+            name="Pareto front", legendgroup="front", showlegend=row == 1,
+            x=[value(cell) for cell in best], y=[cell.accuracy for cell in best],
+            mode="lines", line={"color": GREEN, "width": 6}, opacity=0.35, hoverinfo="skip",
+            row=row, col=1,
+        )  # fmt: skip
+        for name in names:
+            own = [cell for cell in shown if cell.method == name and value(cell) is not None]
+            figure.add_scatter(
+                name=name, legendgroup=name, showlegend=row == 1,
+                x=[value(cell) for cell in own], y=[cell.accuracy for cell in own],
+                mode="markers",
+                marker={"color": _colour(name), "symbol": _symbol(names, name), "size": 9},
+                customdata=[[cell.method, cell.asked] for cell in own],
+                hovertemplate="%{customdata[0]} at PCR %{customdata[1]}: %{x:.3g}, "
+                "%{y:.2f} %<extra></extra>",
+                row=row, col=1,
+            )  # fmt: skip
+        figure.update_xaxes(title=title, row=row, col=1)
+        figure.update_yaxes(title="test accuracy (%)", row=row, col=1)
+    titled(figure, f"{model}: methods beside each other", height=1200)
+    figure.update_layout(legend={"y": -0.05, "yanchor": "top"}, margin={"t": 48})
+    return figure
+
+
+def pair_figure(table: pd.DataFrame, names: tuple[str, str]) -> go.Figure:
+    """Storage and relative error of every layer of two networks; table: `tables.pair_table`."""
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
+    bars = [("as trained", "dense", GREY)]
+    bars += [(name, f"storage {end}", colour) for name, end, colour in _pair(names)]
+    for name, column, colour in bars:
+        figure.add_bar(
+            name=name, legendgroup=name, x=table["layer"], y=table[column].astype(float),
+            marker={"color": colour}, row=1, col=1,
+            hovertemplate="%{x}, " + name + ": %{y:,} scalars<extra></extra>",
+        )  # fmt: skip
+    for name, end, colour in _pair(names):
+        figure.add_bar(
+            name=name, legendgroup=name, showlegend=False, x=table["layer"],
+            y=table[f"error {end}"].astype(float), marker={"color": colour}, row=2, col=1,
+            hovertemplate="%{x}, " + name + ": error %{y:.3f}<extra></extra>",
+        )  # fmt: skip
+    figure.update_yaxes(title="scalars", row=1, col=1)
+    figure.update_yaxes(title="relative error", row=2, col=1)
+    return titled(figure, "Layer by layer", height=620)
+
+
+def _pair(names: tuple[str, str]) -> tuple[tuple[str, str, str], ...]:
+    return (f"A: {names[0]}", "A", BLUE), (f"B: {names[1]}", "B", ORANGE)
+
+
+def _colour(name: str) -> str:
+    if name.endswith("int8"):
+        return VERMILION
+    return next((colour for start, colour in _FAMILIES if name.startswith(start)), GREEN)
+
+
+def _symbol(names: Sequence[str], name: str) -> str:
+    family = [other for other in names if _colour(other) == _colour(name)]
+    return _SYMBOLS[family.index(name) % len(_SYMBOLS)]

@@ -1,0 +1,193 @@
+"""The figures of a whole network's plan: its layers, and its trade-offs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from rsdtr.charts.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RATIO_TICKS,
+    VERMILION,
+    Trace,
+    drawn,
+    in_html,
+    line,
+    star,
+)
+from rsdtr.plan import CompressionPlan, LayerPlan
+
+
+@dataclass(frozen=True)
+class RatioPoint:
+    """One point of the trade-off: whole-network ratios original / compressed at an ε_p.
+
+    time: the same ratio of the measured times of its layers; None where they were not measured.
+    """
+
+    eps: float
+    pcr: float
+    fcr: float
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """A plan in the trade-off: what it was asked for, what it reaches, and the damage it does.
+
+    reached: PCR or FCR (×), or MB of the file, whichever the figure is about.
+    """
+
+    label: str
+    reached: float
+    damage: float
+
+
+def layers_figure(plan: CompressionPlan) -> go.Figure:
+    """Parameters of every convolution before and after, with what the search chose on hover."""
+    names = [layer.name for layer in plan.layers]
+    rings = [layer for layer in plan.layers if layer.kept_dense is None]
+    dense = [layer for layer in plan.layers if layer.kept_dense is not None]
+    traces: list[Trace] = [
+        {
+            "type": "bar",
+            "name": "before",
+            "x": names,
+            "y": [math.prod(layer.shape) for layer in plan.layers],
+            "marker": {"color": GREY},
+            "hovertemplate": "%{x}<br>before: %{y:,} parameters<extra></extra>",
+        },
+        {
+            "type": "bar",
+            "name": "after, as a ring",
+            "x": [layer.name for layer in rings],
+            "y": [layer.storage for layer in rings],
+            "marker": {"color": BLUE},
+            "customdata": [layer.name for layer in rings],
+            "hovertext": [_layer_story(layer) for layer in rings],
+            "hovertemplate": "%{hovertext}<extra></extra>",
+        },
+        {
+            "type": "bar",
+            "name": "after, kept dense",
+            "x": [layer.name for layer in dense],
+            "y": [math.prod(layer.shape) for layer in dense],
+            "marker": {
+                "color": ORANGE,
+                "pattern": {"shape": "/", "bgcolor": ORANGE, "fgcolor": "black"},
+            },
+            "customdata": [layer.name for layer in dense],
+            "hovertext": [f"{layer.name}<br>kept dense: {layer.kept_dense}" for layer in dense],
+            "hovertemplate": "%{hovertext}<extra></extra>",
+        },
+    ]
+    return drawn(
+        traces,
+        f"Parameters of each convolution: {in_html(plan.label)}",
+        {"categoryorder": "array", "categoryarray": names, "tickangle": -45},
+        {"title": {"text": "Kernel parameters (scalars)"}, "rangemode": "tozero"},
+        barmode="group",
+        bargap=0.25,
+        bargroupgap=0.05,
+    )
+
+
+def ratios_figure(points: Sequence[RatioPoint], current: RatioPoint | None) -> go.Figure:
+    """PCR, FCR and measured time against ε_p; the current choice, if one ε_p, is the large star.
+
+    Points that were not measured are not on the line of times, which is left out if none was.
+    """
+    now = (None, None, None) if current is None else (current.pcr, current.fcr, current.time)
+    measured = [(p.eps, p.time) for p in points if p.time is not None]
+    series = (
+        ("PCR (parameters)", BLUE, "circle", "solid", [(p.eps, p.pcr) for p in points], now[0]),
+        ("FCR (FLOPs)", VERMILION, "square", "dash", [(p.eps, p.fcr) for p in points], now[1]),
+        ("time (measured)", GREEN, "diamond", "dot", measured, now[2]),
+    )
+    traces: list[Trace] = []
+    for name, colour, symbol, dash, drawn_points, reached in series:
+        hover = f"{name}<br>ε<sub>p</sub> %{{x:.2f}}: %{{y:.2f}} ×<extra></extra>"
+        if drawn_points:
+            eps, ratios = zip(*drawn_points, strict=True)
+            traces.append(line(name, eps, ratios, colour, symbol, dash, hover))
+        if current is not None and reached is not None:
+            traces.append(
+                {
+                    "type": "scatter",
+                    "name": f"{name} now",
+                    "x": [current.eps],
+                    "y": [reached],
+                    "mode": "markers+text",
+                    "marker": {"symbol": "star", "size": 15, "color": colour},
+                    "text": [f"{reached:.2f}"],
+                    "textposition": "middle right" if current.eps < 0.85 else "middle left",
+                    "showlegend": False,
+                    "hovertemplate": hover,
+                }
+            )
+    one = {"color": GREY, "dash": "dot", "width": 1}
+    return drawn(
+        traces,
+        "Compression against ε<sub>p</sub>",
+        {"title": {"text": "Prescribed relative error ε<sub>p</sub>"}, "range": [0, 1]},
+        {
+            "title": {"text": "Original / compressed (×, log)"},
+            "type": "log",
+            "tickvals": RATIO_TICKS,
+        },
+        shapes=[{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": one}],
+    )
+
+
+def fronts_figure(
+    uniform: Sequence[FrontPoint],
+    solved: Sequence[FrontPoint],
+    current: FrontPoint,
+    *,
+    reached: str,
+    damage: str,
+) -> go.Figure:
+    """Damage against what is reached: one ε_p for all layers, and an ε_p for each.
+
+    reached, damage: titles of the axes, with their units. The star is the current plan.
+    """
+    series = (
+        ("one ε<sub>p</sub> for all", uniform, VERMILION, "square", "dash"),
+        ("one for each layer", solved, BLUE, "circle", "solid"),
+    )
+    traces: list[Trace] = [
+        line(
+            name,
+            [point.reached for point in points],
+            [point.damage for point in points],
+            colour,
+            symbol,
+            dash,
+            "%{customdata}<br>%{x:.3g}, damage %{y:.3g}<extra></extra>",
+        )
+        | {"customdata": [in_html(point.label) for point in points]}
+        for name, points, colour, symbol, dash in series
+    ]
+    hover = f"now: {in_html(current.label)}<br>%{{x:.3g}}, damage %{{y:.3g}}<extra></extra>"
+    traces.append(star(current.reached, current.damage, hover))
+    return drawn(
+        traces,
+        "What compression costs",
+        {"title": {"text": reached}, "type": "log", "tickvals": RATIO_TICKS},
+        {"title": {"text": damage}, "type": "log", "dtick": 1},
+    )
+
+
+def _layer_story(layer: LayerPlan) -> str:
+    ranks = ", ".join(map(str, layer.ranks or ()))
+    return (
+        f"{layer.name}<br>after: {layer.storage:,} parameters"
+        f"<br>ranks [{ranks}], shift {layer.shift}, r0 {layer.r0}"
+        f"<br>relative error {layer.relative_error:.3f}"
+    )

@@ -1,0 +1,1 @@
+"""The commands of `python -m rsdtr`, and what their options share."""

@@ -1,0 +1,75 @@
+"""python -m rsdtr report: the report or the model card of a plan, as one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rsdtr.asked import Asked
+from rsdtr.commands import options
+from rsdtr.commands.console import progress
+from rsdtr.commands.requested import check_data_is_read, plan_of
+from rsdtr.compress import compress
+from rsdtr.data import load_data
+from rsdtr.errors import ExportError
+from rsdtr.evaluate import Accuracy, accuracy
+from rsdtr.exports.card import model_card
+from rsdtr.profile import profile
+from rsdtr.targets import Choices
+
+SUFFIXES = (".html", ".json")
+
+
+@click.command("report")
+@click.argument("model")
+@options.choices
+@options.calibrate
+@options.weights
+@options.data
+@click.option(
+    "--accuracy",
+    "measured",
+    is_flag=True,
+    help="Measure the dense and the compressed network on the test images.",
+)
+@click.option("--out", required=True, metavar="FILE", help=".html: report; .json: model card.")
+def report(
+    model: str, choices: Choices, calibrate: int | None, weights: str | None, data: str | None,
+    measured: bool, out: str,
+) -> None:  # fmt: skip
+    """Write what becomes of MODEL into one file: a report to read, or a model card."""
+    path = Path(out).expanduser()
+    if path.suffix.lower() not in SUFFIXES:
+        raise click.UsageError(f"--out is {out!r}: give a file that ends in .html or .json")
+    if not path.parent.is_dir():
+        raise click.UsageError(f"--out: there is no folder {path.parent}: make it first")
+    check_data_is_read(data, calibrate, measured)
+    network, spec, decided = plan_of(model, choices, weights, calibrate, data)
+    accuracies: list[tuple[str, Accuracy]] = []
+    if measured:
+        test = load_data(data, spec).test
+        for stage, one in (("dense", network), ("compressed", compress(network, decided))):
+            with progress(f"evaluating the {stage} network on {test.name}", "images") as show:
+                accuracies.append((stage, accuracy(one, test, progress=show)))
+    asked = Asked(model, choices, weights, calibrate, data if calibrate else None)
+    card = model_card(profile(network, spec), decided, accuracies=accuracies, asked=asked)
+    if path.suffix.lower() == ".json":
+        text = card.model_dump_json(indent=1)
+    else:
+        from rsdtr.report import report_html  # draws, and so loads Plotly
+
+        text = report_html(card)
+    write(path, text)
+    click.echo(f"{path}: {card.label}, PCR {decided.pcr:.3f}, FCR {decided.fcr:.3f}")
+
+
+def write(path: Path, text: str) -> None:
+    """Put a text into a file, all or nothing; ExportError if the place cannot be written."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ExportError(f"{path} cannot be written ({error}): give another place") from error

@@ -1,0 +1,1 @@
+"""What an export writes beside its cores, and the proof of each file."""

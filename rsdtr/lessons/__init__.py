@@ -1,0 +1,1 @@
+"""What the Learn page teaches, as data: its steps, its questions and its glossary."""
