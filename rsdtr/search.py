@@ -18,6 +18,7 @@ from torch import Tensor
 from rsdtr.bounds import Cost, Needs, PairSpectra, cost_at, floor, needed
 from rsdtr.cost import pipeline_macs_per_pixel
 from rsdtr.errors import RingError
+from rsdtr.gram import SpatialGram
 from rsdtr.ring import TensorRing, checked_kernel, ring_storage
 from rsdtr.truncation import checked_eps, equal_split, rank_of_tails
 from rsdtr.unfolding import FirstUnfolding, SecondUnfolding
@@ -78,17 +79,22 @@ class KernelSpectra:
         self.kernel = checked_kernel(kernel)
         o, i, kh, kw = self.kernel.shape
         self.shape: Ranks = (o, i, kh, kw)
-        if not bool(self.kernel.any()):
+        low, high = torch.aminmax(self.kernel)
+        largest = max(-float(low), float(high))
+        if largest == 0:
             raise RingError("the kernel is zero everywhere: no relative error is defined for it")
-        if (largest := float(self.kernel.abs().max())) < SMALLEST or largest > LARGEST:
+        if largest < SMALLEST or largest > LARGEST:
             raise RingError(
                 f"the kernel's largest entry is {largest:.2g}, expected {SMALLEST} to {LARGEST}: "
                 "scale it, or keep the layer dense"
             )
         single = self.kernel.float()
-        self.unfoldings = tuple(FirstUnfolding(self.kernel, shift, single) for shift in range(4))
-        self.pairs = PairSpectra(single, self.unfoldings)
-        self.energy = float(self.kernel.square().sum())
+        windows = SpatialGram(self.kernel)
+        self.unfoldings = tuple(
+            FirstUnfolding(self.kernel, shift, single, windows) for shift in range(4)
+        )
+        self.pairs = PairSpectra(single, self.unfoldings, windows)
+        self.energy = float(torch.linalg.vector_norm(self.kernel)) ** 2
         self.lock = threading.RLock()  # what is kept for later is not for two searches at once
 
     def candidates(self, eps: float) -> list[Candidate]:

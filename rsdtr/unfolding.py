@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rsdtr.gram import (
+    SpatialGram,
     flat_rank,
     gram,
     signs_follow_from_gram,
@@ -33,17 +34,25 @@ Sizes = tuple[int, int, int, int]
 class FirstUnfolding:
     """The first unfolding (a, b·c·d) of one circularly shifted kernel: all that no ε_p changes.
 
-    `kernel` as from `checked_kernel`; single: the same in float32. sizes: the shifted modes
-    (a, b, c, d). Float64 Gram matrices move a relative tail by less than 1e-7.
+    `kernel` as from `checked_kernel`; single: the same in float32; windows: its spatial Gram
+    matrix, to be shared. sizes: the shifted modes (a, b, c, d). Float64 Gram matrices move a
+    relative tail by less than 1e-7.
 
     A singular vector's sign is free, but the ranks of a first mode that is split (1 < r0 < r)
     depend on it. The published program takes the signs of single-precision LAPACK; so do we, to
     choose what it chooses, and only once such a split is looked at.
     """
 
-    def __init__(self, kernel: Tensor, shift: int, single: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        kernel: Tensor,
+        shift: int,
+        single: Tensor | None = None,
+        windows: SpatialGram | None = None,
+    ) -> None:
         self.shift = shift
         self._kernel = kernel
+        self._windows = SpatialGram(kernel) if windows is None else windows
         self._single = kernel.float() if single is None else single
         a, b, c, d = (kernel.shape[(shift + k) % 4] for k in range(4))
         self.sizes: Sizes = (a, b, c, d)
@@ -55,25 +64,37 @@ class FirstUnfolding:
         self._facts: OrderedDict[tuple[int, int], _Facts] = OrderedDict()
         self._looks: OrderedDict[tuple[int, int], Look] = OrderedDict()
 
-    def _matrix(self) -> Tensor:
-        return self._unfolded(self._kernel)
-
     def _unfolded(self, kernel: Tensor) -> Tensor:
         order = [(self.shift + k) % 4 for k in range(4)]
         return kernel.permute(order).reshape(self.sizes[0], -1)  # (a, b·c·d)
 
+    def _as_it_lies(self, kernel: Tensor) -> Tensor:
+        """`_unfolded` with the columns in the kernel's own order, which is quicker to copy."""
+        return kernel.movedim(self.shift, 0).reshape(self.sizes[0], -1)
+
+    def _projected(self, vectors: Tensor, kernel: Tensor) -> Tensor:
+        """The kernel in the basis of so many vectors (a, n), its modes shifted: (n, b, c, d)."""
+        others = [size for mode, size in enumerate(kernel.shape) if mode != self.shift]
+        rows = (vectors.T @ self._as_it_lies(kernel)).reshape(-1, *others)
+        before = self.shift  # modes that lie before this one, and come last when shifted
+        return rows.permute(0, *range(before + 1, 4), *range(1, before + 1)).contiguous()
+
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:
         """Squared singular values (n,) and the matching left singular vectors (a, n)."""
-        matrix = self._matrix()
-        squared, vectors = torch.linalg.eigh(smaller_gram(matrix))
+        wide = self.sizes[0] <= prod(self.sizes[1:])
+        if wide and self.shift >= 2 and self._windows.small:
+            product = self._windows.of_mode(self.shift)
+        else:
+            product = smaller_gram(self._as_it_lies(self._kernel))
+        squared, vectors = torch.linalg.eigh(product)
         squared, vectors = squared.flip(0).clamp_min(0), vectors.flip(1)
-        if matrix.shape[0] <= matrix.shape[1]:
+        if wide:
             return squared, vectors
         # Directions without energy have no left vector: they are left out.
         kept = squared > squared[0] * 1e-24
         squared, vectors = squared[kept], vectors[:, kept]
-        return squared, matrix @ vectors / squared.sqrt()
+        return squared, self._as_it_lies(self._kernel) @ vectors / squared.sqrt()
 
     @property
     def squared(self) -> Tensor:
@@ -89,7 +110,7 @@ class FirstUnfolding:
         """The kernel in the basis of its leading left singular vectors, (rank, b, c, d)."""
         if len(self._leading_rows) < rank:
             vectors = self._eigen[1][:, :rank]
-            self._leading_rows = (vectors.T @ self._matrix()).reshape(-1, *self.sizes[1:])
+            self._leading_rows = self._projected(vectors, self._kernel)
         return self._leading_rows[:rank]
 
     def leading_vectors(self, lost: float) -> Tensor:
@@ -100,8 +121,7 @@ class FirstUnfolding:
         """The remainder's rows in single precision, (r0, r1, b, c, d)."""
         if len(self._single_rows) < rank:
             vectors = self._eigen[1][:, :rank].float()
-            rows = vectors.T @ self._unfolded(self._single)
-            self._single_rows = rows.reshape(-1, *self.sizes[1:])
+            self._single_rows = self._projected(vectors, self._single)
         return self._split(self._single_rows[:rank], r0)
 
     def second_gram(self, rank: int, r0: int) -> Tensor:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsdtr.bounds import PairSpectra, needed
-from rsdtr.gram import flat_rank, gram, smaller_gram
+from rsdtr.gram import SpatialGram, flat_rank, gram, smaller_gram
 from rsdtr.look import SINGLE, Look
 from rsdtr.search import KernelSpectra, divisors
 from rsdtr.truncation import equal_split, rank_of_tails, rank_within, tail_energies
@@ -31,7 +31,7 @@ def squared_values(matrix):
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 5), (255, 300), (256, 256), (700, 300)])
-def test_a_gram_matrix_in_halves_is_the_whole(rows, columns):
+def test_a_gram_matrix_in_strips_is_the_whole(rows, columns):
     matrix = torch.randn(rows, columns).double()
     assert torch.allclose(gram(matrix), matrix @ matrix.T, atol=1e-9)
     side = min(rows, columns)
@@ -92,7 +92,8 @@ def test_a_look_by_hand():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_crossed_tails_are_lower_bounds_and_close(shape, share):
     whole = kernel(*shape)
-    pairs = PairSpectra(whole.float(), [FirstUnfolding(whole, shift) for shift in range(4)])
+    unfoldings = [FirstUnfolding(whole, shift) for shift in range(4)]
+    pairs = PairSpectra(whole.float(), unfoldings, SpatialGram(whole))
     o, i, kh, kw = shape
     exact = tail_energies(squared_values(whole.permute(1, 2, 3, 0).reshape(i * kh, kw * o)))
     assert not pairs.crossed_is_known(share)
