@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from rsdtr.ui import downloads, state
+from rsdtr.kinds.export import exported_files
+from rsdtr.ui import downloads, state, watching
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.page import page, plain
 from rsdtr.ui.widgets import choose_data, choose_formats
@@ -14,9 +15,8 @@ with page(
 ):
     chosen = choose()
     network, plan = chosen.network, chosen.plan
-    configuration = network.configuration(plan)
     test_set = choose_data(network.spec)
-    recovery = state.recoveries().get(configuration)
+    recovery = state.recoveries().get(network.configuration(plan))
     if network.synthetic:
         st.info(
             "These files will hold synthetic weights: good for measuring latency elsewhere, for "
@@ -32,24 +32,33 @@ with page(
     else:
         st.success(plain(f"This exports the recovered network: {recovery.label}."))
 
+    job = downloads.attached(network, plan)
+    busy = job is not None and not job.ended
     formats = choose_formats()
     if st.button(
         "Export and prove",
         key="export",
         type="primary",
         icon=":material/verified:",
-        disabled=not formats,
-        help="Takes up to half a minute per format: each file is checked in its own process.",
+        disabled=not formats or busy,
+        help="Takes up to half a minute per format: each file is checked in its own process. The "
+        "page may be closed meanwhile.",
     ):
-        downloads.run_export(network, plan, test_set, recovery, formats)
-
-    exported = state.exports().get(configuration)
-    if exported is None:
+        downloads.start(network, plan, test_set, recovery, formats)
+        st.rerun()
+    if job is None:
         st.caption("Nothing exported yet for this plan.")
+        st.stop()
+    if busy:
+        watching.watch(job)
+        st.stop()
+    watching.how_it_ended(job)
+    exported = exported_files(job)
+    if exported is None:
         st.stop()
     if not downloads.is_current(exported, recovery):
         st.warning(
-            plain(f"These files hold an earlier model ({exported.label}). Export again to renew."),
+            plain(f"These files hold an earlier model ({exported.holds}). Export again to renew."),
             icon=":material/history:",
         )
 
@@ -67,6 +76,6 @@ with page(
     )
 
     st.subheader("Download")
-    downloads.buttons(exported, plan)
+    downloads.buttons(job.result, plan)
     with st.expander("Manifest: the plan and the measurements that the files carry"):
-        st.json(downloads.manifest(exported), expanded=1)
+        st.json(downloads.manifest(job.result), expanded=1)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from rsdtr.commands import options
 from rsdtr.commands.bench import bench
 from rsdtr.commands.compare import compare
 from rsdtr.commands.console import Commands, emit, plan_table, progress, table
+from rsdtr.commands.export import export
 from rsdtr.commands.finetune import finetune
 from rsdtr.commands.jobs import jobs
 from rsdtr.commands.profile import profile as profile_command
@@ -30,14 +29,12 @@ from rsdtr.compress import compress as compressed
 from rsdtr.data import load_data
 from rsdtr.errors import UnknownName
 from rsdtr.evaluate import accuracy, saved_bytes
-from rsdtr.export import FORMATS
-from rsdtr.export import export as exported
 from rsdtr.fast import measured_forms
 from rsdtr.kinds.refit import queue_refit
 from rsdtr.profile import profile
 from rsdtr.recover import recalibrate
 from rsdtr.refit import refit, refit_record
-from rsdtr.saved import load, save, writable_folder
+from rsdtr.saved import save, writable_folder
 from rsdtr.targets import Choices
 from rsdtr.zoo import ModelSpec, model_names, model_spec
 
@@ -222,51 +219,18 @@ def evaluate(
     )
 
 
-@cli.command()
-@click.argument("folder", metavar="DIR")
-@click.option(
-    "--format",
-    "formats",
-    type=click.Choice(FORMATS),
-    multiple=True,
-    required=True,
-    help="May be repeated.",
-)
-@click.option("--out", required=True, metavar="DIR", help="Folder for the files, or one .zip.")
-@options.data
-@options.json
-def export(folder: str, formats: Sequence[str], out: str, data: str | None, as_json: bool) -> None:
-    """Write the model in DIR as files that a fresh process has read back and found equal."""
-    saved = load(folder)
-    splits = load_data(data, saved.spec)
-    with progress(f"exporting {saved.spec.name}", "steps") as show:
-        artefacts = exported(
-            saved.model, saved.plan, splits.test, formats, out,
-            calibration=splits.train, metrics=saved.metrics, progress=show,
-        )  # fmt: skip
-    if as_json:
-        emit(
-            {
-                "model": saved.spec.name,
-                "artefacts": [asdict(item) | {"path": str(item.path)} for item in artefacts],
-            }
-        )
-        return
-    rows = [
-        (
-            str(item.path),
-            f"{item.bytes:,}",
-            "" if item.dense_bytes is None else f"{item.dense_bytes:,}",
-            f"{item.max_difference:.1e}",
-            f"{100 * item.argmax_agreement:.0f} % of {item.n}",
-        )
-        for item in artefacts
-    ]
-    header = ("file", "bytes", "dense model's", "largest difference of logits", "same class")
-    click.echo(table(header, rows))
-
-
-for command in (bench, compare, finetune, jobs, profile_command, ratio, report, study, verify):
+for command in (
+    bench,
+    compare,
+    export,
+    finetune,
+    jobs,
+    profile_command,
+    ratio,
+    report,
+    study,
+    verify,
+):
     cli.add_command(command)
 
 

@@ -90,7 +90,7 @@ def export(
     calibration: whose images set the ranges of int8, by default `images`, from behind. progress:
     called with (steps done, steps in all). UnknownName for a format not in FORMATS.
     """
-    chosen = _checked_formats(formats)
+    chosen = checked_formats(formats)
     if images.spec.name != plan.model:
         raise ExportError(
             f"the images are prepared for {images.spec.name}, the plan is for {plan.model}: "
@@ -143,6 +143,19 @@ def export(
                 os.replace(path, target / path.name)
     _tell(progress, 2 * len(chosen), 2 * len(chosen))
     return artefacts
+
+
+def checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    """The formats that will be written, in order; UnknownName for one that there is not."""
+    if not formats:
+        raise ExportError(f"no format was given: choose from {', '.join(FORMATS)}")
+    for form in formats:
+        if form not in FORMATS:
+            raise UnknownName(f"{form!r} is no format: choose from {', '.join(FORMATS)}")
+    chosen = list(dict.fromkeys(formats))
+    if "safetensors" in chosen:  # rsdtr_model.py is written for the file it lies beside
+        chosen.insert(chosen.index("safetensors") + 1, "python")
+    return tuple(chosen)
 
 
 def _describe(
@@ -244,18 +257,6 @@ def _workplace(folder: Path) -> Iterator[Path]:
 def _tell(progress: Progress | None, done: int, steps: int) -> None:
     if progress:
         progress(done, steps)
-
-
-def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
-    if not formats:
-        raise ExportError(f"no format was given: choose from {', '.join(FORMATS)}")
-    for form in formats:
-        if form not in FORMATS:
-            raise UnknownName(f"{form!r} is no format: choose from {', '.join(FORMATS)}")
-    chosen = list(dict.fromkeys(formats))
-    if "safetensors" in chosen:  # rsdtr_model.py is written for the file it lies beside
-        chosen.insert(chosen.index("safetensors") + 1, "python")
-    return tuple(chosen)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What tells two trainings or two refits apart: one hash of all that the result depends on."""
+"""What tells two trainings, refits or exports apart: a hash of all that the result depends on."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ def training_identity(
         "teacher": weights_sha256(teacher) if teacher is not None and options.distill else None,
         "options": asdict(options),
         "data": [_fingerprint(part) for part in (data.train, data.validation)],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def export_identity(model: nn.Module, images: LabelledImages, calibration: LabelledImages) -> str:
+    """SHA-256 of the network and the images that an export is proved and calibrated on."""
+    content = {
+        "start": weights_sha256(model),
+        "data": [_fingerprint(part) for part in (images, calibration)],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

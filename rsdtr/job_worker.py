@@ -37,6 +37,7 @@ KINDS = {
     "study": "rsdtr.kinds.study:run",
     "compare": "rsdtr.kinds.compare:run_job",
     "fastest": "rsdtr.kinds.fastest:run",
+    "export": "rsdtr.kinds.export:run",
 }
 _LIGHTER_TRAINING = "take a smaller batch size or a larger accumulate"
 LIGHTER = {
@@ -44,6 +45,7 @@ LIGHTER = {
     "study": _LIGHTER_TRAINING,
     "refit": "take fewer images",
     "fastest": "take a smaller batch",
+    "export": "export one format at a time",
 }
 FULL = "the disk is full: make room, then resume it from its last checkpoint"
 _log = logging.getLogger("rsdtr.job_worker")

@@ -54,6 +54,7 @@ FLOW = (
     {"exports.standalone"},
     {"exports.writer"},
     {"export"},
+    {"kinds.export"},
     {"verify"},
     {"methods"},  # a folder: its modules are one place
     {"compare"},
@@ -66,7 +67,14 @@ FLOW = (
     {"charts.training", "charts.study", "charts.refit", "charts.compare", "charts.ratio"},
     {"commands.options", "commands.console"},
     {"commands.requested"},
-    {"commands.bench", "commands.finetune", "commands.jobs", "commands.profile", "commands.verify"},
+    {
+        "commands.bench",
+        "commands.export",
+        "commands.finetune",
+        "commands.jobs",
+        "commands.profile",
+        "commands.verify",
+    },
     {"kinds.study"},
     {"commands.study", "commands.report", "commands.compare", "commands.ratio"},
     {"cli"},

@@ -1,10 +1,9 @@
-"""Exporting inside a page's run, and the buttons that hand the proved files out."""
+"""An export on the page: started as a job, and the buttons that hand its proved files out."""
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 import tempfile
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,15 +11,16 @@ import pandas as pd
 import streamlit as st
 
 from rsdtr.archive import write_zip
-from rsdtr.export import Artefact, export
+from rsdtr.export import Artefact
+from rsdtr.job import Job
+from rsdtr.kinds.export import KIND, ExportedFiles, queue_export
 from rsdtr.manifest import MANIFEST
 from rsdtr.plan import CompressionPlan
-from rsdtr.ui import cached, state
+from rsdtr.ui import cached, recovering, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import known_metrics, splits
 from rsdtr.ui.metrics import file_stem, size
-from rsdtr.ui.page import progress
-from rsdtr.ui.state import Exported, Recovery, TestSet
+from rsdtr.ui.state import Recovery, TestSet
 
 _MIME = {".json": "application/json", ".md": "text/markdown", ".py": "text/x-python"}
 
@@ -30,49 +30,53 @@ def label(recovery: Recovery | None) -> str:
     return recovery.label if recovery else "compressed, not recovered"
 
 
-def run_export(
+def start(
     network: Network,
     at: CompressionPlan,
     test_set: TestSet,
     recovery: Recovery | None,
     formats: Sequence[str],
 ) -> None:
-    """Export the recovered model, or the compressed one, and remember the proved files."""
-    store, configuration = state.exports(), network.configuration(at)
-    model = recovery.model if recovery else cached.compressed(network, at)
-    known = splits(network, test_set)
-    images = known.test.subset(test_set.images)
-    folder = Path(tempfile.mkdtemp(prefix="rsdtr-export-"))
-    try:
-        with progress("Exporting and proving, steps") as show:
-            artefacts = export(
-                model,
-                at,
-                images,
-                formats,
-                folder / at.model,
-                calibration=known.train,
-                metrics=known_metrics(network, at, test_set, recovery),
-                progress=show,
-            )
-    except BaseException:  # a click interrupts the run with one that is no Exception
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    identity = recovery.weights_sha256 if recovery else None
-    exported = Exported(label(recovery), identity, folder / at.model, tuple(artefacts))
-    # The files live as long as the session remembers them.
-    weakref.finalize(exported, shutil.rmtree, folder, ignore_errors=True)
-    state.keep(store, configuration, exported)
+    """Queue the export of the recovered model, or of the compressed one, and attach to it."""
+    with st.spinner("Queueing the export …"):
+        job = queue_export(
+            recovery.model if recovery else cached.compressed(network, at),
+            at,
+            splits(network, test_set),
+            formats,
+            data=test_set.data,
+            images=test_set.images,
+            metrics=known_metrics(network, at, test_set, recovery),
+            holds=label(recovery),
+            recovered=recovery.weights_sha256 if recovery else None,
+            subject=recovering.filed(_about(network, at)),
+        )
+    recovering.attach(job.id)
 
 
-def is_current(exported: Exported, recovery: Recovery | None) -> bool:
+def attached(network: Network, at: CompressionPlan) -> Job | None:
+    """The export that the page shows: the address's, else the newest of this session."""
+    found = recovering.jobs_about(_about(network, at))
+    asked = st.query_params.get(state.JOB)
+    job = next((job for job in found if job.id == asked), found[-1] if found else None)
+    if job is not None:
+        st.query_params[state.JOB] = job.id
+    return job
+
+
+def _about(network: Network, at: CompressionPlan) -> str:
+    configuration = repr((KIND, network.configuration(at)))
+    return hashlib.sha256(configuration.encode()).hexdigest()[:16]
+
+
+def is_current(exported: ExportedFiles, recovery: Recovery | None) -> bool:
     """Whether the files hold the model that would be exported now."""
-    return exported.weights_sha256 == (recovery.weights_sha256 if recovery else None)
+    return exported.recovered == (recovery.weights_sha256 if recovery else None)
 
 
-def manifest(exported: Exported) -> str:
+def manifest(folder: Path) -> str:
     """The manifest that the files carry."""
-    return (exported.folder / MANIFEST).read_text(encoding="utf-8")
+    return (folder / MANIFEST).read_text(encoding="utf-8")
 
 
 def proofs(artefacts: Sequence[Artefact]) -> pd.DataFrame:
@@ -96,9 +100,9 @@ def _sizes(artefact: Artefact) -> str:
     return size(artefact.bytes) + (f", dense {size(dense)}" if dense is not None else "")
 
 
-def buttons(exported: Exported, at: CompressionPlan) -> None:
+def buttons(folder: Path, at: CompressionPlan) -> None:
     """One download button per file, and one for all of them as a zip."""
-    files = sorted(exported.folder.iterdir())
+    files = sorted(folder.iterdir())
     stem = file_stem(at)
     with st.container(horizontal=True):
         for path in files:
@@ -113,7 +117,7 @@ def buttons(exported: Exported, at: CompressionPlan) -> None:
             )
         st.download_button(
             "All files (zip)",
-            lambda: _zipped(exported.folder, stem),
+            lambda: _zipped(folder, stem),
             file_name=f"{stem}.zip",
             mime="application/zip",
             key="download-all",

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import streamlit as st
 from torch import nn
 
 from rsdtr.forms import Form
-
-if TYPE_CHECKING:  # the ONNX stack is loaded where it is needed: on the Export page
-    from rsdtr.export import Artefact
 
 # Names of parameters in the URL, and of their widgets.
 MODEL: Final = "model"
@@ -79,7 +75,6 @@ _NEW_PAGE: Final = "new_page"
 # Results of this session.
 PIN: Final = "pinned"  # the model card of configuration A
 _RECOVERIES: Final = "recoveries"
-_EXPORTS: Final = "exports"
 _TAKEN: Final = "taken_jobs"
 _DISMISSED: Final = "dismissed_jobs"
 _VISITOR: Final = "visitor"
@@ -119,16 +114,6 @@ class Recovery:
     label: str
 
 
-@dataclass(frozen=True, eq=False)
-class Exported:
-    """The files of one export under `folder`, and which model they hold (no hash: unrecovered)."""
-
-    label: str
-    weights_sha256: str | None
-    folder: Path
-    artefacts: tuple[Artefact, ...]
-
-
 def enter(page: str) -> None:
     """To be told at the beginning of every run, for `is_new_page`."""
     st.session_state[_NEW_PAGE] = st.session_state.get(_PAGE) != page
@@ -154,11 +139,6 @@ def is_new_page() -> bool:
 def recoveries() -> dict[Configuration, Recovery]:
     """Recovered models by configuration; see `keep` for how many."""
     return _store(_RECOVERIES)
-
-
-def exports() -> dict[Configuration, Exported]:
-    """Exported and proved files by configuration."""
-    return _store(_EXPORTS)
 
 
 def visitor() -> str:

@@ -1,4 +1,4 @@
-"""Jobs on the Recover page: watched as they go on, cancelled, resumed, and their results taken.
+"""Jobs on a page: watched as they go on, cancelled, resumed, and their results taken.
 
 What a job has reached when it ends becomes the recovery of the session.
 """
@@ -10,6 +10,7 @@ import streamlit as st
 from rsdtr import jobs
 from rsdtr.job import Job
 from rsdtr.kinds import compare as compare_job
+from rsdtr.kinds import export as export_job
 from rsdtr.kinds import finetune as finetune_job
 from rsdtr.kinds import refit as refit_job
 from rsdtr.kinds.finetune import best_model, curve
@@ -48,6 +49,8 @@ def _label(job: Job) -> str:
 
 def show(job: Job) -> None:
     """What a job of any kind has to show so far."""
+    if job.kind == export_job.KIND:
+        return  # its files are shown once all are proved
     if job.kind == compare_job.KIND:
         comparing.show(job)
         return
@@ -83,12 +86,17 @@ def how_it_ended(job: Job) -> None:
         return
     text = f"The {_name(job).lower()} {'was cancelled' if job.state == 'cancelled' else 'failed'}"
     st.warning(plain(f"{text}{f': {job.message}' if job.message else ''}."), icon=":material/info:")
-    if st.button("Resume from its last checkpoint", key="resume", icon=":material/play_arrow:"):
+    again = "Try again" if job.kind == export_job.KIND else "Resume from its last checkpoint"
+    if st.button(again, key="resume", icon=":material/play_arrow:"):
         jobs.resume(job.id)
         recovering.attach(job.id)
         st.rerun()
 
 
 def _name(job: Job) -> str:
-    names = {refit_job.KIND: "Refit", compare_job.KIND: "Comparison"}
+    names = {
+        refit_job.KIND: "Refit",
+        compare_job.KIND: "Comparison",
+        export_job.KIND: "Export",
+    }
     return names.get(job.kind, "Fine-tuning")

@@ -1,0 +1,119 @@
+"""An export as a job: files that are proved beside the page, and wait there to be downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+from torch import nn
+
+from rsdtr.data import DataSplits, load_data
+from rsdtr.export import Artefact, checked_formats, export
+from rsdtr.identity import export_identity
+from rsdtr.job import Job, read_spec
+from rsdtr.job_worker import Running
+from rsdtr.kinds.network import START, NetworkContent, check_identity, content_of, queue_on
+from rsdtr.plan import CompressionPlan
+from rsdtr.saved import load
+from rsdtr.store import replace_file
+
+KIND = "export"
+ARTEFACTS = "artefacts.json"
+_artefacts = TypeAdapter(tuple[Artefact, ...])
+
+
+class _Content(NetworkContent):
+    formats: tuple[str, ...] = Field(min_length=1)
+    images: int | None = Field(ge=1)
+    metrics: dict[str, JsonValue]
+    holds: str
+    recovered: str | None
+
+
+@dataclass(frozen=True)
+class ExportedFiles:
+    """What an export job has made, in `Job.result`. holds, recovered: as it was queued with."""
+
+    holds: str
+    recovered: str | None
+    artefacts: tuple[Artefact, ...]
+
+
+class _Stopped(Exception):
+    """The job was cancelled between two steps."""
+
+
+def queue_export(
+    model: nn.Module,
+    plan: CompressionPlan,
+    splits: DataSplits,
+    formats: Sequence[str],
+    *,
+    data: str | None,
+    images: int | None = None,
+    metrics: Mapping[str, JsonValue] | None = None,
+    holds: str = "",
+    recovered: str | None = None,
+    subject: str = "",
+) -> Job:
+    """Queue the export of a compressed model; the job there is, if it was queued before.
+
+    formats, metrics: as in `export`; it is proved on the first `images` test images, calibrated on
+    the training ones. data: what `splits` was loaded from; holds: what the files hold, in words;
+    recovered: the SHA-256 of the weights, where they were recovered; subject: as in `jobs.submit`.
+    UnknownName for a format that there is not; JobError.
+    """
+    checked_formats(formats)
+    test = splits.test if images is None else splits.test.subset(images)
+    content = _Content(
+        identity=export_identity(model, test, splits.train),
+        plan=plan,
+        data=data,
+        weights=None,
+        formats=tuple(formats),
+        images=images,
+        metrics=dict(metrics or {}),
+        holds=holds,
+        recovered=recovered,
+    )
+    title = f"{plan.model} at {plan.label}, export as {', '.join(formats)}"
+    return queue_on(KIND, title, model, content, subject)
+
+
+def run(running: Running) -> bool:
+    """Export until the end, or until the job is to stop; whether it came to the end."""
+    content = content_of(running, _Content)
+    running.progress("reading the model and the data", 0, 0)
+    saved = load(running.folder / START)
+    splits = load_data(content.data, saved.spec)
+    test = splits.test if content.images is None else splits.test.subset(content.images)
+    check_identity(content, export_identity(saved.model, test, splits.train))
+
+    def show(done: int, total: int) -> None:
+        if running.should_stop():
+            raise _Stopped
+        running.progress("writing and proving, steps", done, total)
+
+    try:
+        artefacts = export(
+            saved.model, saved.plan, test, content.formats, running.job.result,
+            calibration=splits.train, metrics=content.metrics, progress=show,
+        )  # fmt: skip
+    except _Stopped:
+        return False
+    replace_file(running.folder / ARTEFACTS, _artefacts.dump_json(tuple(artefacts)))
+    return True
+
+
+def exported_files(job: Job) -> ExportedFiles | None:
+    """What the job has made; None unless it is done and its files are there."""
+    spec = read_spec(job.folder)
+    if job.state != "done" or spec is None or not job.result.is_dir():
+        return None
+    try:
+        content = _Content.model_validate(spec.content)
+        found = _artefacts.validate_json((job.folder / ARTEFACTS).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return ExportedFiles(content.holds, content.recovered, found)
