@@ -18,7 +18,7 @@ from rsdtr.data import LabelledImages, load_data
 from rsdtr.errors import ExportError, UnknownName
 from rsdtr.export import FORMATS, Artefact, export
 from rsdtr.exports import writer
-from rsdtr.exports.graph import onnx_bytes, program
+from rsdtr.exports.graph import compact, onnx_bytes, program
 from rsdtr.manifest import FILES, MANIFEST, Proof, read_manifest
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import profile
@@ -331,6 +331,22 @@ def test_one_more_format_joins_the_files_of_the_same_model(ring, images, tmp_pat
     (tmp_path / "own" / "README.md").write_text("mine")
     with pytest.raises(ExportError, match=r"README\.md belongs to something else"):
         export(*ring, images, ["onnx"], tmp_path / "own")
+
+
+def test_names_are_short_in_eight_bits_and_change_no_answer(exported, images):
+    whole = exported["onnx"].path.read_bytes()
+    small = compact(whole)
+    pixels = images.spec.normalise(images.pixels(range(5))).numpy()
+    before, after = (
+        onnxruntime.InferenceSession(content).run(["logits"], {"images": pixels})[0]
+        for content in (whole, small)
+    )
+    assert (before == after).all()
+    graph = onnx.load(exported["int8"].path).graph
+    names = {name for node in graph.node for name in (*node.input, *node.output)}
+    assert max(map(len, names - {"images", "logits"})) <= 3
+    assert not graph.value_info
+    assert exported["int8"].bytes < 0.4 * exported["onnx"].bytes
 
 
 def test_eight_bits_that_upset_the_classes_are_refused(ring, images, tmp_path, monkeypatch):
