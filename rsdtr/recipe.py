@@ -10,7 +10,7 @@ from rsdtr.errors import RsdtrError
 AUGMENTS = ("none", "crop", "crop+flip")
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("float32", "bfloat16")
-USUAL_LR = {"sgd": 0.05, "adamw": 0.002}
+USUAL_LR = {"sgd": 0.02, "adamw": 0.002}
 
 
 @dataclass(frozen=True)
