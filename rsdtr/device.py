@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
-from rsdtr.errors import RsdtrError
+from rsdtr.errors import RsdtrError, first_problem
 from rsdtr.forms import FORMS, Form
 from rsdtr.layers import PaddingMode, TRConv2d
 from rsdtr.measure import interleaved, machine, peak_bytes, threads
@@ -174,10 +174,8 @@ class DeviceProfile(_Frozen):
                 "give a file that DeviceProfile.save wrote"
             ) from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the whole file"
             raise RsdtrError(
-                f"{path} is no device profile: {where}: {first['msg']}: measure it again"
+                f"{path} is no device profile: {first_problem(error)}: measure it again"
             ) from None
 
     @classmethod

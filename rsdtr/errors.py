@@ -1,5 +1,12 @@
 """Everything a user's request can run into, each as one sentence that says what to do."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class RsdtrError(Exception):
     """A request that cannot be honoured: what came, what was expected, what to do."""
@@ -31,3 +38,10 @@ class UnknownName(RsdtrError, LookupError):
 
 class JobError(RsdtrError):
     """A job that cannot be queued, resumed or recorded."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where the first thing lies that is wrong with a file's content, and what it is."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])[:80] or "the whole text"
+    return f"{where}: {first['msg']}"

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from rsdtr.errors import WeightsError
+from rsdtr.errors import WeightsError, first_problem
 
 DTYPES = {
     "BOOL": torch.bool,
@@ -92,9 +92,7 @@ def read_header(path: Path) -> Header:
         metadata = _TEXTS.validate_python(content.pop("__metadata__", {}))
         entries = _ENTRIES.validate_python(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])[:80] or "the header"
-        raise _refusal(path, f"{where}: {first['msg']}") from None
+        raise _refusal(path, first_problem(error)) from None
     if len(entries) > MOST_TENSORS:
         raise _refusal(path, f"it holds {len(entries):,} tensors")
     ordered = dict(sorted(entries.items(), key=lambda item: item[1].data_offsets))

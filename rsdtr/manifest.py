@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import from_json
 
-from rsdtr.errors import ExportError
+from rsdtr.errors import ExportError, first_problem
 from rsdtr.plan import CompressionPlan
 from rsdtr.zoo import ModelSpec, model_spec
 
@@ -151,10 +151,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise ExportError(
-            f"{path} is not valid: {where}: {first['msg']}: save or export the model again"
+            f"{path} is not valid: {first_problem(error)}: save or export the model again"
         ) from None
 
 

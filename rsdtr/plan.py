@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rsdtr.cost import pipeline_macs
-from rsdtr.errors import PlanError
+from rsdtr.errors import PlanError, first_problem
 from rsdtr.filesize import safetensors_bytes, with_ring
 from rsdtr.forms import Form
 from rsdtr.profile import LayerProfile, ModelProfile
@@ -153,10 +153,8 @@ class CompressionPlan(_Frozen):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the whole text"
             raise PlanError(
-                f"this is no compression plan: {where}: {first['msg']} "
+                f"this is no compression plan: {first_problem(error)} "
                 f"({error.error_count()} problems in all): make the plan again"
             ) from None
 

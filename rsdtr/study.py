@@ -21,7 +21,7 @@ from torch import nn
 from rsdtr.checkpoint import EpochResult
 from rsdtr.compress import compress
 from rsdtr.data import DataSplits
-from rsdtr.errors import RsdtrError
+from rsdtr.errors import RsdtrError, first_problem
 from rsdtr.evaluate import Accuracy, accuracy
 from rsdtr.fast import use_forms
 from rsdtr.finetune import Step, finetune
@@ -85,9 +85,8 @@ class Study:
         except OSError as error:
             raise RsdtrError(f"the study {path} cannot be read ({error.strerror})") from error
         except ValidationError as error:
-            first = error.errors()[0]
             raise RsdtrError(
-                f"{path} is no study: {first['msg']}: give another folder, or delete it"
+                f"{path} is no study: {first_problem(error)}: give another folder, or delete it"
             ) from None
 
 

@@ -28,6 +28,17 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def own_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A table of jobs of its own with one slot; who still works at the end is stopped."""
+    from job_kinds import stop_all  # the queue is not what most tests are about
+
+    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RSDTR_JOBS", "1")
+    yield tmp_path / "cache"
+    stop_all()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real weights, CIFAR-10 and golden results that the project does not ship."""

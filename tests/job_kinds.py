@@ -16,13 +16,24 @@ from types import ModuleType
 
 from made_up import times_by_rank
 
-from rsdtr import checkpoint, device, job_worker, jobs
+from rsdtr import checkpoint, device, job_worker, jobs, process
 from rsdtr.device import LayerCase, LayerTimes
 from rsdtr.errors import RsdtrError
 from rsdtr.job import Job
 from rsdtr.job_worker import Running
 from rsdtr.kinds import refit as refit_job
 from rsdtr.store import replace_file
+
+
+def stop_all() -> None:
+    """End every job and every process that a test has started."""
+    for job in jobs.listed():
+        if job.worker is not None:
+            job.worker.kill()
+    for child in list(process._started):
+        child.kill()
+        child.wait()
+    process.reap()
 
 
 def command(job: Job) -> list[str]:

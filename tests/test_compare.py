@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import job_kinds
@@ -11,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from pydantic import ValidationError
-from test_job_worker import ended, stop_all
+from test_job_worker import ended
 
 from rsdtr import compare, jobs
 from rsdtr.charts.compare import AXES, comparison_figure, pair_figure
@@ -218,11 +217,9 @@ def test_on_the_command_line(tmp_path):
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch) -> Iterator[None]:
-    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
+def cache(own_jobs, monkeypatch) -> Path:
     monkeypatch.setattr(jobs, "command", job_kinds.command)
-    yield
-    stop_all()
+    return own_jobs
 
 
 @pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")

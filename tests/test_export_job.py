@@ -2,11 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner
-from test_job_worker import ended, stop_all
+from test_job_worker import ended
 
 from rsdtr import jobs
 from rsdtr.cli import cli
@@ -24,16 +23,11 @@ from rsdtr.saved import save
 from rsdtr.verify import unchanged
 from rsdtr.zoo import load_model, model_spec
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="processes of POSIX"),
+    pytest.mark.usefixtures("own_jobs"),
+]
 NAME = "digits_resnet20"
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch) -> Iterator[None]:
-    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("RSDTR_JOBS", "1")
-    yield
-    stop_all()
 
 
 @pytest.fixture

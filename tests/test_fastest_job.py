@@ -1,13 +1,12 @@
 """The fastest rings as a job: one for equal content, and nothing that was measured is lost."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import job_kinds
 import pytest
 from made_up import times_by_rank
-from test_job_worker import ended, stop_all
+from test_job_worker import ended
 from test_process import until
 
 from rsdtr import device, device_worker, jobs
@@ -30,14 +29,11 @@ LAYERS = ("layer1.0.conv1", "layer3.2.conv2")
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Iterator[Path]:
-    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("RSDTR_JOBS", "1")
+def cache(own_jobs, monkeypatch) -> Path:
     monkeypatch.setenv("MADE_UP_TIMES", "0")
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.setattr(jobs, "command", job_kinds.command)
-    yield tmp_path / "cache"
-    stop_all()
+    return own_jobs
 
 
 @pytest.fixture

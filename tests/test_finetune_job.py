@@ -3,12 +3,11 @@
 import importlib
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import job_kinds
 import pytest
-from test_job_worker import ended, stop_all
+from test_job_worker import ended
 from test_process import until
 from torch import nn
 
@@ -35,12 +34,9 @@ STEPS = 5  # an epoch, of 1,149 images
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Iterator[Path]:
-    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("RSDTR_JOBS", "1")
+def cache(own_jobs, monkeypatch) -> Path:
     monkeypatch.setattr(jobs, "command", job_kinds.command)
-    yield tmp_path / "cache"
-    stop_all()
+    return own_jobs
 
 
 @pytest.fixture(scope="module")

@@ -28,24 +28,11 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Iterator[Path]:
+def cache(own_jobs, monkeypatch) -> Path:
     """A table of its own, one slot, and workers with the kinds of `job_kinds`."""
-    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("RSDTR_JOBS", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(jobs, "command", job_kinds.command)
-    yield tmp_path / "cache"
-    stop_all()
-
-
-def stop_all() -> None:
-    for job in listed():
-        if job.worker is not None:
-            job.worker.kill()
-    for child in list(process._started):
-        child.kill()
-        child.wait()
-    process.reap()
+    return own_jobs
 
 
 def count(steps: int, seconds: float = 0.0, **more: object) -> Job:
@@ -231,7 +218,7 @@ def small_disk(tmp_path, monkeypatch) -> Iterator[Path]:
         pytest.skip("no small disk can be mounted here: it takes root and tmpfs")
     monkeypatch.setenv("RSDTR_CACHE", str(place / "cache"))
     yield place
-    stop_all()
+    job_kinds.stop_all()
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 

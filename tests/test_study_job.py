@@ -1,12 +1,10 @@
 """A study as a job: what was trained before it was stopped is not trained again."""
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from test_job_worker import ended, stop_all
+from test_job_worker import ended
 from test_process import until
 
 from rsdtr.cli import cli
@@ -19,16 +17,11 @@ from rsdtr.recipe import FinetuneOptions
 from rsdtr.study import Study
 from rsdtr.zoo import load_model, model_spec
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="processes of POSIX"),
+    pytest.mark.usefixtures("own_jobs"),
+]
 DIGITS = "digits_resnet20"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Iterator[Path]:
-    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("RSDTR_JOBS", "1")
-    yield tmp_path / "cache"
-    stop_all()
 
 
 def test_it_goes_on_after_the_last_training_that_was_made():
