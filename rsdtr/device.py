@@ -24,6 +24,7 @@ Mode = Literal["inference", "training"]
 Positive = Field(ge=1)
 # Below this share of the dense time a ring form is worth it; nearer, it may be noise.
 WORTHWHILE = 0.98
+KEPT_CASES = 5000  # of a machine: a megabyte for a thousand, written after each that is measured
 _ALIKE = 1.03  # training times within this factor count as equal: memory decides
 
 
@@ -136,9 +137,11 @@ class DeviceProfile(_Frozen):
         return tuple(case for case in dict.fromkeys(cases) if case not in self._by_case)
 
     def extended(self, found: Iterable[LayerTimes]) -> DeviceProfile:
-        """This profile with more, or newer, times."""
-        layers = self._by_case | {times.case: times for times in found}
-        return DeviceProfile(machine=self.machine, layers=tuple(layers.values()))
+        """This profile with more, or newer, times; the oldest beyond KEPT_CASES are dropped."""
+        newer = {times.case: times for times in found}
+        older = {case: times for case, times in self._by_case.items() if case not in newer}
+        layers = tuple((older | newer).values())
+        return DeviceProfile(machine=self.machine, layers=layers[-KEPT_CASES:])
 
     def save(self, path: str | Path | None = None) -> Path:
         """Write it as JSON, to `path` or to where this machine's is kept; whole or not at all.

@@ -202,3 +202,10 @@ def test_files_that_are_no_profile_and_places_that_cannot_be_written(tmp_path):
 def test_a_case_that_no_layer_can_be():
     with pytest.raises(ValidationError, match="at least 1"):
         case(ranks=(1, 0, 1, 1))
+
+
+def test_the_oldest_times_are_dropped_and_measuring_again_makes_new(monkeypatch):
+    monkeypatch.setattr(device, "KEPT_CASES", 2)
+    found = DeviceProfile(machine="here").extended([times(case(batch=n)) for n in (1, 2)])
+    found = found.extended([times(case(batch=1))]).extended([times(case(batch=3))])
+    assert [layer.case.batch for layer in found.layers] == [1, 3]
