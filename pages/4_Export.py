@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from rsdtr.ui import downloads, state
+from rsdtr.ui import downloads, in_browser, state
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.page import page, plain
 from rsdtr.ui.widgets import choose_data, choose_formats
@@ -65,6 +65,9 @@ with page(
         "ONNX were run without this program; the manifest has the numbers. "
         "`python -m rsdtr verify ZIP` repeats it all."
     )
+
+    st.subheader("On your own device")
+    in_browser.offer(network, plan, test_set, recovery, exported)
 
     st.subheader("Download")
     downloads.buttons(exported, plan)

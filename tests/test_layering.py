@@ -50,7 +50,7 @@ FLOW = (
     {"saved", "exports.readme", "exports.proving"},
     {"kinds.network", "exports.pretrained"},
     {"kinds.finetune", "kinds.refit", "kinds.fastest"},
-    {"exports.graph"},
+    {"exports.graph", "exports.web"},
     {"exports.standalone"},
     {"exports.writer"},
     {"export"},
