@@ -41,7 +41,7 @@ with page(
         disabled=not formats,
         help="Takes up to half a minute per format: each file is checked in its own process.",
     ):
-        downloads.run_export(network, plan, test_set, recovery, formats)
+        downloads.run_export(chosen, test_set, recovery, formats)
 
     exported = state.exports().get(configuration)
     if exported is None:

@@ -237,12 +237,15 @@ def evaluate(
 @options.json
 def export(folder: str, formats: Sequence[str], out: str, data: str | None, as_json: bool) -> None:
     """Write the model in DIR as files that a fresh process has read back and found equal."""
+    from rsdtr.report import saved_report  # draws, and so loads Plotly
+
     saved = load(folder)
     splits = load_data(data, saved.spec)
     with progress(f"exporting {saved.spec.name}", "steps") as show:
         artefacts = exported(
             saved.model, saved.plan, splits.test, formats, out,
-            calibration=splits.train, metrics=saved.metrics, progress=show,
+            calibration=splits.train, metrics=saved.metrics, report=saved_report(saved),
+            progress=show,
         )  # fmt: skip
     if as_json:
         emit(

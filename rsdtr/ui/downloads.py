@@ -15,14 +15,20 @@ from rsdtr.archive import write_zip
 from rsdtr.export import Artefact, export
 from rsdtr.manifest import MANIFEST
 from rsdtr.plan import CompressionPlan
-from rsdtr.ui import cached, state
-from rsdtr.ui.cached import Network
-from rsdtr.ui.measuring import known_metrics, splits
+from rsdtr.report import report_html
+from rsdtr.ui import cached, latency, sharing, state
+from rsdtr.ui.choosing import Chosen, chosen_batch
+from rsdtr.ui.measuring import known_chain, known_metrics, splits
 from rsdtr.ui.metrics import file_stem, size
 from rsdtr.ui.page import progress
 from rsdtr.ui.state import Exported, Recovery, TestSet
 
-_MIME = {".json": "application/json", ".md": "text/markdown", ".py": "text/x-python"}
+_MIME = {
+    ".html": "text/html",
+    ".json": "application/json",
+    ".md": "text/markdown",
+    ".py": "text/x-python",
+}
 
 
 def label(recovery: Recovery | None) -> str:
@@ -31,17 +37,16 @@ def label(recovery: Recovery | None) -> str:
 
 
 def run_export(
-    network: Network,
-    at: CompressionPlan,
-    test_set: TestSet,
-    recovery: Recovery | None,
-    formats: Sequence[str],
+    chosen: Chosen, test_set: TestSet, recovery: Recovery | None, formats: Sequence[str]
 ) -> None:
     """Export the recovered model, or the compressed one, and remember the proved files."""
+    network, at = chosen.network, chosen.plan
     store, configuration = state.exports(), network.configuration(at)
     model = recovery.model if recovery else cached.compressed(network, at)
     known = splits(network, test_set)
     images = known.test.subset(test_set.images)
+    stages = known_chain(network, at, test_set, recovery)
+    report = report_html(sharing.card(chosen, stages, latency.known(network, at, chosen_batch())))
     folder = Path(tempfile.mkdtemp(prefix="rsdtr-export-"))
     try:
         with progress("Exporting and proving, steps") as show:
@@ -53,6 +58,7 @@ def run_export(
                 folder / at.model,
                 calibration=known.train,
                 metrics=known_metrics(network, at, test_set, recovery),
+                report=report,
                 progress=show,
             )
     except BaseException:  # a click interrupts the run with one that is no Exception

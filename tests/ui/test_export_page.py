@@ -24,6 +24,9 @@ def test_files_are_shown_with_their_proof_and_handed_out_as_one_zip(tmp_path):
     (exported,) = test.session_state["exports"].values()
     unchanged(exported.folder)
     assert json.loads(downloads.manifest(exported))["proofs"].keys() == {"safetensors", "python"}
+    report = (exported.folder / "report.html").read_text(encoding="utf-8")
+    assert "--eps 0.9" in report
+    assert "Plotly.newPlot(" in report
     zipped = downloads._zipped(exported.folder, "digits")
     assert zipped == downloads._zipped(exported.folder, "digits")
     (tmp_path / "digits.zip").write_bytes(zipped)
