@@ -3,7 +3,8 @@
 # make check   format, lint and types
 # make bench   timings on this machine
 # make soak    100,000 mutations of everything that is parsed, 1,000 random convolutions, 200 kills,
-#              and a hundred random changes of the controls on every page
+#              a hundred random changes of the controls on every page, and the export of every
+#              architecture of up to 45 million parameters in every form
 # make setup   only the installation that `make run` needs
 
 PYTHON ?= python3
@@ -37,6 +38,7 @@ soak: setup-dev
 	@$(BIN)/python tests/mutations.py 100000
 	@$(BIN)/python tests/convolutions.py 1000
 	@$(BIN)/python tests/kills.py 200
+	@$(BIN)/python tests/parity.py 45
 	@RSDTR_WALK=100 $(BIN)/python -m pytest tests/ui/test_walks.py
 
 # .venv/installed*.txt are copies of what was installed: as long as they equal the
