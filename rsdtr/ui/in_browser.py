@@ -28,7 +28,7 @@ from rsdtr.ui.state import Configuration, Exported, Recovery, TestSet
 
 IMAGES = 16  # whose logits are compared
 SECONDS = 4.0  # that the two networks are timed
-MOST_BYTES = 100 << 20  # of both files: they go through the page's connection
+MOST_MB = 100  # of both files: they go through the page's connection
 _MOST_RUNS = 64
 _PAGE = Path(__file__).with_name("in_browser.html")
 
@@ -74,6 +74,9 @@ def offer(
     if not file.is_file():
         st.caption("Export ONNX as well, to run it in this browser.")
         return
+    if exported.weights_sha256 != (recovery.weights_sha256 if recovery else None):
+        st.caption("Export again, to run the present model in this browser.")
+        return
     known = state.web_runs().get(configuration)
     if known is not None and known.weights_sha256 != exported.weights_sha256:
         known = None  # of an earlier model
@@ -114,17 +117,16 @@ def _task(
     exported: Exported,
     compressed: bytes,
 ) -> Task:
-    identity = network.profile.weights_sha256
+    megabytes = (network.dense_bytes + len(compressed)) / 1e6
+    if megabytes > MOST_MB:
+        raise ExportError(
+            f"the two networks have {megabytes:.0f} MB, more than the {MOST_MB} MB that a page "
+            "hands to a browser: run model.onnx in a page of your own"
+        )
     dense = _dense.of(
-        identity,
+        network.profile.weights_sha256,
         lambda: onnx_file(copy.deepcopy(network.model).requires_grad_(False), network.spec),
     )
-    if len(dense) + len(compressed) > MOST_BYTES:
-        megabytes = (len(dense) + len(compressed)) / 1e6
-        raise ExportError(
-            f"the two ONNX files have {megabytes:.0f} MB, more than the {MOST_BYTES / 1e6:.0f} MB "
-            "that a page may hand to a browser: run model.onnx in a page of your own"
-        )
     test = splits(network, test_set).test
     images = network.spec.normalise(test.pixels(range(min(IMAGES, len(test)))))
     model = recovery.model if recovery else cached.compressed(network, plan)

@@ -3,7 +3,12 @@
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from rsdtr.errors import ExportError
+from rsdtr.plan import plan
+from rsdtr.profile import profile
 from rsdtr.ui import in_browser
+from rsdtr.ui.cached import Network
+from rsdtr.zoo import load_model, model_spec
 
 GOOD = {
     "dense_ms": 2.0, "compressed_ms": 0.5, "max_difference": 1e-6, "argmax_agreement": 1.0,
@@ -70,3 +75,13 @@ def test_a_bad_answer_is_one_sentence_and_the_button_comes_back(monkeypatch, ans
     assert said in test.error[0].value
     test.run()
     assert not test.error
+
+
+def test_networks_too_large_for_a_page_are_refused_before_anything_is_made(monkeypatch):
+    spec = model_spec("digits_resnet20")
+    model = load_model(spec.name)
+    network = Network(spec, model, profile(model, spec), None)
+    decided = plan(network.profile, 0.8, layers=["layer3.2.*"])
+    monkeypatch.setattr(in_browser, "MOST_MB", 1)
+    with pytest.raises(ExportError, match="the two networks have 2 MB, more than the 1 MB"):
+        in_browser._task(network, decided, None, None, None, b"x" * 1_000_000)
