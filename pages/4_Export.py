@@ -2,9 +2,10 @@
 
 import streamlit as st
 
+from opening import page
 from rsdtr.ui import downloads, in_browser, state
 from rsdtr.ui.choosing import choose
-from rsdtr.ui.page import page, plain
+from rsdtr.ui.page import plain
 from rsdtr.ui.widgets import choose_data, choose_formats
 
 with page(
