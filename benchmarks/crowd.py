@@ -40,7 +40,7 @@ from rsdtr.winners import GRID
 
 PAGES = ("", "Layers", "Recover", "Compare", "Export", "Learn")
 ADDRESS = "model=digits_resnet20"
-READING = (1.0, 4.0)  # seconds between two actions of a visitor
+READING = (5.0, 15.0)  # seconds between two actions of a visitor
 LEAVES = 0.05  # how often a visitor goes for good
 PATIENCE = 120.0  # seconds that a page may take
 MOST_GROWTH = 0.10
@@ -54,7 +54,7 @@ class Seen:
     runs: Counter[str] = field(default_factory=Counter)
     moves: list[float] = field(default_factory=list)
     visitors: int = 0
-    errors: list[str] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
 
 
 class Visitor:
@@ -102,7 +102,7 @@ class Visitor:
                     if answer.script_finished in FINISHED:
                         return
                     if answer.script_finished == ForwardMsg.FINISHED_WITH_COMPILE_ERROR:
-                        self._seen.errors.append(f"{self._page}: does not compile")
+                        self._error("does not compile")
                         return
 
     async def _next(self) -> bytes:
@@ -116,16 +116,19 @@ class Visitor:
                 name = "" if page.is_default else page.url_pathname or page.page_name
                 self._pages[name] = page.page_script_hash
         elif kind == "page_not_found":
-            self._seen.errors.append(f"{self._page}: not found")
+            self._error("not found")
         elif kind == "delta":
             element = answer.delta.new_element
             what = element.WhichOneof("type")
             if what == "slider" and element.slider.id.endswith("-eps"):
                 self._slider = element.slider.id
             elif what == "exception":
-                self._seen.errors.append(f"{self._page}: {element.exception.message}")
+                self._error(element.exception.message)
             elif what == "alert" and element.alert.format == element.alert.ERROR:
-                self._seen.errors.append(f"{self._page}: {element.alert.body}")
+                self._error(element.alert.body)
+
+    def _error(self, what: str) -> None:
+        self._seen.errors[f"{self._page or 'Explore'}: {what}"] += 1
 
 
 async def seat(root: str, seen: Seen, until: float, dice: random.Random) -> None:
@@ -151,7 +154,10 @@ async def seat(root: str, seen: Seen, until: float, dice: random.Random) -> None
                     if dice.random() < LEAVES:
                         break
         except Exception as error:
-            seen.errors.append(f"{type(error).__name__}: {error}")
+            what = (
+                f"no answer in {PATIENCE:.0f} s" if isinstance(error, TimeoutError) else repr(error)
+            )
+            seen.errors[what] += 1
             await asyncio.sleep(1)
 
 
@@ -178,8 +184,8 @@ async def crowd(root: str, sessions: int, seconds: float, seed: int) -> dict[str
         "slider_move_seconds": {"median": round(median, 2), "percentile_95": round(high, 2)},
         "server_mb": {"warm": warm >> 20, "end": end >> 20},
         "growth": round(end / warm - 1, 3),
-        "errors": len(seen.errors),
-        "first_errors": seen.errors[:5],
+        "errors": seen.errors.total(),
+        "most_errors": dict(seen.errors.most_common(5)),
     }
 
 
