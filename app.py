@@ -2,13 +2,14 @@
 
 import streamlit as st
 
+from rsdtr.ui.opening import page
 from rsdtr.charts.accuracy import stages_figure
 from rsdtr.charts.plan import fronts_figure, layers_figure, ratios_figure
 from rsdtr.tables import layers_table
 from rsdtr.ui import latency, metrics, sharing, tradeoff
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import CALIBRATION_IMAGES, known_stages, measure_damage, measured_stages
-from rsdtr.ui.page import page, pair, progress
+from rsdtr.ui.page import pair, progress
 from rsdtr.ui.widgets import chart, choose_data, edit_layers
 
 with page(

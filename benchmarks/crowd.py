@@ -4,10 +4,11 @@
 
 The server is the one that `make run` starts, on this machine, with a cache folder of its own; the
 visitors are not browsers, of which so many need more memory than a laptop has, but the connections
-that browsers open: each asks for a page, moves its slider, reads, goes to another page, and now
-and then leaves for good while somebody new comes. A slider's move is timed from the new value's
-sending to the end of the page's script. `warm` is the server's memory after a fifth of the time.
-Exit code 1 for any error, or memory that grows by more than a tenth after that.
+that browsers open: all come within the first tenth of the time; each asks for a page, moves its
+slider, reads, goes to another page, and now and then leaves for good while somebody new comes. A
+slider's move is timed from the new value's sending to the end of the page's script. `server_mb` is
+the server's memory after each tenth of the time. Exit code 1 for any error, or if it grows by more
+than a tenth after the first two fifths.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from rsdtr.winners import GRID
 
 PAGES = ("", "Layers", "Recover", "Compare", "Export", "Learn")
 ADDRESS = "model=digits_resnet20"
-READING = (1.0, 4.0)  # seconds between two actions of a visitor
+READING = (5.0, 15.0)  # seconds between two actions of a visitor
 LEAVES = 0.05  # how often a visitor goes for good
 PATIENCE = 120.0  # seconds that a page may take
 MOST_GROWTH = 0.10
@@ -54,7 +55,7 @@ class Seen:
     runs: Counter[str] = field(default_factory=Counter)
     moves: list[float] = field(default_factory=list)
     visitors: int = 0
-    errors: list[str] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
 
 
 class Visitor:
@@ -102,7 +103,7 @@ class Visitor:
                     if answer.script_finished in FINISHED:
                         return
                     if answer.script_finished == ForwardMsg.FINISHED_WITH_COMPILE_ERROR:
-                        self._seen.errors.append(f"{self._page}: does not compile")
+                        self._error("does not compile")
                         return
 
     async def _next(self) -> bytes:
@@ -116,21 +117,28 @@ class Visitor:
                 name = "" if page.is_default else page.url_pathname or page.page_name
                 self._pages[name] = page.page_script_hash
         elif kind == "page_not_found":
-            self._seen.errors.append(f"{self._page}: not found")
+            self._error("not found")
         elif kind == "delta":
             element = answer.delta.new_element
             what = element.WhichOneof("type")
             if what == "slider" and element.slider.id.endswith("-eps"):
                 self._slider = element.slider.id
             elif what == "exception":
-                self._seen.errors.append(f"{self._page}: {element.exception.message}")
+                self._error(element.exception.message)
             elif what == "alert" and element.alert.format == element.alert.ERROR:
-                self._seen.errors.append(f"{self._page}: {element.alert.body}")
+                self._error(element.alert.body)
+
+    def _error(self, what: str) -> None:
+        self._seen.errors[f"{self._page or 'Explore'}: {what}"] += 1
 
 
-async def seat(root: str, seen: Seen, until: float, dice: random.Random) -> None:
-    """One place in the crowd: a visitor, and after that the next one, until the time is over."""
+async def seat(root: str, seen: Seen, until: float, dice: random.Random, late: float) -> None:
+    """One place in the crowd: a visitor, and after that the next one, until the time is over.
+
+    late: seconds within which the first one comes.
+    """
     address = root.replace("http", "ws", 1) + "/_stcore/stream"
+    await asyncio.sleep(dice.uniform(0, late))
     while time.monotonic() < until:
         seen.visitors += 1
         try:
@@ -151,7 +159,10 @@ async def seat(root: str, seen: Seen, until: float, dice: random.Random) -> None
                     if dice.random() < LEAVES:
                         break
         except Exception as error:
-            seen.errors.append(f"{type(error).__name__}: {error}")
+            what = (
+                f"no answer in {PATIENCE:.0f} s" if isinstance(error, TimeoutError) else repr(error)
+            )
+            seen.errors[what] += 1
             await asyncio.sleep(1)
 
 
@@ -160,13 +171,16 @@ async def crowd(root: str, sessions: int, seconds: float, seed: int) -> dict[str
     (server,) = psutil.Process().children()
     seen, until = Seen(), time.monotonic() + seconds
     seats = [
-        asyncio.create_task(seat(root, seen, until, random.Random(f"{seed} {number}")))
+        asyncio.create_task(
+            seat(root, seen, until, random.Random(f"{seed} {number}"), seconds / 10)
+        )
         for number in range(sessions)
     ]
-    await asyncio.sleep(seconds / 5)
-    warm = server.memory_info().rss
+    memory = []
+    for _ in range(10):
+        await asyncio.sleep(seconds / 10)
+        memory.append(server.memory_info().rss >> 20)
     await asyncio.gather(*seats)
-    end = server.memory_info().rss
     median, high = np.percentile(seen.moves, (50, 95)) if seen.moves else (0.0, 0.0)
     return {
         "machine": machine(),
@@ -176,10 +190,10 @@ async def crowd(root: str, sessions: int, seconds: float, seed: int) -> dict[str
         "pages_drawn": dict(seen.runs),
         "slider_moves": len(seen.moves),
         "slider_move_seconds": {"median": round(median, 2), "percentile_95": round(high, 2)},
-        "server_mb": {"warm": warm >> 20, "end": end >> 20},
-        "growth": round(end / warm - 1, 3),
-        "errors": len(seen.errors),
-        "first_errors": seen.errors[:5],
+        "server_mb": memory,
+        "growth": round(memory[-1] / memory[3] - 1, 3),
+        "errors": seen.errors.total(),
+        "most_errors": dict(seen.errors.most_common(5)),
     }
 
 

@@ -2,11 +2,12 @@
 
 import streamlit as st
 
+from rsdtr.ui.opening import page
 from rsdtr.charts.accuracy import stages_figure
 from rsdtr.ui import metrics, recovering, refitting, state, training, watching
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import CALIBRATION_IMAGES, recovered_stages
-from rsdtr.ui.page import page, pair
+from rsdtr.ui.page import pair
 from rsdtr.ui.recipe import choose_training
 from rsdtr.ui.widgets import chart, choose_data, choose_images
 

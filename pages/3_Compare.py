@@ -2,9 +2,9 @@
 
 import streamlit as st
 
+from rsdtr.ui.opening import page
 from rsdtr.ui import comparing, ratios, watching
 from rsdtr.ui.choosing import choose
-from rsdtr.ui.page import page
 from rsdtr.ui.widgets import choose_data
 
 with page(

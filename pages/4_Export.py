@@ -2,10 +2,11 @@
 
 import streamlit as st
 
+from rsdtr.ui.opening import page
 from rsdtr.kinds.export import exported_files
 from rsdtr.ui import downloads, in_browser, state, watching
 from rsdtr.ui.choosing import choose
-from rsdtr.ui.page import page, plain
+from rsdtr.ui.page import plain
 from rsdtr.ui.widgets import choose_data, choose_formats
 
 with page(

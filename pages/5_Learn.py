@@ -2,10 +2,11 @@
 
 import streamlit as st
 
+from rsdtr.ui.opening import page
 from rsdtr.lessons.glossary import GLOSSARY
 from rsdtr.lessons.text import STEPS
 from rsdtr.ui import learning, lessons
-from rsdtr.ui.page import page, plain
+from rsdtr.ui.page import plain
 
 with page(
     "Learn",

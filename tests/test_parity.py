@@ -39,4 +39,6 @@ def test_a_file_that_computes_something_else_is_found(monkeypatch):
 
 def test_the_size_of_every_architecture_is_known_without_making_it():
     assert parameters("digits_resnet20") == 269_434
+    assert parameters("resnet18") == 11_689_512
+    assert all(parameters(name) > 200_000 for name in model_names())
     assert all(small(model_spec(name)).input_shape[1] <= 96 for name in model_names())

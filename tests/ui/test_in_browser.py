@@ -77,6 +77,40 @@ def test_a_bad_answer_is_one_sentence_and_the_button_comes_back(monkeypatch, ans
     assert not test.error
 
 
+def offered(folder: str, identity: str | None) -> None:
+    from pathlib import Path
+
+    from rsdtr.plan import plan
+    from rsdtr.profile import profile
+    from rsdtr.ui import in_browser
+    from rsdtr.ui.cached import Network
+    from rsdtr.ui.state import Exported
+    from rsdtr.zoo import load_model, model_spec
+
+    spec = model_spec("digits_resnet20")
+    model = load_model(spec.name)
+    network = Network(spec, model, profile(model, spec), None)
+    decided = plan(network.profile, 0.8, layers=["layer3.2.*"])
+    exported = Exported("a label", identity, Path(folder), ())
+    in_browser.offer(network, decided, None, None, exported)
+
+
+@pytest.mark.parametrize(
+    ("file", "identity", "said"),
+    [
+        ("model.pt2", None, "Export ONNX as well"),
+        ("model.onnx", "of an earlier model", "Export again, to run the present model"),
+        ("model.onnx", None, "Not run yet"),
+    ],
+)
+def test_only_the_present_model_as_onnx_is_offered(tmp_path, file, identity, said):
+    (tmp_path / file).write_bytes(b"x")
+    words = {"folder": str(tmp_path), "identity": identity}
+    test = AppTest.from_function(offered, default_timeout=60, kwargs=words).run()
+    assert said in test.caption[0].value
+    assert len(test.button) == (said == "Not run yet")
+
+
 def test_networks_too_large_for_a_page_are_refused_before_anything_is_made(monkeypatch):
     spec = model_spec("digits_resnet20")
     model = load_model(spec.name)
