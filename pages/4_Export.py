@@ -32,7 +32,7 @@ with page(
     else:
         st.success(plain(f"This exports the recovered network: {recovery.label}."))
 
-    formats = choose_formats()
+    formats = choose_formats(network.spec)
     if st.button(
         "Export and prove",
         key="export",

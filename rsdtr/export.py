@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from rsdtr.answers import chooses_boxes
 from rsdtr.archive import write_zip
 from rsdtr.data import LabelledImages
 from rsdtr.errors import ExportError, UnknownName
@@ -86,11 +87,13 @@ def export(
     resolves) is an ExportError and leaves nothing; of int8, a class agreement below 90 %. onnx,
     int8 and pt2 take any batch; they hold the fused network, plain convolutions in the forms of
     `model`. safetensors holds the cores, and rsdtr_model.py beside it needs torch alone to run
-    them. The same model, images and libraries give the same bytes.
+    them. Of a network that answers boxes only safetensors, for `load` to read: it is proved by what
+    it says of all anchors, before boxes are chosen. That of `zoo.own_model` is proved by
+    rsdtr_model.py. The same model, images and libraries give the same bytes.
     calibration: whose images set the ranges of int8, by default `images`, from behind. progress:
     called with (steps done, steps in all). UnknownName for a format not in FORMATS.
     """
-    chosen = _checked_formats(formats)
+    chosen = _checked_formats(formats, model)
     if images.spec.name != plan.model:
         raise ExportError(
             f"the images are prepared for {images.spec.name}, the plan is for {plan.model}: "
@@ -114,9 +117,13 @@ def export(
             started = time.perf_counter()
             path = files / FILES[form]
             writer.write(form, path)
+            by = form
+            if form == "safetensors" and spec.family.startswith("own "):
+                by = "python"  # no other process can build the network, but this program does
+                writer.write(by, files / FILES[by])
             dense_bytes = _dense_bytes(form, spec)
             _tell(progress, 2 * position + 1, 2 * len(chosen))
-            proof = proved(form, path, cases, bound)
+            proof = proved(by, files / FILES[by], cases, bound)
             artefacts.append(
                 Artefact(
                     format=form,
@@ -246,14 +253,16 @@ def _tell(progress: Progress | None, done: int, steps: int) -> None:
         progress(done, steps)
 
 
-def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
+def _checked_formats(formats: Sequence[str], model: nn.Module) -> tuple[str, ...]:
     if not formats:
         raise ExportError(f"no format was given: choose from {', '.join(FORMATS)}")
     for form in formats:
         if form not in FORMATS:
             raise UnknownName(f"{form!r} is no format: choose from {', '.join(FORMATS)}")
     chosen = list(dict.fromkeys(formats))
-    if "safetensors" in chosen:  # rsdtr_model.py is written for the file it lies beside
+    if "safetensors" in chosen and not chooses_boxes(
+        model
+    ):  # rsdtr_model.py is written for the file it lies beside
         chosen.insert(chosen.index("safetensors") + 1, "python")
     return tuple(chosen)
 

@@ -444,7 +444,9 @@ def test_a_picture_that_breaks_off_is_left_out_of_its_batch(tmp_path: Path) -> N
 
 
 def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match=r"'digit' is neither a data set \(digits, cifar10\)"):
+    with pytest.raises(
+        UnknownName, match=r"'digit' is neither a data set \(digits, cifar10, photos\)"
+    ):
         load_data("digit", DIGITS)
     empty = tmp_path / "empty"
     empty.mkdir()
