@@ -192,9 +192,9 @@ def _folder(name: str | Path, spec: ModelSpec) -> DataSplits:
 def _class_folders(name: str, roots: Sequence[Path], spec: ModelSpec) -> list[LabelledImages]:
     if spec.task == "classification":
         found = sorted({f.name for root in roots for f in root.iterdir() if _visible_folder(f)})
+        known = class_names(spec)
     else:
-        found = ["."]  # whatever lies in the folder
-    known = class_names(spec)
+        found, known = ["."], ()  # whatever lies in the folder
     # Folders named after outputs of the model mean those outputs, even when only a few are there.
     classes = known if found and set(found) <= set(known) else tuple(found)
     sets = []
@@ -214,7 +214,7 @@ def _class_folders(name: str, roots: Sequence[Path], spec: ModelSpec) -> list[La
                 else:
                     paths.append(path)
                     labels.append(classes.index(label))
-            if len(paths) == before:
+            if len(paths) == before and label != ".":
                 _log.warning("class %s under %s is empty: no readable picture in it", label, root)
         if skipped:
             told = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
