@@ -13,6 +13,7 @@ from rsdtr.methods.catalogue import METHODS, Subject, check_methods, method
 from rsdtr.methods.factored import FactoredConv2d, composed, stage_kernels
 from rsdtr.methods.factorizations import FACTORIZATIONS
 from rsdtr.methods.lowrank import cheapest, chosen, fitting, storage
+from rsdtr.methods.mpo import MPO, OperatorTrain
 from rsdtr.methods.network import Kernels, NetworkDecision, network_of
 from rsdtr.methods.pruning import pruned
 from rsdtr.methods.tensorized import TRN, TensorizedRing, _contraction_macs, factors
@@ -22,7 +23,7 @@ from rsdtr.truncation import tail_energies
 from rsdtr.zoo import load_model, model_spec
 
 DIGITS = "digits_resnet20"
-LOW_RANK = {method.name: method for method in (*FACTORIZATIONS, CP, TRN)}
+LOW_RANK = {method.name: method for method in (*FACTORIZATIONS, MPO, CP, TRN)}
 
 
 def decaying(*shape: int) -> torch.Tensor:
@@ -71,7 +72,7 @@ def test_a_layer_never_grows(name):
     assert ranks is None or storage(prepared, ranks) >= 144
 
 
-@pytest.mark.parametrize("name", [method.name for method in FACTORIZATIONS])
+@pytest.mark.parametrize("name", [method.name for method in (*FACTORIZATIONS, MPO)])
 def test_a_smaller_eps_stores_no_less(name):
     prepared = LOW_RANK[name].prepare(decaying(12, 8, 3, 3))
     stored = [storage(prepared, prepared.ranks(eps)) for eps in (0.9, 0.7, 0.5, 0.3, 0.1)]
@@ -117,6 +118,28 @@ def test_tensorized_ring_has_one_rank():
     assert ring.modes == (4, 4, 4, 2, 9)
     assert all(core.shape[0] == core.shape[2] == 3 for core in ring.cores((3,)))
     assert ring.shapes((3,)) == tuple(tuple(core.shape) for core in ring.cores((3,)))
+
+
+def test_an_operator_train_pairs_the_channels():
+    """A kernel that is a Kronecker product over the pairs has bonds of 1."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(4, n, generator=generator).double() for n in (4, 2))
+    pixels = torch.randn(3, 3, generator=generator).double()
+    channels = torch.kron(first, second)  # (16, 8), O = O1·O2 and I = I1·I2
+    train = OperatorTrain(torch.einsum("oi,hw->oihw", channels, pixels))
+    assert (train.outs, train.ins) == ((4, 4), (4, 2))
+    assert train.ranks(1e-3) == (1, 1)
+    assert train.shapes((1, 1)) == ((9, 1), (1, 4, 4, 1), (1, 4, 2))
+    mixed = torch.randn(16, 8, generator=generator).double()  # no product over the pairs
+    assert OperatorTrain(torch.einsum("oi,hw->oihw", mixed, pixels)).ranks(1e-3) == (1, 8)
+
+
+def test_an_operator_train_of_unlike_sides_has_factors_of_1():
+    train = OperatorTrain(decaying(32, 3, 3, 3))
+    assert (train.outs, train.ins) == ((4, 4, 2), (3, 1, 1))
+    choice, cores = chosen("mpo", train, decaying(32, 3, 3, 3), train.ranks(0.3))
+    assert choice.relative_error <= 0.3
+    assert train.shapes(choice.ranks) == tuple(tuple(core.shape) for core in cores)
 
 
 def test_ablations_take_parts_of_the_search():

@@ -16,6 +16,7 @@ from rsdtr.methods import pruning, rings
 from rsdtr.methods.canonical import CP
 from rsdtr.methods.factorizations import FACTORIZATIONS
 from rsdtr.methods.lowrank import LowRank
+from rsdtr.methods.mpo import MPO
 from rsdtr.methods.network import Kernels, network_of
 from rsdtr.methods.tensorized import TRN
 from rsdtr.plan import CompressionPlan
@@ -181,7 +182,7 @@ def _methods() -> list[Method]:
     ]
     return [
         *(Method(name, title, partial(_ring, plan_of)) for name, title, plan_of in ring),
-        *(Method(m.name, m.title, partial(_low_rank, m)) for m in (*FACTORIZATIONS, CP, TRN)),
+        *(Method(m.name, m.title, partial(_low_rank, m)) for m in (*FACTORIZATIONS, MPO, CP, TRN)),
         Method("prune-l2", "channel pruning, L2", partial(_pruned, "l2")),
         Method("prune-taylor", "channel pruning, Taylor", partial(_pruned, "taylor")),
     ]
