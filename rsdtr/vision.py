@@ -127,7 +127,7 @@ def in_todays_names(name: str, state: "OrderedDict[str, Tensor]") -> "OrderedDic
     """
     renamed = OrderedDict((_todays(name, key), value) for key, value in state.items())
     if name in ("googlenet", "inception_v3"):
-        unused = ("aux1.", "aux2.", "AuxLogits.")
+        unused: tuple[str, ...] = ("aux1.", "aux2.", "AuxLogits.")
     elif name in ("fcn_resnet50", "fcn_resnet101") or name.startswith("deeplabv3"):
         unused = ("aux_classifier.",)
     else:

@@ -83,7 +83,7 @@ class ModelSpec:
         """What it answers: logits (B, classes), logits (B, classes, H, W), boxes, or else."""
         for task in get_args(Task):
             if self.family == f"own {task}":
-                return task  # type: ignore[no-any-return]  # get_args forgets what they are
+                return task
         return _TASKS.get(self.family, "classification")
 
     def build(self) -> nn.Module:
