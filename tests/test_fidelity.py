@@ -30,12 +30,13 @@ def test_the_error_and_the_classes_by_hand():
 
 def test_masks_are_counted_by_pixel():
     dense = torch.zeros(1, 3, 2, 2)
-    dense[0, 0, 0] = dense[0, 1, 1] = 1.0  # classes 0 0 / 1 1
+    dense[0, 0] = 1.0
+    dense[0, :2, 1, 1] = torch.tensor([0.0, 1.0])  # classes 0 0 / 0 1
     ring = torch.zeros(1, 3, 2, 2)
     ring[0, 0] = 1.0  # class 0 everywhere
     found = fidelity(Saying(lambda x: ring), Saying(lambda x: dense), torch.zeros(1, 1))
-    assert (found.agreement, found.counted, found.of) == (50.0, "pixels", 4)
-    assert found.relative_error == pytest.approx((4 / 4) ** 0.5)  # four entries off by 1, norm 2
+    assert (found.agreement, found.counted, found.of) == (75.0, "pixels", 4)
+    assert found.relative_error == pytest.approx(2**0.5 / 2)  # two entries off by 1, norm 2
 
 
 def test_answers_of_another_kind_have_an_error_alone():
