@@ -3,12 +3,11 @@
 import streamlit as st
 
 from rsdtr.ui.opening import page
-from rsdtr.charts.accuracy import stages_figure
 from rsdtr.charts.plan import fronts_figure, layers_figure, ratios_figure
 from rsdtr.tables import layers_table
-from rsdtr.ui import latency, metrics, sharing, tradeoff
+from rsdtr.ui import latency, metrics, sharing, tradeoff, worth
 from rsdtr.ui.choosing import choose
-from rsdtr.ui.measuring import CALIBRATION_IMAGES, known_stages, measure_damage, measured_stages
+from rsdtr.ui.measuring import measure_damage
 from rsdtr.ui.page import pair, progress
 from rsdtr.ui.widgets import chart, choose_data, edit_layers
 
@@ -34,33 +33,8 @@ with page(
 
     costs, ratios = pair("curves")
 
-    st.subheader("Accuracy")
     test_set = choose_data(network.spec)
-    asked = st.button(
-        "Measure accuracy", key="measure", icon=":material/speed:", disabled=network.synthetic
-    )
-    stages = (
-        measured_stages(network, plan, test_set) if asked else known_stages(network, plan, test_set)
-    )
-    if stages:
-        chart(
-            stages_figure(stages),
-            key="accuracy",
-            alt="Test accuracy of the dense, the compressed and the recalibrated network",
-        )
-        st.caption(
-            f"Bars are 95 % intervals on {stages[0].accuracy.n:,} test images. Recalibrated: "
-            f"BatchNorm statistics from up to {CALIBRATION_IMAGES:,} training images, no "
-            "gradient. For more, go to Recover."
-        )
-    elif network.synthetic:
-        st.info("Synthetic weights: there is no accuracy to measure.", icon=":material/block:")
-    else:
-        st.info(
-            "Not measured yet for this plan: dense, compressed and recalibrated, without any "
-            "training.",
-            icon=":material/speed:",
-        )
+    stages = worth.show(network, plan, test_set)
     measure_damage(chosen, test_set)
 
     st.subheader("Latency")

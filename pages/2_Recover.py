@@ -9,7 +9,7 @@ from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import CALIBRATION_IMAGES, recovered_stages
 from rsdtr.ui.page import pair
 from rsdtr.ui.recipe import choose_training
-from rsdtr.ui.widgets import chart, choose_data, choose_images
+from rsdtr.ui.widgets import chart, choose_data, choose_images, refuse_without_classes
 
 with page(
     "Recover",
@@ -25,6 +25,7 @@ with page(
             icon=":material/block:",
         )
         st.stop()
+    refuse_without_classes(network.spec)
     test_set = choose_data(network.spec)
     job = recovering.attached(network, plan)
     busy = job is not None and not job.ended

@@ -5,7 +5,7 @@ import streamlit as st
 from rsdtr.ui.opening import page
 from rsdtr.ui import comparing, ratios, watching
 from rsdtr.ui.choosing import choose
-from rsdtr.ui.widgets import choose_data
+from rsdtr.ui.widgets import choose_data, refuse_without_classes
 
 with page(
     "Compare",
@@ -20,6 +20,7 @@ with page(
             icon=":material/block:",
         )
         st.stop()
+    refuse_without_classes(network.spec)
     test_set = choose_data(network.spec)
     asked = comparing.choose_comparison(network, test_set)
     job = comparing.attached(network)

@@ -35,7 +35,7 @@ with page(
 
     job = downloads.attached(network, plan)
     busy = job is not None and not job.ended
-    formats = choose_formats()
+    formats = choose_formats(network.spec)
     if st.button(
         "Export and prove",
         key="export",

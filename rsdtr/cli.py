@@ -16,19 +16,19 @@ from rsdtr.commands import options
 from rsdtr.commands.bench import bench
 from rsdtr.commands.compare import compare
 from rsdtr.commands.console import Commands, emit, plan_table, progress, table
+from rsdtr.commands.evaluate import evaluate
 from rsdtr.commands.export import export
 from rsdtr.commands.finetune import finetune
 from rsdtr.commands.jobs import jobs
 from rsdtr.commands.profile import profile as profile_command
 from rsdtr.commands.ratio import ratio
 from rsdtr.commands.report import report
-from rsdtr.commands.requested import check_data_is_read, find, plan_of
+from rsdtr.commands.requested import check_data_is_read, plan_of
 from rsdtr.commands.study import study
 from rsdtr.commands.verify import verify
 from rsdtr.compress import compress as compressed
 from rsdtr.data import load_data
 from rsdtr.errors import UnknownName
-from rsdtr.evaluate import accuracy, saved_bytes
 from rsdtr.fast import measured_forms
 from rsdtr.kinds.refit import queue_refit
 from rsdtr.profile import profile
@@ -36,7 +36,7 @@ from rsdtr.recover import recalibrate
 from rsdtr.refit import refit, refit_record
 from rsdtr.saved import save, writable_folder
 from rsdtr.targets import Choices
-from rsdtr.zoo import ModelSpec, model_names, model_spec
+from rsdtr.zoo import ModelSpec, model_names, model_spec, weights_sha256
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,16 +53,23 @@ def models(as_json: bool) -> None:
         emit({"models": [_model_row(spec) for spec in specs]})
         return
     rows = [
-        (spec.name, "×".join(map(str, spec.input_shape)), str(spec.classes), _weights_of(spec))
+        (
+            spec.name,
+            spec.task,
+            "×".join(map(str, spec.input_shape)),
+            str(spec.classes),
+            _weights_of(spec),
+        )
         for spec in specs
     ]
-    click.echo(table(("model", "input", "classes", "weights"), rows))
+    click.echo(table(("model", "task", "input", "classes", "weights"), rows))
 
 
 def _model_row(spec: ModelSpec) -> dict[str, object]:
     return {
         "name": spec.name,
         "family": spec.family,
+        "task": spec.task,
         "input_shape": list(spec.input_shape),
         "classes": spec.classes,
         "data": spec.data,
@@ -147,6 +154,8 @@ def compress(
     with progress("computing the rings"):
         network = compressed(dense, decided)
     metrics: dict[str, Any] = {}
+    if spec.task != "classification":  # `evaluate` compares with this network, and no other
+        metrics["dense_sha256"] = weights_sha256(dense)
     if images is not None:
         train = load_data(data, spec).train
         with progress(f"recalibrating on {train.name}", "images") as show:
@@ -176,52 +185,10 @@ def compress(
     )
 
 
-@cli.command()
-@click.argument("model_or_dir")
-@options.weights
-@options.data
-@click.option("--limit", type=click.IntRange(min=1), help="Look at so many test images only.")
-@options.json
-def evaluate(
-    model_or_dir: str, weights: str | None, data: str | None, limit: int | None, as_json: bool
-) -> None:
-    """Top-1 accuracy on the test images, parameters, MACs and bytes of a model or saved folder."""
-    network, spec, decided = find(model_or_dir, weights)
-    if decided is None:
-        costs = profile(network, spec)
-        params, macs = costs.params, costs.macs
-    else:
-        params, macs = decided.params.compressed, decided.macs.compressed
-    test = load_data(data, spec).test
-    test = test if limit is None else test.subset(limit)
-    with progress(f"evaluating {spec.name} on {test.name}", "images") as show:
-        reached = accuracy(network, test, progress=show)
-    size = saved_bytes(network)
-    if as_json:
-        emit(
-            {
-                "model": spec.name,
-                "data": test.name,
-                "accuracy": reached.percent,
-                "interval": list(reached.interval),
-                "n": reached.n,
-                "params": params,
-                "macs": macs,
-                "bytes": size,
-            }
-        )
-        return
-    low, high = reached.interval
-    click.echo(
-        f"{spec.name} on {test.name}: {reached.percent:.2f} % of {reached.n:,} images "
-        f"(95 % interval {low:.2f} to {high:.2f}), {params:,} parameters, "
-        f"{macs:,} MACs, {size:,} bytes"
-    )
-
-
 for command in (
     bench,
     compare,
+    evaluate,
     export,
     finetune,
     jobs,

@@ -108,9 +108,11 @@ def run(
     """Every cell, computed or read from `folder`/cells, in the order of `asked.pairs`.
 
     subject: the network that `asked` names, with its data. progress: called with what is done now,
-    (cells done, cells in all). RsdtrError if the folder cannot be written, or a method has no name.
+    (cells done, cells in all). RsdtrError if the folder cannot be written, a method
+    has no name, or there are no labels to test by.
     """
     check_methods(asked.methods)
+    subject.data.test.check_labelled("a comparison")
     dense = fuse(subject.model)
     for done, (name, pcr) in enumerate(asked.pairs):
         if should_stop():

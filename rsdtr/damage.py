@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rsdtr.data import LabelledImages
+from rsdtr.answers import answers
 from rsdtr.errors import DataError
 from rsdtr.evaluate import device_of
+from rsdtr.images import LabelledImages, fitting_batch
 from rsdtr.plan import policy_layers
 from rsdtr.profile import ModelProfile
 from rsdtr.search import ring_svd
@@ -38,7 +39,7 @@ def measure_damage(
     """Damage of each layer at seven ε_p from 0.2 to 0.9, all others dense, on n unlabelled images.
 
     BatchNorm runs on the statistics of the batch, with and without the ring, which measures what is
-    left after recalibration. ‖z − ẑ‖²/‖z‖² of the network's output z is averaged over the images.
+    left after recalibration. ‖z − ẑ‖²/‖z‖² of the network's answers z is averaged over the images.
     The model is not changed. progress: called with (runs done, runs in all). DataError for fewer
     than 2 images.
     """
@@ -50,13 +51,14 @@ def measure_damage(
     device = device_of(network)
     chosen = images.subset(n, seed)
     generator = torch.Generator().manual_seed(seed)
-    batches = [pixels.to(device) for pixels, _ in chosen.batches(BATCH, generator)]
+    size = fitting_batch(images.spec, BATCH)
+    batches = [pixels.to(device) for pixels, _ in chosen.batches(size, generator)]
     names = policy_layers(profile, layers)
     free = [layer for layer in profile.layers if layer.name in names and layer.obstacle is None]
     runs = len(free) * len(MEASURED_EPS)
     curves: dict[str, list[tuple[float, float]]] = {}
     _take_batch_statistics(network)
-    expected = [network(pixels) for pixels in batches]
+    expected = [answers(network, pixels) for pixels in batches]
     for position, layer in enumerate(free):
         conv = network.get_submodule(layer.name)
         assert isinstance(conv, nn.Conv2d)
@@ -68,7 +70,7 @@ def measure_damage(
             ring = profile.winner(layer, Question(rule, objective, eps))
             if ring.storage < layer.kernel.numel():
                 conv.weight.copy_(ring_svd(layer.kernel, ring.shift, ring.ranks).to_tensor())
-                found = [network(pixels) for pixels in batches]
+                found = [answers(network, pixels) for pixels in batches]
                 curves[layer.name].append((ring.relative_error, _moved(expected, found)))
         conv.weight.copy_(trained)
     if progress:
@@ -80,7 +82,7 @@ def _moved(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
     """Mean over images of ‖z − ẑ‖²/‖z‖²; what is not finite counts as all of the output."""
     ratios = torch.cat(
         [
-            (one - other).flatten(1).square().sum(1) / one.flatten(1).square().sum(1)
+            (one - other).square().sum(1) / one.square().sum(1)
             for one, other in zip(expected, found, strict=True)
         ]
     )

@@ -65,7 +65,10 @@ def estimate(
 def check_memory(
     model: nn.Module, data: DataSplits, options: FinetuneOptions, teacher: nn.Module | None
 ) -> int:
-    """`required_bytes`, unless the memory that is free now would not suffice: RsdtrError."""
+    """`required_bytes`, unless the memory that is free now would not suffice: RsdtrError.
+
+    DataError for images without labels, whose training it would be.
+    """
     memory = required_bytes(model, data, options, teacher)
     free = free_bytes(device_of(model))
     if memory > free:
@@ -85,6 +88,7 @@ def required_bytes(
     What a step keeps for its gradient is counted for two and for four pictures, and drawn on as a
     straight line.
     """
+    data.train.check_labelled("fine-tuning")
     state = sum(_bytes(value) for value in model.state_dict().values())
     moments = {"sgd": int(options.momentum > 0), "adamw": 2}[options.optimizer]
     gradients = sum(_bytes(value) for value in model.parameters() if value.requires_grad)

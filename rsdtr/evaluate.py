@@ -80,8 +80,9 @@ def accuracy(
 ) -> Accuracy:
     """Top-1 accuracy of the model's logits (B, classes); `progress` gets (seen, all) images.
 
-    The model's mode is restored. Raises DataError when there are no images.
+    The model's mode is restored. Raises DataError when there are no images, or no labels.
     """
+    images.check_labelled("accuracy")
     correct = seen = 0
     device = device_of(model)
     with evaluating(model):

@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from rsdtr.answers import chooses_boxes
 from rsdtr.archive import write_zip
 from rsdtr.data import LabelledImages
 from rsdtr.errors import ExportError, UnknownName
@@ -89,12 +90,14 @@ def export(
     resolves) is an ExportError and leaves nothing; of int8, a class agreement below 90 %. onnx,
     int8 and pt2 take any batch; they hold the fused network, plain convolutions in the forms of
     `model`. safetensors holds the cores, and rsdtr_model.py beside it needs torch alone to run
-    them. The same model, images and libraries give the same bytes.
+    them. Of a network that answers boxes only safetensors, for `load` to read: it is proved by what
+    it says of all anchors, before boxes are chosen. That of `zoo.own_model` is proved by
+    rsdtr_model.py. The same model, images and libraries give the same bytes.
     calibration: whose images set the ranges of int8, by default `images`, from behind. report: the
     text of report.html, as rsdtr.report makes it. progress: called with (steps done, steps in all).
     UnknownName for a format not in FORMATS.
     """
-    chosen = checked_formats(formats)
+    chosen = checked_formats(formats, model)
     if images.spec.name != plan.model:
         raise ExportError(
             f"the images are prepared for {images.spec.name}, the plan is for {plan.model}: "
@@ -119,9 +122,13 @@ def export(
             started = time.perf_counter()
             path = files / FILES[form]
             writer.write(form, path)
+            by = form
+            if form == "safetensors" and spec.family.startswith("own "):
+                by = "python"  # no other process can build the network, but this program does
+                writer.write(by, files / FILES[by])
             dense_bytes = _dense_bytes(form, spec)
             _tell(progress, 2 * position + 1, 2 * len(chosen))
-            proof = proved(form, path, cases, bound)
+            proof = proved(by, files / FILES[by], cases, bound)
             artefacts.append(
                 Artefact(
                     format=form,
@@ -152,7 +159,7 @@ def export(
     return artefacts
 
 
-def checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
+def checked_formats(formats: Sequence[str], model: nn.Module) -> tuple[str, ...]:
     """The formats that will be written, in order; UnknownName for one that there is not."""
     if not formats:
         raise ExportError(f"no format was given: choose from {', '.join(FORMATS)}")
@@ -160,7 +167,8 @@ def checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
         if form not in FORMATS:
             raise UnknownName(f"{form!r} is no format: choose from {', '.join(FORMATS)}")
     chosen = list(dict.fromkeys(formats))
-    if "safetensors" in chosen:  # rsdtr_model.py is written for the file it lies beside
+    # rsdtr_model.py is written for the file it lies beside, and has no boxes to choose.
+    if "safetensors" in chosen and not chooses_boxes(model):
         chosen.insert(chosen.index("safetensors") + 1, "python")
     return tuple(chosen)
 

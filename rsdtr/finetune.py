@@ -60,9 +60,9 @@ def finetune(
     In a group of processes (see `distributed.joined`) each computes a part of every batch, all end
     with the same weights, and the first one writes the checkpoint.
 
-    Raises DataError for fewer than 2 training images; RsdtrError when the loss is not finite, no
-    teacher is there to distill from, nothing is left to train, or the checkpoint belongs to
-    another training or cannot be written.
+    Raises DataError for fewer than 2 training images, or none with labels; RsdtrError when the loss
+    is not finite, no teacher is there to distill from, nothing is left to train, or the checkpoint
+    belongs to another training or cannot be written.
     """
     options = options or FinetuneOptions()
     if len(data.train) < 2 or len(data.validation) < 1:
@@ -70,6 +70,7 @@ def finetune(
             f"fine-tuning was given {len(data.train)} training and {len(data.validation)} "
             "validation images: give at least 2 and 1"
         )
+    data.train.check_labelled("fine-tuning")
     if options.distill > 0 and teacher is None:
         raise RsdtrError(
             f"distill is {options.distill:g} and there is no teacher: give the original network"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, fx, nn
@@ -11,13 +12,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from rsdtr.forms import Sublayer
 from rsdtr.layers import TRConv2d, along
 
+_STATE = ("running_mean", "running_var", "eps", "weight", "bias")
+
 
 def fuse(model: nn.Module) -> nn.Module:
     """A new model, in eval mode, that computes the same with nothing but `nn.Conv2d` for rings.
 
     Each ring layer becomes the convolutions of its form (in `pipeline` grouped ones, whose kernel
-    is repeated R_1 times); a BatchNorm that only follows a convolution is folded into it. It is
-    larger than the cores: keep the given model, which is not changed, for storing and training.
+    is repeated R_1 times); a BatchNorm that only follows a convolution is folded into it. Where
+    torch.fx cannot trace the whole, it is folded within the parts that can be traced, each of which
+    is taken to be called as a whole. It is larger than the cores: keep the given model, which is
+    not changed, for storing and training.
     """
     new = copy.deepcopy(model).eval()
     places: dict[nn.Module, list[str]] = {}
@@ -73,12 +78,11 @@ def _convolution(layer: TRConv2d, step: Sublayer, kernel: Tensor) -> nn.Conv2d:
 def _fold_norms(model: nn.Module) -> None:
     """Fold each BatchNorm2d into the convolution before it, in place, where that is safe."""
     for conv, norm in _pairs(model):
-        mean, variance = norm.running_mean, norm.running_var
-        assert mean is not None  # _pairs leaves out what has no statistics
-        assert variance is not None
+        state = {name: getattr(norm, name) for name in _STATE}
         weight, bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, mean, variance, norm.eps, norm.weight, norm.bias
-        )
+            conv.weight, conv.bias, state["running_mean"], state["running_var"], state["eps"],
+            state["weight"], state["bias"],
+        )  # fmt: skip
         trained = conv.weight.requires_grad
         conv.weight = nn.Parameter(weight.detach(), requires_grad=trained)
         conv.bias = nn.Parameter(bias.detach(), requires_grad=trained)
@@ -87,31 +91,63 @@ def _fold_norms(model: nn.Module) -> None:
             model.set_submodule(name, nn.Identity())
 
 
-def _pairs(model: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Each convolution whose output goes to one BatchNorm2d and nowhere else.
+def _pairs(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
+    """Each convolution whose output is known to go to one BatchNorm2d and nowhere else."""
+    return [
+        (conv, norm)
+        for part, graph in _traced(model).items()
+        for conv, norm in _pairs_of(part, graph)
+        if _only_within(part, conv, model) and _only_within(part, norm, model)
+    ]
 
-    A model whose forward cannot be traced has none that are known.
-    """
+
+def _traced(model: nn.Module) -> dict[nn.Module, fx.Graph]:
+    """The graph of a model, or else those of its parts that have one."""
     try:
-        graph = fx.Tracer().trace(model)
+        return {model: _Tracer().trace(model)}
     except Exception:  # whatever the model's own code raises at the sight of a proxy
-        return []
-    modules = dict(model.named_modules())
+        return {part: graph for child in model.children() for part, graph in _traced(child).items()}
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return _folds(m) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _pairs_of(part: nn.Module, graph: fx.Graph) -> Iterator[tuple[nn.Conv2d, nn.Module]]:
+    modules = dict(part.named_modules())
     calls: dict[nn.Module, list[fx.Node]] = {}
     for node in graph.nodes:
         if node.op == "call_module":
             calls.setdefault(modules[str(node.target)], []).append(node)
-    pairs = []
     for norm, (call, *again) in calls.items():
-        if type(norm) is not nn.BatchNorm2d or norm.running_mean is None or again:
+        if not _folds(norm) or again:
             continue
         before = call.args[0] if call.args else None
         if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
             continue
         conv = modules[str(before.target)]
         if type(conv) is nn.Conv2d and len(calls[conv]) == 1 and not _hooked(conv, norm):
-            pairs.append((conv, norm))
-    return pairs
+            yield conv, norm
+
+
+def _only_within(part: nn.Module, module: nn.Module, model: nn.Module) -> bool:
+    """Whether no other part of the model holds the module too."""
+    return _places(model, module) == _places(model, part) * _places(part, module)
+
+
+def _places(model: nn.Module, module: nn.Module) -> int:
+    return sum(found is module for _, found in model.named_modules(remove_duplicate=False))
+
+
+def _folds(module: nn.Module) -> bool:
+    """Whether it is a BatchNorm that computes with statistics of its own.
+
+    torchvision's frozen one is known by its name: torchvision is not loaded for its sake.
+    """
+    kind = f"{type(module).__module__}.{type(module).__qualname__}"
+    known = type(module) is nn.BatchNorm2d or kind == "torchvision.ops.misc.FrozenBatchNorm2d"
+    return known and module.running_mean is not None
 
 
 def _hooked(*modules: nn.Module) -> bool:

@@ -132,7 +132,10 @@ def profile(model: nn.Module, spec: ModelSpec) -> ModelProfile:
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, nn.Conv2d):
             sizes = _size(inputs[0]), _size(output)
-            calls.setdefault(module, []).append((*sizes, conv_macs(module.weight.shape, sizes[1])))
+            macs = conv_macs(module.weight.shape, sizes[1])
+            # Of one image, a detection network's second stage sees many regions.
+            regions = len(output) if output.ndim == 4 else 1
+            calls.setdefault(module, []).extend([(*sizes, macs)] * regions)
         elif isinstance(module, nn.Linear):
             macs = module.in_features * output.numel()
             calls.setdefault(module, []).append(((1, 1), (1, 1), macs))

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rsdtr.data import LabelledImages
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.evaluate import device_of
+from rsdtr.images import LabelledImages, fitting_batch
 
 
 def recalibrate(
@@ -28,7 +28,8 @@ def recalibrate(
     no gradient is taken. reference: the dense network that `model` was made from. Its statistics
     come from training, on augmented images, and these n have others; with it, each mean is moved by
     as much, and each variance scaled by as much, as compression moves and scales them on the same
-    images. A model without BatchNorm comes back as a copy. `progress` gets (seen, all) images.
+    images. A model without BatchNorm comes back as a copy. batch_size: of images up to 224×224,
+    fewer of larger ones. `progress` gets (seen, all) images.
     Raises DataError when n is below 2, RsdtrError when batch_size is, or when the reference is
     another network.
     """
@@ -43,6 +44,7 @@ def recalibrate(
     if not norms:
         return model
     chosen = images.subset(n, seed)
+    batch_size = fitting_batch(images.spec, batch_size)
     everything = len(chosen) * (1 if reference is None else 2)
 
     def show(seen: int) -> None:

@@ -104,11 +104,17 @@ def refit(
     `on_layer` gets how far it is after every layer, and an earlier such state, of the same model,
     reference, images and options, may be given as `begun`. What a callback raises ends the refit.
     DataError for fewer than 2 images; RsdtrError for a model without ring layers, one that torch.fx
-    cannot trace or whose values are not finite, or a reference of another structure.
+    cannot trace or whose values are not finite, one that does not tell classes apart, or a
+    reference of another structure.
     """
     asked = options or RefitOptions()
     if n < 2 or len(images) < 2:
         raise DataError(f"a refit was asked for with {min(n, len(images))} images: give at least 2")
+    if images.spec.task != "classification":
+        raise RsdtrError(
+            f"a refit judges its steps by class probabilities, and {images.spec.name} answers "
+            "something else: recalibrate it"
+        )
     chosen = images.subset(n, asked.seed)
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(asked.seed))
     held = min(len(chosen) - 1, max(1, round(asked.held_out * len(chosen))))

@@ -3,25 +3,29 @@
 import difflib
 import functools
 import re
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from rsdtr import vision
 from rsdtr.architectures import CifarResNet, CifarVGG
-from rsdtr.errors import UnknownName, WeightsError
+from rsdtr.errors import RsdtrError, UnknownName, WeightsError
+from rsdtr.spectrum import decaying_spectrum_
 from rsdtr.weights import Progress, fill, published_file, read_state_dict, weights_sha256
 
 __all__ = [
     "ModelSpec",
+    "Task",
     "class_names",
     "decaying_spectrum_",
     "load_model",
     "model_names",
     "model_spec",
+    "own_model",
     "weights_sha256",
 ]
 
@@ -32,8 +36,9 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 # CIFAR-10's own, as in github.com/chenyaofo/pytorch-cifar-models, whose VGG files fit ours.
 _CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 _CIFAR10_STD = (0.2023, 0.1994, 0.2010)
-# torchvision's classification models whose body is attention, not convolutions.
-_NOT_A_CNN = ("maxvit", "swin", "vit")
+Task = Literal["classification", "segmentation", "detection", "other"]
+
+_TASKS: dict[str, Task] = {"voc": "segmentation", "coco": "detection"}
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -59,7 +64,7 @@ class ModelSpec:
     """
 
     name: str
-    family: str  # "digits", "cifar10" or "imagenet"
+    family: str  # "digits", "cifar10", "imagenet", "voc", "coco", or "own " and its task
     input_shape: tuple[int, int, int]
     classes: int
     mean: tuple[float, ...]
@@ -73,19 +78,19 @@ class ModelSpec:
     source: str
     interpolation: str = "bilinear"
 
+    @property
+    def task(self) -> Task:
+        """What it answers: logits (B, classes), logits (B, classes, H, W), boxes, or else."""
+        for task in get_args(Task):
+            if self.family == f"own {task}":
+                return task
+        return _TASKS.get(self.family, "classification")
+
     def build(self) -> nn.Module:
         """The architecture with fresh weights from torch's global random state."""
         if self.name in _OWN:
             return _OWN[self.name][0]()
-        import torchvision
-
-        options: dict[str, bool] = {}
-        if self.name in ("googlenet", "inception_v3"):
-            # transform_input: the published weights expect [-1, 1], not ImageNet's mean and std.
-            # The auxiliary classifiers only serve training from scratch.
-            options = {"aux_logits": False, "init_weights": False, "transform_input": True}
-        model: nn.Module = torchvision.models.get_model(self.name, weights=None, **options)
-        return model
+        return vision.build(self.name)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) in 0..255 -> float32 (B, C, H, W), mean 0 and std 1 per channel."""
@@ -171,69 +176,106 @@ _OWN: dict[str, tuple[Callable[[], nn.Module], ModelSpec]] = {
 }
 
 
-@functools.cache
-def _torchvision_names() -> tuple[str, ...]:
-    import torchvision
-
-    names = torchvision.models.list_models(module=torchvision.models)
-    return tuple(name for name in names if not name.startswith(_NOT_A_CNN))
-
-
 def model_names() -> tuple[str, ...]:
-    """Every model: the bundled one first, then CIFAR-10's, then torchvision's CNNs."""
-    return (*_OWN, *_torchvision_names())
+    """Every model: the bundled one first, then CIFAR-10's and those of `own_model`, then
+    torchvision's CNNs for classification, segmentation and detection.
+    """
+    return (*_OWN, *vision.names())
 
 
 def model_spec(name: str) -> ModelSpec:
     """The spec of a model. Raises UnknownName with the closest names."""
     if name in _OWN:
         return _OWN[name][1]
-    if name not in _torchvision_names():
-        close = difflib.get_close_matches(name, model_names(), n=3)
-        hint = (
-            f"did you mean {', '.join(close)}?" if close else "`python -m rsdtr models` lists them"
+    if name in vision.names():
+        return _vision_spec(name)
+    close = difflib.get_close_matches(name, model_names(), n=3)
+    hint = (
+        f"did you mean {', '.join(close)}?"
+        if close
+        else "`python -m rsdtr models` lists them, and rsdtr.zoo.own_model adds yours"
+    )
+    raise UnknownName(f"there is no model {name!r}: {hint}")
+
+
+def own_model(
+    name: str,
+    build: Callable[[], nn.Module],
+    input_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    task: Task = "classification",
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> ModelSpec:
+    """Make a network of one's own a model of this process: its spec, which its name stands for.
+
+    build: makes the network anew, with the weights that `load_model` shall give; input_shape:
+    (C, H, W); mean, std: per channel, of pixels in 0..1, by default 0 and 1. What was saved of it
+    is read where it was made known before, by the same name.
+    RsdtrError for a name that is taken, or numbers that do not fit each other.
+    """
+    known = _OWN.get(name)
+    if name in vision.names() or (known and not known[1].family.startswith("own ")):
+        raise RsdtrError(f"{name} is a model of this program: give your network another name")
+    channels = input_shape[0]
+    mean, std = mean or (0.0,) * channels, std or (1.0,) * channels
+    if len(mean) != channels or len(std) != channels or min(*input_shape, classes) < 1:
+        raise RsdtrError(
+            f"{name} was given input {input_shape}, {classes} classes, {len(mean)} means and "
+            f"{len(std)} deviations: give (C, H, W), at least one class, and C of each"
         )
-        raise UnknownName(f"there is no model {name!r}: {hint}")
-    return _torchvision_spec(name)
+    spec = ModelSpec(
+        name=name,
+        family=f"own {task}",
+        input_shape=input_shape,
+        classes=classes,
+        mean=mean,
+        std=std,
+        resize=None,
+        data=None if task == "classification" else vision.DATA,
+        weights_file=None,
+        weights_url=None,
+        sha256=None,
+        bundled=False,
+        source="given by its user",
+    )
+    _OWN[name] = (build, spec)
+    return spec
 
 
 @functools.cache
-def _torchvision_spec(name: str) -> ModelSpec:
-    import torchvision
-
-    weights = torchvision.models.get_model_weights(name).DEFAULT
-    eval_transform = weights.transforms()
-    side = eval_transform.crop_size[0]
-    file = weights.url.rsplit("/", 1)[-1]
+def _vision_spec(name: str) -> ModelSpec:
+    published = vision.published(name)
+    file = published.url.rsplit("/", 1)[-1]
     digits = re.search(r"-([0-9a-f]{8,})\.pth$", file)  # torchvision checks the same prefix
     return ModelSpec(
         name=name,
-        family="imagenet",
-        input_shape=(3, side, side),
-        classes=len(weights.meta["categories"]),
-        mean=tuple(eval_transform.mean),
-        std=tuple(eval_transform.std),
-        resize=eval_transform.resize_size[0],
-        data=None,
+        family=published.family,
+        input_shape=(3, published.side, published.side),
+        classes=len(published.classes),
+        mean=published.mean,
+        std=published.std,
+        resize=published.resize,
+        data=None if published.family == "imagenet" else vision.DATA,
         weights_file=file,
-        weights_url=weights.url,
+        weights_url=published.url,
         sha256=digits[1] if digits else None,
         bundled=False,
-        source=f"torchvision, {weights}",
-        interpolation=eval_transform.interpolation.value,
+        source=published.source,
+        interpolation=published.interpolation,
     )
 
 
 def class_names(spec: ModelSpec) -> tuple[str, ...]:
     """The names of a model's outputs, in order."""
+    if spec.family.startswith("own "):
+        return tuple(str(number) for number in range(spec.classes))
     if spec.family == "digits":
         return tuple(str(digit) for digit in range(10))
     if spec.family == "cifar10":
         return CIFAR10_CLASSES
-    import torchvision
-
-    weights = torchvision.models.get_model_weights(spec.name).DEFAULT
-    return tuple(weights.meta["categories"])
+    return vision.published(spec.name).classes
 
 
 def load_model(
@@ -252,8 +294,11 @@ def load_model(
         model = spec.build()
     if weights == "none":
         return decaying_spectrum_(model).eval()
+    if weights is None and spec.family.startswith("own "):
+        return model.eval()
     path = Path(weights) if weights is not None else _published(spec, progress)
-    fill(model, _in_todays_names(spec, read_state_dict(path)), str(path))
+    state = read_state_dict(path)
+    fill(model, state if name in _OWN else vision.in_todays_names(name, state), str(path))
     return model.eval()
 
 
@@ -266,49 +311,3 @@ def _published(spec: ModelSpec, progress: Progress | None) -> Path:
             f"or train model_spec({spec.name!r}).build() with rsdtr.finetune and save it"
         )
     return published_file(spec.weights_file, spec.weights_url, spec.sha256, progress)
-
-
-def _in_todays_names(
-    spec: ModelSpec, state: "OrderedDict[str, Tensor]"
-) -> "OrderedDict[str, Tensor]":
-    """Published files of three torchvision families hold names that their classes do not."""
-    if spec.family != "imagenet":
-        return state
-    if spec.name.startswith("densenet"):  # written before dots were forbidden in module names
-        old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
-        renamed = OrderedDict((old.sub(r"\1\2.", n), value) for n, value in state.items())
-        if renamed.keys() == state.keys():
-            return state
-        return renamed
-    if spec.name in ("googlenet", "inception_v3"):
-        for unused in [n for n in state if n.startswith(("aux1.", "aux2.", "AuxLogits."))]:
-            del state[unused]
-    return state
-
-
-def decaying_spectrum_(model: nn.Module) -> nn.Module:
-    """Gives every convolution of `model`, in place, the spectrum of a trained one.
-
-    The singular values of its (O, I·KH·KW) unfolding become exp(-6 k/(n-1)), k = 0..n-1, scaled
-    to the Frobenius norm they had. Random weights have flat spectra, on which low rank is
-    hopeless; these are for timing, never for accuracy. Computed by one thread: the last bits, and
-    so the SHA-256 that results are stored under, would depend on how many there are.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        _decay_spectra(model)
-    finally:
-        torch.set_num_threads(threads)
-    return model
-
-
-def _decay_spectra(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            unfolding = module.weight.detach().flatten(1)  # (O, I·KH·KW)
-            left, old, right = torch.linalg.svd(unfolding, full_matrices=False)
-            new = torch.exp(-6 * torch.linspace(0, 1, len(old)))
-            new *= old.norm() / new.norm()
-            with torch.no_grad():
-                module.weight.copy_(((left * new) @ right).view_as(module.weight))

@@ -42,6 +42,21 @@ def varied() -> Varied:
     return model
 
 
+class Regions(nn.Module):
+    """A trunk, and a second stage that looks at three crops of what it makes of each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Conv2d(3, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8 * 4 * 4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.trunk(x)
+        crops = torch.cat([x[:, :, k : k + 4, k : k + 4] for k in range(3)])  # (3 B, 8, 4, 4)
+        return self.head(self.second(crops).flatten(1)).unflatten(0, (3, -1)).sum(0)
+
+
 def varied_spec() -> ModelSpec:
     """What the zoo would say of `varied()`: 3×14×10 inputs, four classes."""
     return ModelSpec(

@@ -67,7 +67,9 @@ def test_models_lists_the_zoo():
     assert digits["weights"] == "bundled"
     lines = done("models").stdout.splitlines()
     assert len(lines) == 1 + len(model_names())
-    assert any(line.split() == [NAME, "1×16×16", "10", "bundled"] for line in lines)
+    assert [NAME, "classification", "1×16×16", "10", "bundled"] in map(str.split, lines)
+    lraspp = next(line for line in lines if line.startswith("lraspp"))
+    assert lraspp.split()[1:] == ["segmentation", "3×520×520", "21", "download"]
 
 
 def test_plan_prints_one_json_object_and_progress_elsewhere():

@@ -17,6 +17,9 @@ from PIL import Image
 
 from rsdtr.data import DataSplits, LabelledImages, load_data, stratified
 from rsdtr.errors import DataError, UnknownName
+from rsdtr.evaluate import accuracy
+from rsdtr.finetune import finetune
+from rsdtr.images import fitting_batch
 from rsdtr.pictures import ArrayPictures, fitted, obstacle
 from rsdtr.zoo import CIFAR10_CLASSES, ModelSpec, model_spec
 
@@ -444,7 +447,9 @@ def test_a_picture_that_breaks_off_is_left_out_of_its_batch(tmp_path: Path) -> N
 
 
 def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match=r"'digit' is neither a data set \(digits, cifar10\)"):
+    with pytest.raises(
+        UnknownName, match=r"'digit' is neither a data set \(digits, cifar10, photos\)"
+    ):
         load_data("digit", DIGITS)
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -486,3 +491,55 @@ def test_tensors_are_resized_and_cropped_like_pictures() -> None:
     assert out[0, 0, 112, 112] == 200
     assert out[0, 0, 0, 0] == 0
     assert torch.equal(out, out.flip(-1))
+
+
+# --- without labels ---
+
+
+def test_photos_are_crops_of_two_photographs_without_labels() -> None:
+    splits = load_data("photos", CIFAR10)
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [12, 4, 8]
+    assert not splits.test.labelled
+    assert splits.test.labels.tolist() == [-1] * 8
+    pixels = splits.train.pixels(slice(None))
+    assert pixels.shape == (12, 3, 32, 32)
+    assert len({tuple(picture.flatten().tolist()) for picture in pixels}) == 12
+    again = load_data("photos", CIFAR10).train.pixels(slice(None))
+    assert torch.equal(pixels, again)
+
+
+def test_what_needs_labels_says_so() -> None:
+    images = load_data("photos", CIFAR10).test
+    with pytest.raises(DataError, match="accuracy needs labels, and those of photos tell nothing"):
+        accuracy(CIFAR10.build(), images)
+    with pytest.raises(DataError, match="fine-tuning needs labels"):
+        finetune(CIFAR10.build(), load_data("photos", CIFAR10))
+
+
+def test_a_network_without_classes_takes_any_pictures_of_a_folder(tmp_path: Path) -> None:
+    masks = dataclasses.replace(CIFAR10, name="masks", family="voc")
+    _class_folders(tmp_path / "a", ["cat", "dog"], 5)
+    _picture(tmp_path / "alone.png", (9, 9, 9))
+    splits = load_data(tmp_path, masks)
+    parts = (splits.train, splits.validation, splits.test)
+    assert sum(len(part) for part in parts) == 11
+    assert not any(part.labelled for part in parts)
+    assert all(len(part) for part in parts)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no readable pictures: give a folder of pictures$"):
+        load_data(tmp_path / "empty", masks)
+
+
+def test_known_labels_tell_nothing_to_a_network_without_classes(offline: Path) -> None:
+    masks = dataclasses.replace(CIFAR10, name="masks", family="voc")
+    assert load_data("cifar10", CIFAR10).test.labelled
+    assert not load_data("cifar10", masks).test.labelled
+
+
+@pytest.mark.parametrize(
+    ("side", "batch"),
+    [(32, 200), (224, 200), (448, 50), (800, 15), (10_000, 2)],  # 200 · 224² / 800² = 15.7
+)
+def test_batches_hold_fewer_large_pictures(side: int, batch: int) -> None:
+    spec = dataclasses.replace(CIFAR10, input_shape=(3, side, side))
+    assert fitting_batch(spec, 200) == batch

@@ -14,14 +14,15 @@ from rsdtr.errors import RingError
 from rsdtr.methods.canonical import CP
 from rsdtr.methods.factored import FactoredConv2d, Stage, composed, stage_kernels, stage_macs
 from rsdtr.methods.factorizations import FACTORIZATIONS
+from rsdtr.methods.mpo import MPO
 from rsdtr.methods.tensorized import TRN
 
 # Ranks that fit a kernel (8, 6, kh, kw) for any kh, kw.
 RANKS = {
     "channel-svd": (3,), "spatial-svd": (4,), "tucker2": (4, 4), "tt": (4, 4, 4),
-    "ht": (4, 3, 1, 1, 1), "cp": (3,), "trn": (2,),
+    "ht": (4, 3, 1, 1, 1), "cp": (3,), "trn": (2,), "mpo": (1, 3),
 }  # fmt: skip
-METHODS = {method.name: method for method in (*FACTORIZATIONS, CP, TRN)}
+METHODS = {method.name: method for method in (*FACTORIZATIONS, MPO, CP, TRN)}
 
 
 def layer_of(name: str, conv: nn.Conv2d) -> FactoredConv2d:

@@ -8,6 +8,7 @@ from networks import varied, varied_spec
 from test_layers import layer_and_dense, relative_difference
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.ops import FrozenBatchNorm2d
 
 from rsdtr.compress import compress
 from rsdtr.fast import in_one_form
@@ -154,10 +155,60 @@ def test_a_norm_that_cannot_be_folded_stays(use):
     assert torch.equal(fused(x), model(x))
 
 
-def test_a_norm_with_hooks_or_without_statistics_stays():
-    def plainly(conv, norm, x):
-        return norm(conv(x))
+class Untraceable(nn.Module):
+    """Parts put together by code that torch.fx cannot follow."""
 
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.parts if x.sum() > 0 else ():
+            x = part(x)
+        return x
+
+
+def plainly(conv, norm, x):
+    return norm(conv(x))
+
+
+def test_parts_are_folded_where_the_whole_cannot_be_traced():
+    model = unsettled(Untraceable(Block(plainly), Untraceable(nn.Conv2d(4, 3, 1)), Block(plainly)))
+    fused, x = fuse(model), torch.rand(2, 3, 9, 9)
+    assert norms(fused) == []
+    assert relative_difference(fused(x), model(x)) <= 1e-5
+
+
+def test_a_convolution_that_two_parts_share_is_not_folded():
+    """As heads do that have one convolution for all scales, and a norm for each."""
+    conv = nn.Conv2d(3, 3, 3)
+    first, second = (Block(plainly, nn.BatchNorm2d(3)) for _ in range(2))
+    first.conv = second.conv = conv
+    model = unsettled(Untraceable(first, second))
+    fused, x = fuse(model), torch.rand(2, 3, 9, 9)
+    assert norms(fused) == ["parts.0.norm", "parts.1.norm"]
+    assert torch.equal(fused(x), model(x))
+
+
+def test_a_part_that_stands_in_two_places_is_folded_once():
+    part = Block(plainly, nn.BatchNorm2d(3))
+    part.conv = nn.Conv2d(3, 3, 3)
+    model = unsettled(Untraceable(Untraceable(part), Untraceable(part)))
+    fused, x = fuse(model), torch.rand(2, 3, 9, 9)
+    assert norms(fused) == []
+    assert relative_difference(fused(x), model(x)) <= 1e-5
+
+
+def test_torchvisions_frozen_norm_is_folded():
+    model = Block(plainly, FrozenBatchNorm2d(4))
+    for value in model.norm.buffers():
+        value.copy_(0.5 + torch.rand(4))
+    fused, x = fuse(model), torch.rand(2, 3, 6, 6)
+    assert type(fused.norm) is nn.Identity
+    assert relative_difference(fused(x), model(x)) <= 1e-5
+
+
+def test_a_norm_with_hooks_or_without_statistics_stays():
     model = unsettled(Block(plainly, nn.BatchNorm2d(4, track_running_stats=False)))
     assert norms(fuse(model)) == ["norm"]
     model = unsettled(Block(plainly))

@@ -9,12 +9,14 @@ from rsdtr.data import load_data
 from rsdtr.errors import PlanError, RingError, UnknownName
 from rsdtr.methods import rings
 from rsdtr.methods.canonical import CP, Canonical
-from rsdtr.methods.catalogue import METHODS, Subject, check_methods, method
+from rsdtr.methods.catalogue import METHODS, Subject, check_methods, method, methods_for
 from rsdtr.methods.factored import FactoredConv2d, composed, stage_kernels
 from rsdtr.methods.factorizations import FACTORIZATIONS
 from rsdtr.methods.lowrank import cheapest, chosen, fitting, storage
+from rsdtr.methods.mpo import MPO, OperatorTrain
 from rsdtr.methods.network import Kernels, NetworkDecision, network_of
 from rsdtr.methods.pruning import pruned
+from rsdtr.methods.pstrn import PSTRN, searched_ranks
 from rsdtr.methods.tensorized import TRN, TensorizedRing, _contraction_macs, factors
 from rsdtr.profile import profile
 from rsdtr.search import Candidate, ring_svd
@@ -22,7 +24,7 @@ from rsdtr.truncation import tail_energies
 from rsdtr.zoo import load_model, model_spec
 
 DIGITS = "digits_resnet20"
-LOW_RANK = {method.name: method for method in (*FACTORIZATIONS, CP, TRN)}
+LOW_RANK = {method.name: method for method in (*FACTORIZATIONS, MPO, CP, TRN)}
 
 
 def decaying(*shape: int) -> torch.Tensor:
@@ -71,7 +73,7 @@ def test_a_layer_never_grows(name):
     assert ranks is None or storage(prepared, ranks) >= 144
 
 
-@pytest.mark.parametrize("name", [method.name for method in FACTORIZATIONS])
+@pytest.mark.parametrize("name", [method.name for method in (*FACTORIZATIONS, MPO)])
 def test_a_smaller_eps_stores_no_less(name):
     prepared = LOW_RANK[name].prepare(decaying(12, 8, 3, 3))
     stored = [storage(prepared, prepared.ranks(eps)) for eps in (0.9, 0.7, 0.5, 0.3, 0.1)]
@@ -117,6 +119,70 @@ def test_tensorized_ring_has_one_rank():
     assert ring.modes == (4, 4, 4, 2, 9)
     assert all(core.shape[0] == core.shape[2] == 3 for core in ring.cores((3,)))
     assert ring.shapes((3,)) == tuple(tuple(core.shape) for core in ring.cores((3,)))
+
+
+def test_searched_ranks_are_those_of_each_stage():
+    """Scalars R²·(sum of modes); 16, 32, 64 channels have factors of sum 8, 10, 12, pixels 9."""
+    spec = model_spec("cifar10_resnet20")
+    kernels = Kernels(profile(spec.build(), spec), PSTRN)
+    smallest = searched_ranks(kernels, 5.0)
+    assert smallest["layer1.2.conv1"] == (8,)
+    assert smallest["layer2.0.conv2"] == (6,)
+    assert smallest["layer2.1.conv1"] == (8,)
+    assert smallest["layer3.0.conv1"] == (6,)
+    assert smallest["layer3.2.conv2"] == (12,)
+    first = 6 * 64 * 25
+    second = 36 * (27 + 29) + 4 * 64 * 29
+    third = 36 * (31 + 33) + 4 * 144 * 33
+    convolutions = 6 * 2_304 + 4_608 + 5 * 9_216 + 18_432 + 5 * 36_864
+    params = kernels.profile.params - convolutions + first + second + third
+    assert kernels.pcr(smallest) == kernels.profile.params / params
+    larger = searched_ranks(kernels, 2.0)
+    assert larger["layer1.0.conv1"] == "the cores would store 5,625 scalars, the kernel 2,304"
+    assert larger["layer3.1.conv1"] == (18,)
+    with pytest.raises(PlanError, match=r"cifar10_resnet20 reach PCR 2\.\d+, 6\.3, not 9"):
+        searched_ranks(kernels, 9.0)
+
+
+def test_searched_ranks_of_another_network_are_refused(subject):
+    with pytest.raises(PlanError, match="PSTRN has no ranks for digits_resnet20: it has some"):
+        METHODS["trn-pstrn"].make(subject, 4.0)
+
+
+def test_only_networks_with_searched_ranks_are_offered_them():
+    assert methods_for("cifar10_resnet32") == tuple(METHODS)
+    assert set(METHODS) - set(methods_for("resnet18")) == {"trn-pstrn"}
+
+
+def test_ranks_that_were_chosen_elsewhere_are_obeyed(subject):
+    kernels = Kernels(subject.profile, TRN, layers="all")
+    only = "layer3.2.conv2"
+    ranks = kernels.each_rank(lambda name: 3 if name == only else 10_000)
+    decision, network = network_of(kernels, subject.model, ranks=ranks)
+    assert [layer.name for layer in decision.layers if layer.choice] == [only]
+    assert network.get_submodule(only).cores[0].shape == (3, 4, 3)
+
+
+def test_an_operator_train_pairs_the_channels():
+    """A kernel that is a Kronecker product over the pairs has bonds of 1."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(4, n, generator=generator).double() for n in (4, 2))
+    pixels = torch.randn(3, 3, generator=generator).double()
+    channels = torch.kron(first, second)  # (16, 8), O = O1·O2 and I = I1·I2
+    train = OperatorTrain(torch.einsum("oi,hw->oihw", channels, pixels))
+    assert (train.outs, train.ins) == ((4, 4), (4, 2))
+    assert train.ranks(1e-3) == (1, 1)
+    assert train.shapes((1, 1)) == ((9, 1), (1, 4, 4, 1), (1, 4, 2))
+    mixed = torch.randn(16, 8, generator=generator).double()  # no product over the pairs
+    assert OperatorTrain(torch.einsum("oi,hw->oihw", mixed, pixels)).ranks(1e-3) == (1, 8)
+
+
+def test_an_operator_train_of_unlike_sides_has_factors_of_1():
+    train = OperatorTrain(decaying(32, 3, 3, 3))
+    assert (train.outs, train.ins) == ((4, 4, 2), (3, 1, 1))
+    choice, cores = chosen("mpo", train, decaying(32, 3, 3, 3), train.ranks(0.3))
+    assert choice.relative_error <= 0.3
+    assert train.shapes(choice.ranks) == tuple(tuple(core.shape) for core in cores)
 
 
 def test_ablations_take_parts_of_the_search():

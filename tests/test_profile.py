@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from networks import varied, varied_spec
+from networks import Regions, varied, varied_spec
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,6 +39,14 @@ def test_macs_are_the_flop_counter_s(name):
     assert found.macs == counter.get_total_flops() // 2
     assert found.params == sum(parameter.numel() for parameter in model.parameters())
     assert "BatchNorm2d" in found.not_counted
+
+
+def test_a_second_stage_is_counted_for_each_region():
+    found = profile(Regions(), varied_spec())
+    assert found.layer("trunk").obstacle is None
+    assert found.layer("second").macs == 3 * 8 * 8 * 9 * 16
+    assert "runs 3 times for one input" in found.layer("second").obstacle
+    assert found.macs == 8 * 3 * 9 * 140 + 3 * 8 * 8 * 9 * 16 + 3 * 128 * 5
 
 
 def test_the_paper_s_policy_leaves_stem_shortcuts_and_classifier_alone():

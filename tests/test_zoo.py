@@ -1,5 +1,6 @@
 """Names, specs, and the ways weights are found, downloaded, checked, read and refused."""
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from rsdtr import weights, zoo
-from rsdtr.errors import UnknownName, WeightsError
+from rsdtr.errors import RsdtrError, UnknownName, WeightsError
 from rsdtr.zoo import (
     class_names,
     decaying_spectrum_,
@@ -92,7 +93,7 @@ def test_names_begin_with_the_offline_default_and_hold_no_transformers() -> None
     } <= set(names)
     assert len(names) == len(set(names))
     assert not [n for n in names if n.startswith(("vit", "swin", "maxvit"))]
-    assert not [n for n in names if "quant" in n or "deeplab" in n or "r3d" in n]
+    assert not [n for n in names if "quant" in n or "maskrcnn" in n or "r3d" in n]
 
 
 def test_every_spec_says_where_its_weights_come_from() -> None:
@@ -346,6 +347,67 @@ def test_mnasnet_is_read_from_safetensors_which_keep_no_version(tmp_path: Path) 
     safetensors.torch.save_file(model.state_dict(), tmp_path / "m.safetensors")
     loaded = load_model("mnasnet0_5", tmp_path / "m.safetensors")
     assert weights_sha256(loaded) == weights_sha256(model)
+
+
+# --- beyond classification, and networks of one's own ---
+
+
+@pytest.fixture
+def no_own_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test makes known is forgotten after it."""
+    monkeypatch.setattr(zoo, "_OWN", dict(zoo._OWN))
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "side", "classes", "hash"),
+    [
+        ("deeplabv3_resnet50", "segmentation", 520, 21, "cd0a2569"),
+        ("lraspp_mobilenet_v3_large", "segmentation", 520, 21, "d234d4ea"),
+        ("fasterrcnn_resnet50_fpn", "detection", 800, 91, "258fb6c6"),
+        ("ssd300_vgg16", "detection", 300, 91, "b556d3b4"),
+        ("resnet18", "classification", 224, 1000, "f37072fd"),
+    ],
+)
+def test_the_specs_of_networks_that_answer_masks_or_boxes(
+    name: str, task: str, side: int, classes: int, hash: str
+) -> None:
+    spec = model_spec(name)
+    assert (spec.task, spec.input_shape, spec.classes) == (task, (3, side, side), classes)
+    assert spec.sha256 == hash
+    assert spec.data == (None if task == "classification" else "photos")
+    assert len(class_names(spec)) == classes
+    if task == "detection":  # it normalises what it is given by itself
+        assert (spec.mean, spec.std) == ((0, 0, 0), (1, 1, 1))
+
+
+@pytest.mark.usefixtures("no_own_models")
+def test_a_network_of_ones_own_is_a_model_with_its_weights() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    spec = zoo.own_model("mine", lambda: copy.deepcopy(network), (2, 8, 9), 3, std=(0.5, 2))
+    assert model_spec("mine") is spec
+    assert model_names()[len(zoo._OWN) - 1] == "mine"
+    assert (spec.task, spec.mean, spec.std) == ("classification", (0, 0), (0.5, 2))
+    assert class_names(spec) == ("0", "1", "2")
+    assert weights_sha256(load_model("mine")) == weights_sha256(network)
+    again = zoo.own_model("mine", lambda: network, (2, 8, 9), 3, task="segmentation")
+    assert again.task == model_spec("mine").task == "segmentation"
+    assert again.data == "photos"
+
+
+@pytest.mark.usefixtures("no_own_models")
+def test_a_network_of_ones_own_that_cannot_be_one_is_refused() -> None:
+    def build() -> nn.Module:
+        return nn.Conv2d(3, 3, 3)
+
+    for taken in (DIGITS, "resnet18", "ssd300_vgg16"):
+        with pytest.raises(RsdtrError, match=f"{taken} is a model of this program: give your"):
+            zoo.own_model(taken, build, (3, 8, 8), 3)
+    with pytest.raises(RsdtrError, match=r"input \(3, 8, 8\), 3 classes, 1 means and 3 deviations"):
+        zoo.own_model("mine", build, (3, 8, 8), 3, mean=(0.5,))
+    with pytest.raises(RsdtrError, match=r"0 classes.*at least one class"):
+        zoo.own_model("mine", build, (3, 8, 8), 0)
+    with pytest.raises(UnknownName, match="no model 'mine'"):
+        model_spec("mine")
 
 
 # --- weights for timing, hashes ---

@@ -15,7 +15,7 @@ from rsdtr.compare import Cell, Comparison, run
 from rsdtr.data import load_data
 from rsdtr.errors import RsdtrError
 from rsdtr.measure import machine
-from rsdtr.methods.catalogue import METHODS, Subject, check_methods
+from rsdtr.methods.catalogue import METHODS, Subject, check_methods, methods_for
 from rsdtr.saved import writable_folder
 from rsdtr.store import replace_file
 from rsdtr.tables import cells_table
@@ -78,7 +78,7 @@ def comparison(
     weights: str | None, data: str | None, limit: int | None,
 ) -> Comparison:  # fmt: skip
     """What was asked for, from text; a usage error where it makes no sense."""
-    names = tuple(METHODS) if methods == ALL else tuple(filter(None, methods.split(",")))
+    names = methods_for(model) if methods == ALL else tuple(filter(None, methods.split(",")))
     check_methods(names)
     try:
         numbers = tuple(float(text) for text in pcrs.split(","))

@@ -132,5 +132,5 @@ weights = click.option(
 data = click.option(
     "--data",
     metavar="NAME_OR_DIR",
-    help="digits, cifar10, or a folder of class folders.  [default: the model's own]",
+    help="digits, cifar10, photos, or a folder of class folders.  [default: the model's own]",
 )

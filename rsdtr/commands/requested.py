@@ -38,7 +38,7 @@ def plan_of(
     if calibrate is not None and choices.target is None:
         raise click.UsageError("--calibrate measures damage for a target: give one, or leave it")
     spec = model_spec(model)
-    network = _read(model, weights)
+    network = read_model(model, weights)
     costs = profile(network, spec)
     load_winners(costs)
     damage = None
@@ -53,7 +53,8 @@ def plan_of(
     return network, spec, decide(costs, choices, damage)
 
 
-def _read(model: str, weights: str | None) -> nn.Module:
+def read_model(model: str, weights: str | None) -> nn.Module:
+    """A model of the zoo, with its progress on stderr; weights: as in `load_model`."""
     with progress(f"reading the weights of {model}", "bytes") as show:
         return load_model(model, weights, progress=show)
 
@@ -75,7 +76,7 @@ def find(
     path = Path(model_or_dir).expanduser()
     named = model_or_dir in model_names() or not (path.exists() or len(path.parts) > 1)
     if named and not is_saved(path):
-        return _read(model_or_dir, weights), model_spec(model_or_dir), None
+        return read_model(model_or_dir, weights), model_spec(model_or_dir), None
     if weights is not None:
         raise click.UsageError("--weights is for a model of the zoo: a saved folder has its own")
     saved = load(path)

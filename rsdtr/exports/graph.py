@@ -24,7 +24,14 @@ def onnx_file(network: nn.Module, spec: ModelSpec) -> bytes:
 
 
 def program(network: nn.Module, spec: ModelSpec) -> torch.export.ExportedProgram:
-    """The network as a graph that takes any batch."""
+    """The network as a graph that takes any batch; ExportError where torch.export finds none, or
+    where the network answers anything but one tensor.
+    """
+    if spec.task == "detection":  # torch would take half a minute to find that out
+        raise ExportError(
+            f"{spec.name} chooses its boxes by their values, which torch.export cannot follow: "
+            f"{_instead(spec)}"
+        )
     # The example is stored in a .pt2: it must be nobody's picture. Two, not one: torch.export
     # takes a batch of one for a constant.
     example = torch.zeros(2, *spec.input_shape)
@@ -32,12 +39,16 @@ def program(network: nn.Module, spec: ModelSpec) -> torch.export.ExportedProgram
         graph = torch.export.export(
             network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
         )
-    except RuntimeError as error:
+    except Exception as error:  # whatever torch, or the network's own code, raises
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ExportError(
-            f"{spec.name} cannot be turned into a graph by torch.export ({first}): "
-            "export it as safetensors"
+            f"{spec.name} cannot be turned into a graph by torch.export ({first}): {_instead(spec)}"
         ) from error
+    if len(graph.graph_signature.user_outputs) != 1 or not graph.call_spec.out_spec.is_leaf():
+        raise ExportError(
+            f"{spec.name} answers more than one tensor, which these formats do not hold here: "
+            f"{_instead(spec)}"
+        )
     for module in graph.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
@@ -45,6 +56,13 @@ def program(network: nn.Module, spec: ModelSpec) -> torch.export.ExportedProgram
                 for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
                     node.meta.pop(key, None)
     return graph
+
+
+def _instead(spec: ModelSpec) -> str:
+    """What to do where there is no graph: a network of one's own is proved by its graph alone."""
+    if spec.family.startswith("own "):
+        return "keep it with rsdtr.save"
+    return "export it as safetensors"
 
 
 def onnx_bytes(graph: torch.export.ExportedProgram) -> bytes:

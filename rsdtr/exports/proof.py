@@ -2,7 +2,7 @@
 
     python -P proof.py FORMAT ARTEFACT CASES.safetensors ANSWER.json
 
-CASES holds inputs (n, C, H, W) and logits (n, classes), float32; they are run one by one and in
+CASES holds inputs (n, C, H, W) and logits (n, classes, …), float32; they are run one by one and in
 fives. Run as a file, not as a module: only the safetensors format needs this program to be read
 back, and the proofs of the others would be worth less if they had imported it. They cannot: it is
 made unimportable there, and torchvision with it.
@@ -25,7 +25,10 @@ BATCHES = (1, 5)
 
 
 def network(form: str, artefact: Path) -> Network:
-    """The exported file as a function from images (B, C, H, W) to logits (B, classes)."""
+    """The exported file as a function from images (B, C, H, W) to logits (B, classes, …).
+
+    Of a network that answers boxes, to the numbers that they are chosen by.
+    """
     if form in ("onnx", "int8"):
         return _onnx(artefact)
     if form == "python":
@@ -34,9 +37,11 @@ def network(form: str, artefact: Path) -> Network:
         return torch.export.load(artefact).module()
     if __package__ in (None, ""):
         sys.path.insert(0, str(Path(__file__).parents[2]))
+    from rsdtr.answers import compared_output
     from rsdtr.saved import load
 
-    return load(artefact.parent).model
+    model = load(artefact.parent).model
+    return lambda images: compared_output(model, images)
 
 
 def _onnx(artefact: Path) -> Network:
@@ -66,22 +71,23 @@ def _python(artefact: Path) -> Network:
 
 @torch.inference_mode()
 def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int]:
-    """Largest and mean absolute difference of a logit, the share of images whose class is the same
-    in every batch size, and how many images were compared.
+    """Largest and mean absolute difference of a logit, the share of images, or of their pixels,
+    whose class is the same in every batch size, and how many images were compared.
     """
     inputs, expected = cases["inputs"], cases["logits"]
-    differences, agreeing = [], torch.ones(len(inputs), dtype=torch.bool)
+    classes = expected.argmax(1)
+    differences, agreeing = [], torch.ones_like(classes, dtype=torch.bool)
     for batch in BATCHES:
         parts = []
         for images in inputs.split(batch):
             logits = run(images)
-            if logits.shape != (len(images), expected.shape[1]):
-                wanted = (len(images), expected.shape[1])
+            wanted = (len(images), *expected.shape[1:])
+            if logits.shape != wanted:
                 raise ValueError(f"logits are {tuple(logits.shape)}, not {wanted}")
             parts.append(logits)
         found = torch.cat(parts)
         differences.append((found - expected).abs())
-        agreeing &= found.argmax(1) == expected.argmax(1)
+        agreeing &= found.argmax(1) == classes
     # NaN is no number of JSON's, and no agreement.
     all_of_them = torch.cat(differences).nan_to_num(nan=1e38, posinf=1e38).clamp(max=1e38)
     return {

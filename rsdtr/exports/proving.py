@@ -10,13 +10,15 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from rsdtr.data import LabelledImages
+from rsdtr.answers import compared_output
 from rsdtr.errors import ExportError
+from rsdtr.images import LabelledImages
 from rsdtr.manifest import Proof
 
 TOLERANCE = 1e-4  # of a float32 logit
 INT8_AGREEMENT = 0.9  # of the classes: eight bits move every logit
 PROOF_IMAGES = 64
+LARGE_IMAGES = 5  # where every pixel, or every anchor, has an answer
 PROOF = Path(__file__).with_name("proof.py")
 PROOF_SECONDS = 900
 _BATCH = 16
@@ -24,15 +26,17 @@ _BATCH = 16
 
 @torch.inference_mode()
 def write_cases(network: nn.Module, images: LabelledImages, path: Path) -> float:
-    """Write 64 inputs and their logits; returns the difference that a logit may show.
+    """Write 64 inputs and their logits, or 5 of a network that tells more than classes; returns the
+    difference that a logit may show.
 
     Few pictures are used again. ExportError for no pictures, or logits that are not finite.
     """
     if len(images) == 0:
         raise ExportError("there are no images to prove the export on: give at least one")
-    indices = [index % len(images) for index in range(PROOF_IMAGES)]
+    count = PROOF_IMAGES if images.spec.task == "classification" else LARGE_IMAGES
+    indices = [index % len(images) for index in range(count)]
     inputs = images.spec.normalise(images.pixels(indices)).contiguous()
-    logits = torch.cat([network(part) for part in inputs.split(_BATCH)])
+    logits = torch.cat([compared_output(network, part) for part in inputs.split(_BATCH)])
     path.write_bytes(save({"inputs": inputs, "logits": logits}))
     if not logits.isfinite().all():
         raise ExportError(

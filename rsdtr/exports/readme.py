@@ -28,7 +28,7 @@ _TEXT = """\
 A fresh process ran each file on images of {data}, one by one and in fives, and compared its logits
 with those of the model that was exported.
 
-| file | largest difference | mean difference | same class |
+| file | largest difference | mean difference | {same} |
 |---|---|---|---|
 {proofs}
 
@@ -44,6 +44,14 @@ _RUN_CORES = """\
     pixels = torch.zeros(1, {shape}, dtype=torch.uint8)  # your images, 0..255
     logits = network(rsdtr_model.normalise(pixels))
     print(logits.argmax(1))
+"""
+_RUN_BOXES = """\
+    import torch
+    from rsdtr import load  # of the program that wrote these files
+    network = load(".").model
+    pixels = torch.zeros(1, {shape}, dtype=torch.uint8)  # your images, 0..255
+    (found,) = network(list(pixels.float() / 255))
+    print(found["boxes"], found["labels"], found["scores"])
 """
 _RUN_ONNX = """\
     import numpy, onnxruntime
@@ -77,12 +85,15 @@ def readme(manifest: Manifest, spec: ModelSpec) -> str:
         data=manifest.data,
         proofs=proofs,
         report=_REPORT if REPORT in manifest.files else "",
+        same="same strongest output" if spec.task == "detection" else "same class",
     )
 
 
 def _run(manifest: Manifest, spec: ModelSpec) -> str:
     shape = ", ".join(map(str, spec.input_shape))
     mean, std = (", ".join(map(str, values)) for values in (spec.mean, spec.std))
+    if spec.task == "detection":
+        return _RUN_BOXES.format(shape=shape)
     if WEIGHTS in manifest.files:
         return _RUN_CORES.format(shape=shape)
     if FILES["pt2"] in manifest.files and len(manifest.proofs) == 1:

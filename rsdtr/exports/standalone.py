@@ -22,6 +22,11 @@ _MOST_CONSTANTS = 64  # values of a tensor that is written out as text
 _OPERATORS = {
     getattr(operator, name): name for name in ("add", "sub", "mul", "floordiv", "getitem")
 }
+_ANSWERS = {
+    "classification": "logits (B, {0})",
+    "segmentation": "logits (B, {0}, {1}, {2})",
+    "other": "its answers (B, …)",
+}
 _TEMPLATE = '''\
 """{model} ({label}), compressed with tensor rings: the network in plain torch.
 
@@ -79,7 +84,7 @@ def normalise(pixels):
 
 
 class Network(torch.nn.Module):
-    """Images (B, {shape}) -> logits (B, {classes})."""
+    """Images (B, {shape}) -> {answer}."""
 
     @torch.no_grad()
     def __init__(self, tensors):
@@ -142,9 +147,10 @@ def source(
             ]
             after = f"; del {', '.join(dead)}" if dead else ""
             statements.append(f"        {node.name} = {_call(node, fixed)}{after}")
+    shape = (spec.classes, *spec.input_shape[1:])
     return _TEMPLATE.format(
         model=spec.name, label=plan.label, torch=torch.__version__.partition("+")[0],
-        shape=", ".join(map(str, spec.input_shape)), classes=spec.classes,
+        shape=", ".join(map(str, spec.input_shape)), answer=_ANSWERS[spec.task].format(*shape),
         mean=spec.mean, std=spec.std, sha256=sha256, argument=argument,
         weights="\n".join(weights), prepared="\n".join(prepared),
         statements="\n".join(statements),

@@ -45,8 +45,7 @@ class Writer:
             write_into(path.parent, self._network, self._plan, self._metrics)
         elif form == "python":
             sha256 = hashlib.sha256(path.with_name(WEIGHTS).read_bytes()).hexdigest()
-            graph = program(self._network, self._spec)
-            path.write_bytes(source(graph, self._plan, self._spec, sha256).encode())
+            path.write_bytes(source(self._stored, self._plan, self._spec, sha256).encode())
         elif form == "onnx":
             path.write_bytes(self._onnx)
         elif form == "int8":
@@ -55,6 +54,10 @@ class Writer:
             path.write_bytes(quantised(self._onnx, self._spec.normalise(images)))
         else:
             torch.export.save(self._fused, path)
+
+    @cached_property
+    def _stored(self) -> torch.export.ExportedProgram:
+        return program(self._network, self._spec)
 
     @cached_property
     def _fused(self) -> torch.export.ExportedProgram:

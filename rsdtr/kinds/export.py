@@ -77,7 +77,7 @@ def queue_export(
     recovered: the SHA-256 of the weights, where they were recovered; subject: as in `jobs.submit`.
     UnknownName for a format that there is not; JobError.
     """
-    checked_formats(formats)
+    checked_formats(formats, model)
     test = splits.test if images is None else splits.test.subset(images)
     content = _Content(
         identity=export_identity(model, test, splits.train),

@@ -16,7 +16,9 @@ from rsdtr.methods import pruning, rings
 from rsdtr.methods.canonical import CP
 from rsdtr.methods.factorizations import FACTORIZATIONS
 from rsdtr.methods.lowrank import LowRank
+from rsdtr.methods.mpo import MPO
 from rsdtr.methods.network import Kernels, network_of
+from rsdtr.methods.pstrn import PSTRN, SEARCHED, searched_ranks
 from rsdtr.methods.tensorized import TRN
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import ModelProfile, profile
@@ -130,7 +132,9 @@ def _ring(
 
 
 def _low_rank(kind: LowRank, subject: Subject, pcr: float) -> Made:
-    decision, network = network_of(subject.kernels(kind), subject.model, pcr=pcr)
+    kernels = subject.kernels(kind)
+    ranks = searched_ranks(kernels, pcr) if kind is PSTRN else None
+    decision, network = network_of(kernels, subject.model, pcr=pcr, ranks=ranks)
     assert network is not None  # a model was given
     chosen = [(r.name, r.choice) for r in decision.layers if r.choice is not None]
     return Made(
@@ -181,10 +185,18 @@ def _methods() -> list[Method]:
     ]
     return [
         *(Method(name, title, partial(_ring, plan_of)) for name, title, plan_of in ring),
-        *(Method(m.name, m.title, partial(_low_rank, m)) for m in (*FACTORIZATIONS, CP, TRN)),
+        *(
+            Method(m.name, m.title, partial(_low_rank, m))
+            for m in (*FACTORIZATIONS, MPO, CP, TRN, PSTRN)
+        ),
         Method("prune-l2", "channel pruning, L2", partial(_pruned, "l2")),
         Method("prune-taylor", "channel pruning, Taylor", partial(_pruned, "taylor")),
     ]
 
 
 METHODS = {each.name: each for each in _methods()}
+
+
+def methods_for(model: str) -> tuple[str, ...]:
+    """The names of the methods that can make this model smaller, int8 not among them."""
+    return tuple(name for name in METHODS if name != PSTRN.name or model in SEARCHED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -80,7 +80,11 @@ class Kernels:
 
     def uniform_ranks(self, rank: int) -> dict[str, Ranks | str]:
         """The same at one rank for all layers; for a method that is `uniform`."""
-        return self._each(lambda layer: cast(Uniform, self.of(layer)).of_rank(rank))
+        return self.each_rank(lambda _: rank)
+
+    def each_rank(self, rank_of: Callable[[str], int]) -> dict[str, Ranks | str]:
+        """The same at a rank for each layer, by its name; for a method that is `uniform`."""
+        return self._each(lambda layer: cast(Uniform, self.of(layer)).of_rank(rank_of(layer.name)))
 
     def _each(self, ranks_of: Callable[[LayerProfile], Ranks | None]) -> dict[str, Ranks | str]:
         names = policy_layers(self.profile, self.layers)
@@ -91,7 +95,7 @@ class Kernels:
             for layer in self.profile.layers
         }
 
-    def pcr(self, ranks: dict[str, Ranks | str]) -> float:
+    def pcr(self, ranks: Mapping[str, Ranks | str]) -> float:
         """The network's PCR at these ranks."""
         saved = sum(
             layer.kernel.numel() - storage(self.of(layer), found)
@@ -137,19 +141,23 @@ def _rank_for(kernels: Kernels, pcr: float) -> int:
 def network_of(
     kernels: Kernels, model: nn.Module | None = None, *,
     eps: float | None = None, pcr: float | None = None,
+    ranks: Mapping[str, Ranks | str] | None = None,
 ) -> tuple[NetworkDecision, nn.Module | None]:  # fmt: skip
-    """What every layer becomes at one ε_p, or at the smallest ε_p (largest rank) for a PCR.
+    """What every layer becomes at one ε_p, at the smallest ε_p (largest rank) for a PCR, or at
+    these ranks.
 
     And the network that obeys it, where a model is given (it is not changed). PlanError where
     nothing reaches the PCR; RingError for ε_p out of range.
     """
     profile, method = kernels.profile, kernels.method
-    if pcr is not None and method.uniform:
+    if ranks is not None:
+        pass  # they were chosen elsewhere
+    elif pcr is not None and method.uniform:
         ranks = kernels.uniform_ranks(_rank_for(kernels, pcr))
     else:
         if pcr is not None:
             eps = eps_for(lambda e: kernels.pcr(kernels.ranks(e)), pcr, method.title)
-        assert eps is not None  # one of the two is given
+        assert eps is not None  # one of the three is given
         ranks = kernels.ranks(eps)
     new = copy.deepcopy(model) if model is not None else None
     layers, macs = [], profile.macs

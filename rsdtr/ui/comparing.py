@@ -8,7 +8,7 @@ from rsdtr.charts.compare import comparison_figure
 from rsdtr.compare import Cell, Comparison
 from rsdtr.job import Job
 from rsdtr.kinds.compare import KIND, asked_of, queue_comparison, report
-from rsdtr.methods.catalogue import AFTER, INT8, METHODS, title_of
+from rsdtr.methods.catalogue import AFTER, INT8, methods_for, title_of
 from rsdtr.tables import cells_table
 from rsdtr.ui import metrics, picking, recovering, state
 from rsdtr.ui.cached import Network
@@ -24,7 +24,8 @@ RECALIBRATION_IMAGES = 1000
 
 def choose_comparison(network: Network, test_set: TestSet) -> Comparison | None:
     """What to compare; None where no method or no PCR was chosen."""
-    names = (*METHODS, INT8, *(f"{name}{AFTER}" for name in METHODS))
+    alone = methods_for(network.spec.name)
+    names = (*alone, INT8, *(f"{name}{AFTER}" for name in alone))
     methods = st.multiselect(
         "Methods",
         names,

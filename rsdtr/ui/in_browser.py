@@ -72,6 +72,9 @@ def offer(
     """A button to run the exported ONNX file in this browser, how far that is, what it found."""
     configuration = network.configuration(plan)
     file = exported.folder / FILES["onnx"]
+    if network.spec.task != "classification":
+        st.caption("Browsers are asked about classes only: this network answers something else.")
+        return
     if not file.is_file():
         st.caption("Export ONNX as well, to run it in this browser.")
         return

@@ -18,6 +18,7 @@ from rsdtr.search import Candidate, Pruned
 from rsdtr.tables import MEASURED, layers_table
 from rsdtr.ui import cached, metrics, own, state, url
 from rsdtr.ui.choosing import Chosen
+from rsdtr.ui.page import plain
 from rsdtr.ui.state import TestSet
 from rsdtr.winners import Objective, Question
 from rsdtr.zoo import ModelSpec
@@ -38,8 +39,9 @@ def choose_data(spec: ModelSpec) -> TestSet:
         "Data set or folder",
         key=state.DATA,
         placeholder=spec.data or "a folder with one sub-folder of pictures per class",
-        help="digits, cifar10, or a folder on this computer with train, validation and test "
-        "folders of class folders. Empty: the data set that the model was trained on.",
+        help="digits, cifar10, photos, or a folder on this computer with train, validation and "
+        "test folders of class folders (of any pictures, for networks without classes). Empty: "
+        "the model's own, which is photos, without labels, for those.",
         persist_state="session",
     )
     limit = right.selectbox(
@@ -51,6 +53,21 @@ def choose_data(spec: ModelSpec) -> TestSet:
         persist_state="session",
     )
     return TestSet(str(entered).strip() or None, int(limit or TEST_LIMITS[1]))
+
+
+def refuse_without_classes(spec: ModelSpec) -> None:
+    """Stops a page that is about accuracy where the network has none."""
+    if spec.task == "classification":
+        return
+    st.info(
+        plain(
+            f"{spec.name} is for {spec.task}: it has no top-1 accuracy to compare or to win back. "
+            "Its rings and its fidelity are on Explore; `compress --recalibrate` of the command "
+            "line recalibrates it."
+        ),
+        icon=":material/block:",
+    )
+    st.stop()
 
 
 def choose_layer(plan: CompressionPlan) -> LayerPlan:
@@ -182,8 +199,15 @@ def choose_images(key: str, usual: int, use: str = "") -> int:
     return whole(n, 50, 50_000, usual)
 
 
-def choose_formats() -> list[str]:
+def choose_formats(spec: ModelSpec) -> list[str]:
     """Which files to export: safetensors for this library, ONNX and pt2 for deployment."""
+    if spec.task == "detection":
+        st.info(
+            "This network chooses its boxes by their values, which torch.export cannot follow: it "
+            "is exported as safetensors alone, for this library to read.",
+            icon=":material/block:",
+        )
+        return ["safetensors"]
     chosen = st.pills(
         "Formats",
         tuple(FORMAT_NAMES),

@@ -1,0 +1,115 @@
+"""What a network answers, as numbers that can be compared: logits, maps, or those behind boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rsdtr.errors import RsdtrError
+
+_GRID = (1, 2, 4)  # boxes along each side of an image that every box head is asked about
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """What was found in one image: boxes (n, 4) as (x1, y1, x2, y2), labels (n,), scores (n,)."""
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+
+    def above(self, score: float) -> Boxes:
+        """Those of at least this score, the highest first."""
+        order = self.scores.argsort(descending=True, stable=True)
+        order = order[self.scores[order] >= score]
+        return Boxes(self.boxes[order], self.labels[order], self.scores[order])
+
+
+def answers(model: nn.Module, images: Tensor) -> Tensor:
+    """All numbers that images (B, C, H, W) are answered with, (B, N), in the same order each time.
+
+    The floating-point tensors of the output, whatever holds them. A network of torchvision that
+    answers boxes does so by choice, which no two networks share: of it, what all anchors are given
+    before the choice, and what a second stage says of the same 21 boxes in every image.
+    RsdtrError for an output whose tensors have not all a row for each image.
+    """
+    found = _behind_boxes(model, images) if chooses_boxes(model) else tensors(model(images))
+    return in_rows(list(found), len(images))
+
+
+def compared_output(model: nn.Module, images: Tensor) -> Tensor:
+    """What two runs of one network are compared by: the output, (B, …), if it is one tensor."""
+    if not chooses_boxes(model):
+        output = model(images)
+        if isinstance(output, Tensor):
+            return output
+    return answers(model, images)
+
+
+def in_rows(found: Sequence[Tensor], n: int) -> Tensor:
+    """Tensors (n, …) side by side, (n, N); RsdtrError as `answers`."""
+    rows = [part.flatten(1) for part in found if part.ndim > 0 and len(part) == n]
+    if not rows or len(rows) < len(found):
+        shapes = ", ".join(str(tuple(part.shape)) for part in found) or "no tensor"
+        raise RsdtrError(
+            f"the network answers {n} images with {shapes}: only tensors with a row for each image "
+            "can be compared"
+        )
+    return torch.cat(rows, 1)
+
+
+def chooses_boxes(model: nn.Module) -> bool:
+    """Whether a network answers boxes the way torchvision's do."""
+    return all(hasattr(model, part) for part in ("transform", "backbone")) and (
+        all(hasattr(model, part) for part in ("rpn", "roi_heads"))
+        or all(hasattr(model, part) for part in ("head", "anchor_generator"))
+    )
+
+
+def detections(model: nn.Module, images: Tensor) -> list[Boxes]:
+    """The boxes that a network finds in each of the images (B, C, H, W)."""
+    found = model(list(images))
+    return [Boxes(one["boxes"], one["labels"], one["scores"]) for one in found]
+
+
+def tensors(answer: object) -> Iterator[Tensor]:
+    """The floating-point tensors in nested mappings and sequences, in order."""
+    if isinstance(answer, Tensor):
+        if answer.is_floating_point():
+            yield answer
+    elif isinstance(answer, Mapping):
+        for value in answer.values():
+            yield from tensors(value)
+    elif isinstance(answer, Sequence) and not isinstance(answer, str):
+        for value in answer:
+            yield from tensors(value)
+
+
+def _behind_boxes(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
+    part = model.get_submodule
+    prepared, _ = part("transform")(list(images))
+    features = part("backbone")(prepared.tensors)
+    features = {"0": features} if isinstance(features, Tensor) else features
+    if not hasattr(model, "roi_heads"):
+        yield from tensors(part("head")(list(features.values())))
+        return
+    yield from tensors(part("rpn.head")(list(features.values())))
+    grids = [_grid(height, width).to(images.device) for height, width in prepared.image_sizes]
+    pooled = part("roi_heads.box_roi_pool")(features, grids, prepared.image_sizes)
+    said = part("roi_heads.box_predictor")(part("roi_heads.box_head")(pooled))
+    for told in tensors(said):  # (B·21, n)
+        yield told.unflatten(0, (len(images), -1))
+
+
+def _grid(height: int, width: int) -> Tensor:
+    """An image's boxes of the grids: the whole, its quarters, their quarters; (21, 4)."""
+    boxes = [
+        (width * column / n, height * row / n, width * (column + 1) / n, height * (row + 1) / n)
+        for n in _GRID
+        for row in range(n)
+        for column in range(n)
+    ]
+    return torch.tensor(boxes)

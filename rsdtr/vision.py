@@ -1,0 +1,154 @@
+"""torchvision's networks: how they are built, fed and filled.
+
+A segmentation network answers logits (B, classes, H, W) here; torchvision's own puts them into a
+dict, beside those of an auxiliary head that only serves training. A detection network answers as
+torchvision's does: for every image a dict of boxes (n, 4), labels (n,) and scores (n,).
+"""
+
+import functools
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+DATA = "photos"  # the data set of networks that need no labels
+# Classification models whose body is attention, not convolutions.
+_NOT_A_CNN = ("maxvit", "swin", "vit")
+_DETECTION = ("fasterrcnn", "fcos", "retinanet", "ssd")
+# Their published weights were trained with BatchNorm that adds nothing to the variance.
+_WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
+
+
+class Segmentation(nn.Module):
+    """Images (B, 3, H, W) -> logits (B, classes, H, W), by the parts of torchvision's network."""
+
+    def __init__(self, backbone: nn.Module, classifier: nn.Module, by_name: bool) -> None:
+        super().__init__()
+        self.backbone, self.classifier = backbone, classifier
+        self.by_name = by_name  # whether the classifier takes all features, or the last one
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.backbone(images)
+        logits = self.classifier(features if self.by_name else features["out"])
+        return F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is published of a network: family and resize as in a ModelSpec; side: of its square
+    input, in pixels; classes: with the background, where there is one; mean, std: of pixels in
+    0..1 (0 and 1 where the network normalises them itself).
+    """
+
+    family: str
+    side: int
+    resize: int
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    url: str
+    source: str
+    interpolation: str = "bilinear"
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """The networks for classification, for segmentation, and those that answer boxes alone."""
+    from torchvision import models
+
+    classification = models.list_models(module=models)
+    detection = models.list_models(module=models.detection)
+    return (
+        *(name for name in classification if not name.startswith(_NOT_A_CNN)),
+        *_segmentation(),
+        *(name for name in detection if name.startswith(_DETECTION)),
+    )
+
+
+@functools.cache
+def _segmentation() -> tuple[str, ...]:
+    from torchvision import models
+
+    return tuple(models.list_models(module=models.segmentation))
+
+
+def build(name: str) -> nn.Module:
+    """The architecture with fresh weights from torch's global random state."""
+    from torchvision import models
+
+    options: dict[str, object] = {}
+    if name in ("googlenet", "inception_v3"):
+        # transform_input: the published weights expect [-1, 1], not ImageNet's mean and std.
+        # The auxiliary classifiers only serve training from scratch.
+        options = {"aux_logits": False, "init_weights": False, "transform_input": True}
+    elif name in _segmentation() or name.startswith(_DETECTION):
+        options = {"weights_backbone": None}
+    network: nn.Module = models.get_model(name, weights=None, **options)
+    if name in _segmentation():
+        backbone, classifier = (
+            network.get_submodule("backbone"),
+            network.get_submodule("classifier"),
+        )
+        return Segmentation(backbone, classifier, name.startswith("lraspp"))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and name in _WITHOUT_EPS:
+            module.eps = 0.0
+    return network
+
+
+@functools.cache
+def published(name: str) -> Published:
+    """What torchvision tells of a network's weights."""
+    from torchvision import models
+
+    weights = models.get_model_weights(name).DEFAULT
+    source = f"torchvision, {weights}"
+    classes = tuple(weights.meta["categories"])
+    if name.startswith(_DETECTION):
+        side = {"ssd300_vgg16": 300}.get(name, 320 if "320" in name else 800)
+        unchanged = (0.0,) * 3, (1.0,) * 3
+        return Published("coco", side, side, classes, *unchanged, weights.url, source)
+    given = weights.transforms()
+    family, side = "voc", given.resize_size[0]
+    if name not in _segmentation():
+        family, side = "imagenet", given.crop_size[0]
+    return Published(
+        family, side, given.resize_size[0], classes, tuple(given.mean), tuple(given.std),
+        weights.url, source, given.interpolation.value,
+    )  # fmt: skip
+
+
+def in_todays_names(name: str, state: "OrderedDict[str, Tensor]") -> "OrderedDict[str, Tensor]":
+    """The weights of a published file in the names of today's classes, for any model's name.
+
+    Files of some families hold old names, or auxiliary heads that only serve training.
+    """
+    renamed = OrderedDict((_todays(name, key), value) for key, value in state.items())
+    if name in ("googlenet", "inception_v3"):
+        unused: tuple[str, ...] = ("aux1.", "aux2.", "AuxLogits.")
+    elif name in ("fcn_resnet50", "fcn_resnet101") or name.startswith("deeplabv3"):
+        unused = ("aux_classifier.",)
+    else:
+        return state if renamed.keys() == state.keys() else renamed
+    for key in [key for key in state if key.startswith(unused)]:
+        del state[key]
+    return state
+
+
+def _todays(name: str, key: str) -> str:
+    if name.startswith("densenet"):  # written before dots were forbidden in module names
+        return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key)
+    if not name.startswith(_DETECTION):
+        return key
+    # What was a convolution in 2021 has become a block of convolution and norm.
+    key = re.sub(r"(fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2", key)
+    key = re.sub(r"^(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2", key)
+    if not name.startswith("retinanet"):
+        return key
+    return re.sub(
+        r"^(head\.\w+_head\.conv)\.(\d+)\.(weight|bias)$",
+        lambda found: f"{found[1]}.{int(found[2]) // 2}.0.{found[3]}",  # ReLUs were between them
+        key,
+    )
