@@ -94,17 +94,24 @@ class Visitor:
 
     async def _run(self, message: BackMsg) -> None:
         await self._stream.send(message.SerializeToString())
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                answer = ForwardMsg()
-                answer.ParseFromString(await self._next())
-                self._look_at(answer)
-                if answer.WhichOneof("type") == "script_finished":
-                    if answer.script_finished in FINISHED:
-                        return
-                    if answer.script_finished == ForwardMsg.FINISHED_WITH_COMPILE_ERROR:
-                        self._error("does not compile")
-                        return
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._drawn()
+        except TimeoutError:
+            self._error(f"no answer in {PATIENCE:.0f} s")
+            raise
+
+    async def _drawn(self) -> None:
+        while True:
+            answer = ForwardMsg()
+            answer.ParseFromString(await self._next())
+            self._look_at(answer)
+            if answer.WhichOneof("type") == "script_finished":
+                if answer.script_finished in FINISHED:
+                    return
+                if answer.script_finished == ForwardMsg.FINISHED_WITH_COMPILE_ERROR:
+                    self._error("does not compile")
+                    return
 
     async def _next(self) -> bytes:
         received = await self._stream.recv()
@@ -158,11 +165,10 @@ async def seat(root: str, seen: Seen, until: float, dice: random.Random, late: f
                     await asyncio.sleep(dice.uniform(*READING))
                     if dice.random() < LEAVES:
                         break
+        except TimeoutError:  # told by the visitor, who gave up
+            pass
         except Exception as error:
-            what = (
-                f"no answer in {PATIENCE:.0f} s" if isinstance(error, TimeoutError) else repr(error)
-            )
-            seen.errors[what] += 1
+            seen.errors[repr(error)] += 1
             await asyncio.sleep(1)
 
 
