@@ -102,6 +102,13 @@ class Tiny(nn.Module):
         return {"masks": masks, "features": features} if self.also else masks
 
 
+class InDict(Tiny):
+    """The same masks, but in a dict."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"masks": super().forward(x)}
+
+
 @pytest.fixture
 def own(monkeypatch) -> zoo.ModelSpec:
     """`tiny`, made known for one test."""
@@ -131,13 +138,16 @@ def test_a_network_of_ones_own_is_exported_proved_and_verified(own, tmp_path):
     assert 0 < fidelity(back, dense, images).relative_error < 1
 
 
-def test_a_network_that_answers_several_tensors_is_compressed_and_no_graph(monkeypatch, tmp_path):
+@pytest.mark.parametrize("build", [lambda: Tiny(also=True), InDict])
+def test_what_is_not_one_tensor_is_compressed_and_makes_no_graph(build, monkeypatch, tmp_path):
     monkeypatch.setattr(zoo, "_OWN", dict(zoo._OWN))
-    spec = zoo.own_model("several", lambda: Tiny(also=True), (3, 16, 20), 2, task="other")
+    spec = zoo.own_model("several", build, (3, 16, 20), 2, task="other")
     dense, ring, decided = ring_of(spec)
     images = load_data(None, spec).test
     found = fidelity(ring, dense, images)
     assert (found.counted, found.n) == ("pixels", 8)
-    with pytest.raises(ExportError, match=r"several answers more than one tensor.*rsdtr\.save"):
+    with pytest.raises(
+        ExportError, match=r"several answers something else than one tensor.*rsdtr\.save"
+    ):
         export(ring, decided, images, ["onnx"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

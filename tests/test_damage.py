@@ -1,7 +1,10 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
+from networks import Varied
+from torch import nn
 
 from rsdtr.compress import compress
 from rsdtr.damage import MEASURED_EPS, measure_damage
@@ -57,3 +60,17 @@ def test_one_image_is_too_few(spec, images):
     model = load_model(spec.name)
     with pytest.raises(DataError, match="damage was to be measured on 1 images"):
         measure_damage(model, profile(model, spec), images, 1)
+
+
+def test_few_images_stand_for_all_where_answers_are_large(spec):
+    """16 of 20, if every pixel has an answer."""
+    masks = dataclasses.replace(spec, name="masks", family="voc")
+    model, images = Varied().eval(), load_data("digits", masks).train
+    model.stem = nn.Conv2d(1, 12, 3, padding=1)
+    batches: list[int] = []
+    model.stem.register_forward_hook(lambda _, inputs, output: batches.append(len(inputs[0])))
+    costs = profile(model, masks)
+    batches.clear()
+    measure_damage(model, costs, images, 20, layers=["body"])
+    assert batches
+    assert set(batches) == {16}

@@ -46,8 +46,8 @@ def program(network: nn.Module, spec: ModelSpec) -> torch.export.ExportedProgram
         ) from error
     if len(graph.graph_signature.user_outputs) != 1 or not graph.call_spec.out_spec.is_leaf():
         raise ExportError(
-            f"{spec.name} answers more than one tensor, which these formats do not hold here: "
-            f"{_instead(spec)}"
+            f"{spec.name} answers something else than one tensor, which is all that these formats "
+            f"hold: {_instead(spec)}"
         )
     for module in graph.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
@@ -66,7 +66,7 @@ def _instead(spec: ModelSpec) -> str:
 
 
 def onnx_bytes(graph: torch.export.ExportedProgram) -> bytes:
-    """One ONNX file: input `images` (batch, C, H, W), output `logits` (batch, classes)."""
+    """One ONNX file: input `images` (batch, C, H, W), output `logits` (batch, classes, …)."""
     written = torch.onnx.export(
         graph,
         dynamo=True,
