@@ -186,8 +186,11 @@ def test_damages_of_layers_add_up(small):
 
 def test_figures_draw_what_they_are_given(kernel, small):
     found = cut(KernelSpectra(kernel), 0, 0.6)
-    kept, rest = cut_figure(found).data
+    drawn = cut_figure(found)
+    kept, rest = drawn.data
     assert (len(kept.x), len(rest.x)) == (found.rank, 8 - found.rank)
+    assert f"r = {found.rank} of 8: error {found.error:.3f}" in drawn.layout.title.text
+    assert "O × I·KH·KW" in drawn.layout.xaxis.title.text
     turn = turns(candidates(kernel, 0.5))[0]
     figure = splits_figure(turn, turn.best.r0, kernel.numel())
     assert list(figure.data[0].y) == [ring.storage for ring in turn.rings]
@@ -199,7 +202,9 @@ def test_figures_draw_what_they_are_given(kernel, small):
     panels = rebuilt_figure(rebuilt(kernel, ring, 2, 1), 4).data
     assert panels[0].z[0][0] - panels[1].z[0][0] == pytest.approx(panels[2].z[0][0])
     assert slices_figure(kernel).data[0].z.shape == (8 * 4 - 1, 6 * 4 - 1)
-    bars = forms_figure(forms_macs((4, 3, 3, 3), (2, 1, 2, 3), (5, 5), (5, 5))).data
+    forms = forms_figure(forms_macs((4, 3, 3, 3), (2, 1, 2, 3), (5, 5), (5, 5)))
+    assert (forms.layout.legend.traceorder, forms.layout.legend.orientation) == ("normal", "h")
+    bars = forms.data
     assert dict(zip(bars[1].y, bars[1].x, strict=True))["O|IHW"] == 200
     assert len(bars) == 4
     maps = maps_figure(torch.zeros(20, 4, 6), "Maps")

@@ -91,7 +91,12 @@ def candidates_figure(
             hovertext=colour.each(lambda cell: _candidate_story(cell, dense_storage), ""),
             colorscale="Viridis",
             colorbar={
-                "title": {"text": "Storage<br>(scalars, log)"},
+                "title": {"text": "Storage (scalars, log)", "side": "top"},
+                # Under the map: beside it, it would take the room of the numbers in the cells.
+                "orientation": "h",
+                "y": -0.28,
+                "yanchor": "top",
+                "thickness": 14,
                 "tickvals": ticks,
                 "ticktext": [_compact(10**tick) for tick in ticks],
             },
@@ -233,7 +238,7 @@ def ring_figure(shape: Sequence[int], ranks: Sequence[int], storage: int) -> go.
             y=y,
             text=f"{core}<br>{sizes[k]:,} scalars",
             showarrow=False,
-            yshift=54 if y > 0 else -54,
+            yshift=64 if y > 0 else -64,  # clear of the largest diamond
         )
     figure.update_xaxes(visible=False, range=[-2.1, 2.1])
     figure.update_yaxes(visible=False, range=[-1.9, 1.9])

@@ -60,9 +60,9 @@ def cut_figure(cut: Cut) -> go.Figure:
     mode, others = MODES[cut.shift], "·".join(MODES[(cut.shift + k) % 4] for k in range(1, 4))
     return drawn(
         traces,
-        f"Unfolding {mode} × {others}: rank r = {cut.rank} of {len(index)}, "
-        f"error {cut.error:.3f} < ε<sub>p</sub>/√3 = {cut.bound:.3f}",
-        {"title": {"text": "Index of the singular value"}},
+        f"Rank r = {cut.rank} of {len(index)}: error {cut.error:.3f} < ε<sub>p</sub>/√3 = "
+        f"{cut.bound:.3f}",
+        {"title": {"text": f"Index of the singular value of the unfolding {mode} × {others}"}},
         {"title": {"text": "Singular value σ (units of the weights)"}, "rangemode": "tozero"},
         bargap=0.1,
         barmode="overlay",
@@ -147,7 +147,7 @@ def cores_figure(ring: TensorRing) -> go.Figure:
 
 def rebuilt_figure(found: Rebuilt, rank: int) -> go.Figure:
     """Filters of the kernel, of the one rebuilt from q components of a bond, and what differs."""
-    heads = ("original 𝓦", f"rebuilt from q = {found.q} of {rank}", "difference")
+    heads = ("original 𝓦", "rebuilt", "difference")  # short: beside each other in 480 pixels
     figure = make_subplots(cols=3, subplot_titles=heads, horizontal_spacing=0.03)
     largest = _largest(found.kernel)
     panels = (found.kernel, found.rebuilt, found.kernel - found.rebuilt)
@@ -188,7 +188,7 @@ def forms_figure(forms: Mapping[Form, Sequence[int]]) -> go.Figure:
         {"title": {"text": "MACs"}, "rangemode": "tozero"},
         {"title": {"text": "Form"}, "autorange": "reversed", "type": "category"},
         barmode="stack",
-    )
+    ).update_layout(legend_traceorder="normal")
 
 
 def picture_figure(pixels: Tensor) -> go.Figure:

@@ -40,7 +40,8 @@ def drawn(
 ) -> go.Figure:
     """A figure in one piece: for those that follow a slider, ten times as fast as step by step."""
     axes = {"xaxis": {"automargin": True} | xaxis, "yaxis": {"automargin": True} | yaxis}
-    return go.Figure(data=traces, layout=_shared(title, 420, True) | axes | layout)
+    shared = _shared(title, 420, layout.get("showlegend") is not False)
+    return go.Figure(data=traces, layout=shared | axes | layout)
 
 
 def star(x: float, y: float, hover: str) -> Trace:

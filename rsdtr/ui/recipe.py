@@ -17,7 +17,7 @@ OPTIMIZER_NAMES = {"sgd": "SGD", "adamw": "AdamW"}
 def choose_training(spec: ModelSpec) -> FinetuneOptions:
     """How to fine-tune. Digits are shifted only, photos mirrored too."""
     usual = FinetuneOptions()
-    first, second, third, fourth = st.columns(4)
+    first, second, third, fourth = st.columns(4, vertical_alignment="bottom")
     epochs = first.number_input(
         "Epochs", 1, 200, usual.epochs, 1, key=state.EPOCHS, persist_state="session"
     )

@@ -87,7 +87,7 @@ def choose_name(shapes: Mapping[str, Sequence[int]], inputs: bool = True) -> str
         st.selectbox(
             "Layer",
             tuple(shapes),
-            format_func=lambda name: f"{name}   {' × '.join(map(str, shapes[name]))}",
+            format_func=lambda name: f"{name}   {'×'.join(map(str, shapes[name]))}",
             key=state.LAYER,
             filter_mode="contains",
             help="Convolutions in network order, with their kernel's O × I × KH × KW.",
