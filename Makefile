@@ -40,8 +40,8 @@ soak: setup-dev
 	@$(BIN)/python tests/convolutions.py 1000
 	@$(BIN)/python tests/kills.py 200
 	@$(BIN)/python tests/parity.py 45
-	@$(BIN)/python benchmarks/crowd.py
 	@RSDTR_WALK=100 $(BIN)/python -m pytest tests/ui/test_walks.py
+	@$(BIN)/python benchmarks/crowd.py
 
 # .venv/installed*.txt are copies of what was installed: as long as they equal the
 # requirements, setting up is two comparisons and touches neither pip nor the network.

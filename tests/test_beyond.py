@@ -78,7 +78,7 @@ def test_a_detection_network_is_exported_as_safetensors_alone(tmp_path):
     done("export", str(folder), "--format", "safetensors", "--out", str(out))
     manifest = read_manifest(out)
     assert sorted(path.name for path in out.iterdir()) == [
-        "README.md", MANIFEST, "model.safetensors",
+        "README.md", MANIFEST, "model.safetensors", "report.html",
     ]  # fmt: skip
     assert manifest.proofs.keys() == {"safetensors"}
     assert manifest.proofs["safetensors"].n == 5

@@ -80,18 +80,18 @@ def test_a_bad_answer_is_one_sentence_and_the_button_comes_back(monkeypatch, ans
 def offered(folder: str, identity: str | None) -> None:
     from pathlib import Path
 
+    from rsdtr.kinds.export import ExportedFiles
     from rsdtr.plan import plan
     from rsdtr.profile import profile
     from rsdtr.ui import in_browser
     from rsdtr.ui.cached import Network
-    from rsdtr.ui.state import Exported
-    from rsdtr.zoo import load_model, model_spec
+        from rsdtr.zoo import load_model, model_spec
 
     spec = model_spec("digits_resnet20")
     model = load_model(spec.name)
     network = Network(spec, model, profile(model, spec), None)
     decided = plan(network.profile, 0.8, layers=["layer3.2.*"])
-    exported = Exported("a label", identity, Path(folder), ())
+    exported = ExportedFiles("a label", identity, Path(folder), ())
     in_browser.offer(network, decided, None, None, exported)
 
 
