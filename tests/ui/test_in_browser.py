@@ -85,7 +85,7 @@ def offered(folder: str, identity: str | None) -> None:
     from rsdtr.profile import profile
     from rsdtr.ui import in_browser
     from rsdtr.ui.cached import Network
-        from rsdtr.zoo import load_model, model_spec
+    from rsdtr.zoo import load_model, model_spec
 
     spec = model_spec("digits_resnet20")
     model = load_model(spec.name)
