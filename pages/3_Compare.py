@@ -10,7 +10,7 @@ from rsdtr.ui.widgets import choose_data
 with page(
     "Compare",
     "The same network made smaller by several methods to the same size, recalibrated and tested "
-    "alike. ε_p and target do not matter for that: each method gets the ε_p that reaches the PCR.",
+    "alike. εₚ and target do not matter for that: each method gets the εₚ that reaches the PCR.",
 ):
     chosen = choose()
     network = chosen.network
