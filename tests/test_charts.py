@@ -1,6 +1,7 @@
 """Figures are tested as data: what they draw is what the plan and the measurements say."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from networks import varied, varied_spec
@@ -79,6 +80,15 @@ def test_candidates_figure_has_a_cell_for_each_candidate(small):
     (heat,) = (trace for trace in figure.data if trace.type == "heatmap")
     # The colours are of log storage; as many cells are filled as there are candidates.
     assert len(numbers(heat.z)) == len(found)
+
+
+def test_a_scale_from_4699_to_4704_has_five_different_ticks(small):
+    found = small.layer("wide").spectra.candidates(0.4)[:2]
+    near = [
+        replace(ring, storage=storage) for ring, storage in zip(found, (4699, 4704), strict=True)
+    ]
+    scale = candidates_figure(near, near[0], 36864).data[0].colorbar
+    assert scale.ticktext == ("4,699", "4,700", "4,701", "4,703", "4,704")
 
 
 def test_spectra_figure_and_ring_figure_follow_their_data(small):

@@ -142,6 +142,9 @@ def test_the_figure_as_data():
     best = figure.data[0]
     assert (best.name, list(best.x), list(best.y)) == ("Pareto front", [2, 4], [90, 85])
     assert [list(row) for row in figure.data[1].customdata] == [["tt", 2], ["tt", 4]]
+    named = comparison_figure(cells, "a network", {"tt": "tensor train", "cp": "CP"}.__getitem__)
+    assert [trace.name for trace in named.data[:3]] == ["Pareto front", "tensor train", "CP"]
+    assert [list(row) for row in named.data[1].customdata] == [["tt", 2], ["tt", 4]]
     titles = [figure.layout[f"xaxis{k}"].title.text for k in ("", 2, 3)]
     assert titles == [title for title, _, _ in AXES]
 

@@ -17,7 +17,7 @@ AXES: tuple[tuple[str, Value, Value], ...] = (
     ("PCR (×)", lambda cell: cell.pcr, lambda cell: None if cell.pcr is None else -cell.pcr),
     ("FCR (×)", lambda cell: cell.fcr, lambda cell: None if cell.fcr is None else -cell.fcr),
     (
-        "latency, compressed / dense",
+        "Latency, compressed / dense (×)",
         lambda cell: cell.latency_ratio,
         lambda cell: cell.latency_ratio,
     ),
@@ -29,11 +29,13 @@ _SYMBOLS = (
 )  # fmt: skip
 
 
-def comparison_figure(cells: Sequence[Cell], model: str) -> go.Figure:
+def comparison_figure(
+    cells: Sequence[Cell], model: str, title_of: Callable[[str], str] = str
+) -> go.Figure:
     """Accuracy of every cell against PCR, FCR and latency; the Pareto front of each as a line.
 
     Failed cells are left out. A method has one colour, by its family, and one symbol; `customdata`
-    holds its name and the PCR that was asked for.
+    holds its name and the PCR that was asked for. title_of: what the legend calls a method.
     """
     shown = tuple(cell for cell in cells if cell.accuracy is not None)
     figure = make_subplots(rows=len(AXES), cols=1, vertical_spacing=0.07)
@@ -49,7 +51,7 @@ def comparison_figure(cells: Sequence[Cell], model: str) -> go.Figure:
         for name in names:
             own = [cell for cell in shown if cell.method == name and value(cell) is not None]
             figure.add_scatter(
-                name=name, legendgroup=name, showlegend=row == 1,
+                name=title_of(name), legendgroup=name, showlegend=row == 1,
                 x=[value(cell) for cell in own], y=[cell.accuracy for cell in own],
                 mode="markers",
                 marker={"color": _colour(name), "symbol": _symbol(names, name), "size": 9},
@@ -59,10 +61,10 @@ def comparison_figure(cells: Sequence[Cell], model: str) -> go.Figure:
                 row=row, col=1,
             )  # fmt: skip
         figure.update_xaxes(title=title, row=row, col=1)
-        figure.update_yaxes(title="test accuracy (%)", row=row, col=1)
-    titled(figure, f"{model}: methods beside each other", height=1200)
-    figure.update_layout(legend={"y": -0.05, "yanchor": "top"}, margin={"t": 48})
-    return figure
+        figure.update_yaxes(title="Top-1 accuracy (%)", row=row, col=1)
+    lines = 2 + len(names) // 2  # of the legend in a narrow window
+    titled(figure, f"{model}: methods beside each other", height=1100 + 24 * lines)
+    return figure.update_layout(margin={"t": 48 + 24 * lines})
 
 
 def pair_figure(table: pd.DataFrame, names: tuple[str, str]) -> go.Figure:
@@ -82,8 +84,8 @@ def pair_figure(table: pd.DataFrame, names: tuple[str, str]) -> go.Figure:
             y=table[f"error {end}"].astype(float), marker={"color": colour}, row=2, col=1,
             hovertemplate="%{x}, " + name + ": error %{y:.3f}<extra></extra>",
         )  # fmt: skip
-    figure.update_yaxes(title="scalars", row=1, col=1)
-    figure.update_yaxes(title="relative error", row=2, col=1)
+    figure.update_yaxes(title="Storage (scalars)", row=1, col=1)
+    figure.update_yaxes(title="Relative error", row=2, col=1)
     return titled(figure, "Layer by layer", height=620)
 
 

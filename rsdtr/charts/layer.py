@@ -73,7 +73,7 @@ def candidates_figure(
         "x": [str(r0) for r0 in divisors],
         "y": [_shift_label(shift) for shift in shifts],
         "texttemplate": "%{text}" if len(divisors) <= MOST_TEXTS else "",
-        "textfont": {"size": 12 if len(divisors) <= 8 else 9},
+        "textfont": {"size": 12 if len(divisors) <= 4 else 10 if len(divisors) <= 8 else 9},
         "hovertemplate": "%{hovertext}<extra></extra>",
         "hoverongaps": False,
         "xgap": 2,
@@ -98,7 +98,7 @@ def candidates_figure(
                 "yanchor": "top",
                 "thickness": 14,
                 "tickvals": ticks,
-                "ticktext": [_compact(10**tick) for tick in ticks],
+                "ticktext": [f"{10**tick:,.0f}" for tick in ticks],
             },
             **style,
         )
@@ -109,7 +109,7 @@ def candidates_figure(
         figure.add_heatmap(
             name="ruled out",
             z=grey.each(lambda cell: 1),
-            text=grey.each(lambda cell: f"≥ {_compact(cell.floor)}{after}", ""),
+            text=grey.each(lambda cell: f"≥{_compact(cell.floor)}{after}", ""),
             hovertext=grey.each(lambda cell: _pruned_story(cell, unit), ""),
             colorscale=[[0, PRUNED], [1, PRUNED]],
             showscale=False,
@@ -238,7 +238,7 @@ def ring_figure(shape: Sequence[int], ranks: Sequence[int], storage: int) -> go.
             y=y,
             text=f"{core}<br>{sizes[k]:,} scalars",
             showarrow=False,
-            yshift=64 if y > 0 else -64,  # clear of the largest diamond
+            yshift=64 if y > 0 else -64,  # a diamond is 1.3 times as high as its size
         )
     figure.update_xaxes(visible=False, range=[-2.1, 2.1])
     figure.update_yaxes(visible=False, range=[-1.9, 1.9])
@@ -293,8 +293,8 @@ def _pruned_story(cell: Pruned, unit: Objective) -> str:
 
 
 def _compact(number: float) -> str:
-    """About three digits: 950, 1.24 k, 2.36 M."""
-    for factor, unit in ((1e6, " M"), (1e3, " k")):
+    """About three digits, as short as a cell needs them: 950, 1.24k, 2.36M."""
+    for factor, unit in ((1e6, "M"), (1e3, "k")):
         if number >= factor:
             return f"{number / factor:.3g}{unit}"
     return f"{number:.0f}"

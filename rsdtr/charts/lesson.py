@@ -167,7 +167,7 @@ def forms_figure(forms: Mapping[Form, Sequence[int]]) -> go.Figure:
         traces.append(
             {
                 "type": "bar",
-                "name": f"sublayer {step + 1}",
+                "name": f"convolution {step + 1}",
                 "orientation": "h",
                 "y": with_it,
                 "x": [forms[form][step] for form in with_it],
@@ -179,7 +179,7 @@ def forms_figure(forms: Mapping[Form, Sequence[int]]) -> go.Figure:
                         "fgcolor": "black",
                     },
                 },
-                "hovertemplate": f"%{{y}}, sublayer {step + 1}: %{{x:,}} MACs<extra></extra>",
+                "hovertemplate": f"%{{y}}, convolution {step + 1}: %{{x:,}} MACs<extra></extra>",
             }
         )
     return drawn(

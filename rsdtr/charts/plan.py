@@ -126,7 +126,8 @@ def ratios_figure(points: Sequence[RatioPoint], current: RatioPoint | None) -> g
                     "mode": "markers+text",
                     "marker": {"symbol": "star", "size": 15, "color": colour},
                     "text": [f"{reached:.2f}"],
-                    "textposition": "middle right" if current.eps < 0.85 else "middle left",
+                    # Beside curves that rise, not on them.
+                    "textposition": "top left" if colour == BLUE else "bottom right",
                     "showlegend": False,
                     "hovertemplate": hover,
                 }

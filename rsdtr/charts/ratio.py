@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from rsdtr.charts.style import BLUE, GREEN, GREY, ORANGE, VERMILION, titled
+from rsdtr.charts.style import BLUE, GREEN, GREY, ORANGE, RATIO_TICKS, VERMILION, titled
 from rsdtr.methods.ratio import CHANNELS, LayerRatio, curve
 
 _COLOURS = (GREY, ORANGE, GREEN, BLUE, VERMILION, "#CC79A7")
@@ -29,8 +29,8 @@ def ratio_figure(kernel: int = 3) -> go.Figure:
             hovertemplate=f"{channels} channels, R = %{{x}}: ρ = %{{y:.3g}}<extra></extra>",
         )
     _one(figure)
-    figure.update_xaxes(title="rank R of the four cores", type="log", dtick="D2")
-    figure.update_yaxes(title=_RHO, type="log", dtick="D2")
+    figure.update_xaxes(title="Rank R of the four cores (log)", type="log", tickvals=RATIO_TICKS)
+    figure.update_yaxes(title=f"{_RHO} (log)", type="log", tickvals=RATIO_TICKS)
     return titled(figure, f"At equal storage, {kernel}×{kernel} kernels", height=440)
 
 

@@ -74,8 +74,7 @@ def _core(shape: tuple[int, int, int, int], ring: Candidate) -> QuizQuestion:
         f"I = {i}?",
         f"{r1} × {i} × {r2}",
         (f"{r0} × {i} × {r1}", f"{r2} × {i} × {r3}", f"{r1 + 1} × {i} × {r2 + 1}"),
-        "Core k has the shape R_k × n_k × R_(k+1), and I is mode 1: "
-        f"R1 × I × R2 = {r1} × {i} × {r2}.",
+        f"Core k has the shape Rₖ × nₖ × Rₖ₊₁, and I is mode 1: R1 × I × R2 = {r1} × {i} × {r2}.",
     )
 
 
@@ -86,7 +85,7 @@ def _storage(shape: tuple[int, int, int, int], ring: Candidate) -> QuizQuestion:
         "does the ring store?",
         f"{ring.storage:,}",
         (f"{prod(shape):,}", f"{sum(sizes[:3]):,}", f"{sum(shape) * max(ring.ranks):,}"),
-        f"One core per mode, R_k · n_k · R_(k+1): {' + '.join(f'{size:,}' for size in sizes)} = "
+        f"One core per mode, Rₖ · nₖ · Rₖ₊₁: {' + '.join(f'{size:,}' for size in sizes)} = "
         f"{ring.storage:,}.",
     )
 

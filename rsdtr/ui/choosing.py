@@ -64,8 +64,7 @@ def choose(whole: bool = False) -> Chosen:
     the nearest one, or stops with a word on it, and is drawn again when it is there.
     """
     _read()
-    first = st.container(horizontal=True, gap="medium")
-    with first:
+    with st.container(horizontal=True, gap="small"):  # five inputs in one line of a wide window
         name, weights = _network()
         rule, objective, policy = _rules()
     network = _loaded(name, weights)

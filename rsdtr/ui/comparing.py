@@ -87,7 +87,7 @@ def show(job: Job) -> None:
     if not cells or asked is None:
         return
     selection = chart_to_click(
-        comparison_figure(cells, asked.model),
+        comparison_figure(cells, asked.model, title_of),
         key="comparison",
         alt="Test accuracy of every method against PCR, FCR and latency",
     )
@@ -95,8 +95,9 @@ def show(job: Job) -> None:
     st.caption(_how_to_read(cells))
     table = cells_table(cells)
     st.dataframe(
-        table,
+        table.assign(method=[title_of(cell.method) for cell in cells]),
         hide_index=True,
+        placeholder="–",
         column_config=metrics.CELL_COLUMNS,
         key="cells",
         alt="Every method and PCR",
@@ -112,7 +113,7 @@ def show(job: Job) -> None:
     )
     for cell in cells:
         if cell.failed is not None:
-            st.caption(plain(f"{cell.method} at PCR {cell.asked:g}: {cell.failed}"))
+            st.caption(plain(f"{title_of(cell.method)} at PCR {cell.asked:g}: {cell.failed}"))
 
 
 def show_pair(job: Job, network: Network) -> None:

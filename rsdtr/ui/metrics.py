@@ -115,7 +115,7 @@ def show(now: ModelCard, latency: NetworkLatency, pinned: ModelCard | None = Non
     plan = now.plan
     params, macs = plan.params, plan.macs
     before, after = now.bytes.original, now.bytes.compressed
-    row = st.container(horizontal=True)
+    row = st.container(horizontal=True, key="figures")
     then = pinned.plan if pinned else None
     _card(
         row,

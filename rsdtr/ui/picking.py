@@ -89,7 +89,7 @@ def show_pair(cells: Sequence[Cell], profile: ModelProfile) -> None:
     if len(known) < 2:
         return
     st.subheader("Two side by side")
-    names = [f"{cell.method} at PCR {cell.asked:g}" for cell in known]
+    names = [f"{title_of(cell.method)} at PCR {cell.asked:g}" for cell in known]
     left, right = st.columns(2, gap="medium")
     first = left.selectbox("A", names, index=0, key=state.COMPARED_A)
     second = right.selectbox("B", names, index=1, key=state.COMPARED_B)
@@ -108,6 +108,7 @@ def show_pair(cells: Sequence[Cell], profile: ModelProfile) -> None:
     st.dataframe(
         table,
         hide_index=True,
+        placeholder="–",
         column_config=metrics.PAIR_COLUMNS,
         key="pair-table",
         alt="Both networks layer by layer",

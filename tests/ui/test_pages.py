@@ -154,3 +154,7 @@ def test_who_has_logged_in_sees_the_page_and_may_log_out(monkeypatch):
     assert test.title[0].value == "Learn"
     test.button(key="log_out").click().run()
     assert left == [True]
+
+
+def test_eps_is_written_alike_on_every_page():
+    assert page.plain("ε_p 0.6, [x]_1") == "εₚ 0.6, \\[x\\]\\_1"
