@@ -33,7 +33,7 @@ with page(
 
     costs, ratios = pair("curves")
 
-    st.subheader("Accuracy")
+    st.header("Accuracy")
     test_set = choose_data(network.spec)
     asked = st.button(
         "Measure accuracy", key="measure", icon=":material/speed:", disabled=network.synthetic
@@ -62,7 +62,7 @@ with page(
         )
     measure_damage(chosen, test_set)
 
-    st.subheader("Latency")
+    st.header("Latency")
     batch = latency.choose_batch()
     times = latency.known(network, plan, batch)
     measuring = st.container()
@@ -71,7 +71,7 @@ with page(
         metrics.show(card, times, sharing.pinned())
         sharing.offer(card)
 
-    st.subheader("Layers")
+    st.header("Layers")
     edit_layers(chosen, times)
     st.caption(
         "Give a layer an εₚ of its own, or keep it dense: the plan follows at once, and a target "

@@ -62,7 +62,7 @@ with page(
             icon=":material/history:",
         )
 
-    st.subheader("Proof")
+    st.header("Proof")
     st.table(
         downloads.proofs(exported.artefacts),
         hide_index=True,
@@ -75,7 +75,7 @@ with page(
         "`python -m rsdtr verify ZIP` repeats it all."
     )
 
-    st.subheader("Download")
+    st.header("Download")
     downloads.buttons(job.result, plan)
     with st.expander("Manifest: the plan and the measurements that the files carry"):
         st.json(downloads.manifest(job.result), expanded=1)
