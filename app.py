@@ -5,11 +5,11 @@ import streamlit as st
 from rsdtr.charts.accuracy import stages_figure
 from rsdtr.charts.plan import fronts_figure, layers_figure, ratios_figure
 from rsdtr.tables import layers_table
-from rsdtr.ui import latency, metrics, sharing, tradeoff
+from rsdtr.ui import blocks, latency, metrics, sharing, tradeoff
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import CALIBRATION_IMAGES, known_stages, measure_damage, measured_stages
 from rsdtr.ui.page import page, pair, progress
-from rsdtr.ui.widgets import chart, choose_data, edit_layers
+from rsdtr.ui.widgets import chart, chart_to_click, choose_data, edit_layers
 
 with page(
     "Explore",
@@ -20,17 +20,19 @@ with page(
     network, plan = chosen.network, chosen.plan
     row = st.container()
 
-    chart(
+    selection = chart_to_click(
         layers_figure(plan),
         key="before_after",
         alt=f"Kernel parameters of each convolution of {plan.model} before and after compression",
     )
+    blocks.open_clicked(selection, plan, "open_bar")
     st.caption(
         "Grey is the kernel as trained, blue the ring that replaces it: the closer a blue bar is "
         "to the ground, the more its layer gives. A hatched bar stays dense; point at it to read "
-        "why. The choice for each ring is on the Layers page."
+        "why. A layer that is clicked can be opened in Layers, where all its rings are."
     )
 
+    blocks.offer(plan)
     costs, ratios = pair("curves")
 
     st.header("Accuracy")
