@@ -52,10 +52,10 @@ def _draw(plan: CompressionPlan) -> None:
         )
         open_clicked(selection, plan, "open_part")
         st.caption(
-            "A convolution that is clicked can be opened in Layers. Both panels have one scale: what is missing below is saved. A part of several "
+            "Both panels have one scale: what is missing below is saved. A part of several "
             "convolutions has the gain of all their parameters together, and the root mean square "
             "of their errors, weighted by parameters; a layer that stays dense has gain 1 and no "
-            "error."
+            "error. A convolution that is clicked can be opened in Layers."
         )
         table = parts_table(found)
         st.dataframe(
@@ -81,9 +81,9 @@ def clicked(selection: Any, plan: CompressionPlan) -> str | None:
     names = {layer.name for layer in plan.layers}
     for point in selection["points"]:
         found = point.get("customdata")
-        name = found[0] if isinstance(found, list) and found else found
-        if name in names:
-            return str(name)
+        words = found if isinstance(found, list) else [found]
+        if words and words[0] in names:
+            return str(words[0])
     return None
 
 
