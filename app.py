@@ -5,11 +5,11 @@ import streamlit as st
 from rsdtr.ui.opening import page
 from rsdtr.charts.plan import fronts_figure, layers_figure, ratios_figure
 from rsdtr.tables import layers_table
-from rsdtr.ui import latency, metrics, sharing, tradeoff, worth
+from rsdtr.ui import blocks, latency, metrics, sharing, tradeoff, worth
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import measure_damage
 from rsdtr.ui.page import pair, progress
-from rsdtr.ui.widgets import chart, choose_data, edit_layers
+from rsdtr.ui.widgets import chart, chart_to_click, choose_data, edit_layers
 
 with page(
     "Explore",
@@ -20,24 +20,26 @@ with page(
     network, plan = chosen.network, chosen.plan
     row = st.container()
 
-    chart(
+    selection = chart_to_click(
         layers_figure(plan),
         key="before_after",
         alt=f"Kernel parameters of each convolution of {plan.model} before and after compression",
     )
+    blocks.open_clicked(selection, plan, "open_bar")
     st.caption(
         "Grey is the kernel as trained, blue the ring that replaces it: the closer a blue bar is "
         "to the ground, the more its layer gives. A hatched bar stays dense; point at it to read "
-        "why. The choice for each ring is on the Layers page."
+        "why. A layer that is clicked can be opened in Layers, where all its rings are."
     )
 
+    blocks.offer(plan)
     costs, ratios = pair("curves")
 
     test_set = choose_data(network.spec)
     stages = worth.show(network, plan, test_set)
     measure_damage(chosen, test_set)
 
-    st.subheader("Latency")
+    st.header("Latency")
     batch = latency.choose_batch()
     times = latency.known(network, plan, batch)
     measuring = st.container()
@@ -46,7 +48,7 @@ with page(
         metrics.show(card, times, sharing.pinned())
         sharing.offer(card)
 
-    st.subheader("Layers")
+    st.header("Layers")
     edit_layers(chosen, times)
     st.caption(
         "Give a layer an εₚ of its own, or keep it dense: the plan follows at once, and a target "

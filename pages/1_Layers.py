@@ -65,12 +65,12 @@ with page(
         "tries ranks beside it too."
     )
 
-    st.subheader("Latency")
+    st.header("Latency")
     batch = latency.choose_batch()
     latency.measure(chosen, batch, curve=False)
     latency.show_layer(latency.known(network, plan, batch).of(decided.name))
 
-    st.subheader("Candidates")
+    st.header("Candidates")
     table = candidates_table(found.computed, found.winner, layer.kernel.numel(), found.pruned)
     st.dataframe(
         table,

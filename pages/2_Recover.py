@@ -32,14 +32,14 @@ with page(
 
     left, right = pair("without-gradients")
     with left.container(border=True, height="stretch"):
-        st.subheader("Recalibrate")
+        st.header("Recalibrate")
         st.caption("BatchNorm statistics from unlabelled training images; no gradient.")
         calibration_images = choose_images(state.CALIBRATION_IMAGES, CALIBRATION_IMAGES)
         recalibrate = st.button(
             "Recalibrate", key="recalibrate", icon=":material/balance:", disabled=busy
         )
     with right.container(border=True, height="stretch"):
-        st.subheader("Refit")
+        st.header("Refit")
         st.caption(
             "The cores layer by layer, by least squares, to what the dense network does on "
             "unlabelled training images; no gradient. A step that does not help on images held "
@@ -48,7 +48,7 @@ with page(
         refit_images = refitting.choose_refit(network)
         refit = st.button("Refit", key="refit", icon=":material/straighten:", disabled=busy)
     with st.container(border=True):
-        st.subheader("Fine-tune")
+        st.header("Fine-tune")
         st.caption(
             "From the cores as they are, under a one-cycle learning rate. It runs in a process of "
             "its own: the page may be closed meanwhile."

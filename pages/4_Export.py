@@ -63,7 +63,7 @@ with page(
             icon=":material/history:",
         )
 
-    st.subheader("Proof")
+    st.header("Proof")
     st.table(
         downloads.proofs(exported.artefacts),
         hide_index=True,
@@ -76,10 +76,10 @@ with page(
         "`python -m rsdtr verify ZIP` repeats it all."
     )
 
-    st.subheader("On your own device")
+    st.header("On your own device")
     in_browser.offer(network, plan, test_set, recovery, exported)
 
-    st.subheader("Download")
+    st.header("Download")
     downloads.buttons(exported.folder, plan)
     with st.expander("Manifest: the plan and the measurements that the files carry"):
         st.json(downloads.manifest(exported.folder), expanded=1)

@@ -11,6 +11,7 @@ import pandas as pd
 from rsdtr.exports.card import ModelCard
 from rsdtr.kinds.finetune import TrainingRun
 from rsdtr.latency import LayerLatency, NetworkLatency
+from rsdtr.parts import Part
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import LayerProfile, ModelProfile
 from rsdtr.refit import Step
@@ -71,6 +72,24 @@ def layers_table(
             else [row[name] for row in rows]
             for name in rows[0]
         }
+    )
+
+
+def parts_table(found: Sequence[Part]) -> pd.DataFrame:
+    """One row per stage, block and convolution: parameters before and after, and the error."""
+    return pd.DataFrame(
+        [
+            {
+                "part": part.name,
+                "level": part.level,
+                "convolutions": len(part.layers),
+                "before (scalars)": part.before,
+                "after (scalars)": part.after,
+                "ratio (×)": part.gain,
+                "relative error": part.relative_error,
+            }
+            for part in found
+        ]
     )
 
 

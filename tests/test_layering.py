@@ -61,7 +61,8 @@ FLOW = (
     {"kinds.compare"},
     {"bench"},
     {"charts.style"},
-    {"exports.proof", "charts.plan", "tables"},
+    {"parts"},
+    {"exports.proof", "charts.plan", "charts.parts", "tables"},
     {"charts.layer", "charts.accuracy", "charts.latency"},
     {"charts.lesson", "report"},
     {"kinds.export"},
@@ -79,6 +80,7 @@ DRAWING = {
     "charts.style",
     "charts.plan", "charts.layer", "charts.accuracy", "charts.latency", "charts.training",
     "charts.study", "charts.refit", "charts.lesson", "report", "charts.compare", "charts.ratio",
+    "charts.parts",
 }  # fmt: skip
 
 

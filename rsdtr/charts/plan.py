@@ -61,6 +61,7 @@ def layers_figure(plan: CompressionPlan) -> go.Figure:
             "x": names,
             "y": [math.prod(layer.shape) for layer in plan.layers],
             "marker": {"color": GREY},
+            "customdata": names,
             "hovertemplate": "%{x}<br>before: %{y:,} parameters<extra></extra>",
         },
         {

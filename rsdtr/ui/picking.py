@@ -88,7 +88,7 @@ def show_pair(cells: Sequence[Cell], profile: ModelProfile) -> None:
     known = [cell for cell in cells if cell.failed is None]
     if len(known) < 2:
         return
-    st.subheader("Two side by side")
+    st.header("Two side by side")
     names = [f"{title_of(cell.method)} at PCR {cell.asked:g}" for cell in known]
     left, right = st.columns(2, gap="medium")
     first = left.selectbox("A", names, index=0, key=state.COMPARED_A)

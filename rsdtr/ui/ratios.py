@@ -13,7 +13,7 @@ from rsdtr.ui.widgets import chart
 
 def show(chosen: Chosen) -> None:
     """ρ over channels and ranks, and of every ring of the present plan."""
-    st.subheader("Tensorized rings: more multiplications?")
+    st.header("Tensorized rings: more multiplications?")
     found = layer_ratios(chosen.plan, chosen.network.profile)
     left, right = pair("ratios")
     with left:

@@ -21,10 +21,10 @@ _fidelities: Memo[Fidelity] = Memo(128)
 def show(network: Network, plan: CompressionPlan, test_set: TestSet) -> list[Stage]:
     """The section of the page, with its button; the accuracy of each stage, if it is known."""
     if network.spec.task != "classification":
-        st.subheader("Fidelity")
+        st.header("Fidelity")
         _show_fidelity(network, plan, test_set)
         return []
-    st.subheader("Accuracy")
+    st.header("Accuracy")
     return _show_accuracy(network, plan, test_set)
 
 

@@ -1,0 +1,35 @@
+"""Every page as axe-core sees it, for those who use a keyboard, a screen reader, or see less."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from driving import settle
+from playwright.sync_api import Page
+
+CHOSEN = "model=digits_resnet20&eps=0.5&layer=layer1.0.conv1"
+PAGES = ("", "Layers", "Recover", "Compare", "Export", "Learn?lesson=1", "Learn?lesson=5")
+AXE = Axe()
+
+
+def violations(page: Page) -> list[str]:
+    """One line per element that breaks a rule, of whatever impact."""
+    found = AXE.run(page).response["violations"]
+    return [
+        f"{rule['impact']}: {rule['help']}: {element['target']} {element['html']}"
+        for rule in found
+        for element in rule["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_axe_finds_nothing(page, address, path):
+    page.goto(f"{address}/{path}{'&' if '?' in path else '?'}{CHOSEN}")
+    page.get_by_role("heading", level=1).wait_for()
+    settle(page)
+    page.wait_for_function("document.querySelectorAll('[data-testid=stSkeleton]').length === 0")
+    assert violations(page) == []
+
+
+def test_axe_finds_a_picture_without_a_text(page):
+    page.set_content("<html lang=en><title>t</title><main><h1>t</h1><img src=x.png></main></html>")
+    (found,) = violations(page)
+    assert found.startswith("critical: Images must have alternative text")
