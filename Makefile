@@ -21,8 +21,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 run: setup
 	@$(BIN)/python -m streamlit run app.py
 
+# A test file is one process's from its beginning to its end.
 test: setup-dev browser
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: setup-dev
 	@$(BIN)/python -m ruff format --check .

@@ -30,10 +30,10 @@ PAGES = (
 # Streamlit's captions are its text at 60 %: 4.2 : 1 on white, where 4.5 : 1 is asked for; 75 % is
 # 6.9 : 1. White on the bright blue of a dark page is 2.3 : 1, that page's background on it 8 : 1.
 # Streamlit cuts off a formula wider than the page, which may break at its arrows instead, and then
-# needs no scrolling, which no key does. It fades what is being drawn anew to a third: in the sidebar,
-# the line of a search would come and go. It puts columns below each other on telephones only: two
-# figures side by side in a window of half a screen would have their titles cut off. The cards of
-# Explore stand in pairs there, none alone in a line.
+# needs no scrolling, which no key does. It fades what is being drawn anew to a third: in the
+# sidebar, the line of a search would come and go. It puts columns below each other on telephones
+# only: two figures side by side in a window of half a screen would have their titles cut off. The
+# cards of Explore stand in pairs there, none alone in a line.
 STYLE = """<style>
 .stApp [data-testid="stCaptionContainer"] { opacity: 0.75; }
 [data-testid="stBaseButton-primary"], [data-testid="stBaseButton-primaryFormSubmit"],
