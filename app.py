@@ -7,7 +7,7 @@ from rsdtr.charts.plan import fronts_figure, layers_figure, ratios_figure
 from rsdtr.tables import layers_table
 from rsdtr.ui import latency, metrics, sharing, tradeoff
 from rsdtr.ui.choosing import choose
-from rsdtr.ui.measuring import CALIBRATION_IMAGES, known_stages, measure_damage, measured_stages
+from rsdtr.ui.measuring import CALIBRATION_IMAGES, asked_stages, known_stages, measure_damage
 from rsdtr.ui.page import page, pair, progress
 from rsdtr.ui.widgets import chart, choose_data, edit_layers
 
@@ -39,7 +39,7 @@ with page(
         "Measure accuracy", key="measure", icon=":material/speed:", disabled=network.synthetic
     )
     stages = (
-        measured_stages(network, plan, test_set) if asked else known_stages(network, plan, test_set)
+        asked_stages(network, plan, test_set) if asked else known_stages(network, plan, test_set)
     )
     if stages:
         chart(
