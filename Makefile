@@ -3,7 +3,9 @@
 # make check   format, lint and types
 # make bench   timings on this machine
 # make soak    100,000 mutations of everything that is parsed, 1,000 random convolutions, 200 kills,
-#              and a hundred random changes of the controls on every page
+#              a hundred random changes of the controls on every page, and the export of every
+#              architecture of up to 45 million parameters in every form, and fifty sessions at
+#              once for ten minutes
 # make setup   only the installation that `make run` needs
 
 PYTHON ?= python3
@@ -29,7 +31,7 @@ check: setup-dev
 
 bench: setup
 	@$(BIN)/python -m rsdtr bench digits_resnet20 --batch 1,16
-	@for script in $(wildcard benchmarks/*.py); do \
+	@for script in $(filter-out benchmarks/crowd.py,$(wildcard benchmarks/*.py)); do \
 		echo "$$script"; $(BIN)/python $$script || exit 1; \
 	done
 
@@ -37,6 +39,8 @@ soak: setup-dev
 	@$(BIN)/python tests/mutations.py 100000
 	@$(BIN)/python tests/convolutions.py 1000
 	@$(BIN)/python tests/kills.py 200
+	@$(BIN)/python tests/parity.py 45
+	@$(BIN)/python benchmarks/crowd.py
 	@RSDTR_WALK=100 $(BIN)/python -m pytest tests/ui/test_walks.py
 
 # .venv/installed*.txt are copies of what was installed: as long as they equal the

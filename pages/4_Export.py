@@ -3,7 +3,7 @@
 import streamlit as st
 
 from rsdtr.kinds.export import exported_files
-from rsdtr.ui import downloads, state, watching
+from rsdtr.ui import downloads, in_browser, state, watching
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.page import page, plain
 from rsdtr.ui.widgets import choose_data, choose_formats
@@ -44,7 +44,7 @@ with page(
         help="Takes up to half a minute per format: each file is checked in its own process. The "
         "page may be closed meanwhile.",
     ):
-        downloads.start(network, plan, test_set, recovery, formats)
+        downloads.start(chosen, test_set, recovery, formats)
         st.rerun()
     if job is None:
         st.caption("Nothing exported yet for this plan.")
@@ -75,7 +75,10 @@ with page(
         "`python -m rsdtr verify ZIP` repeats it all."
     )
 
+    st.subheader("On your own device")
+    in_browser.offer(network, plan, test_set, recovery, exported)
+
     st.subheader("Download")
-    downloads.buttons(job.result, plan)
+    downloads.buttons(exported.folder, plan)
     with st.expander("Manifest: the plan and the measurements that the files carry"):
-        st.json(downloads.manifest(job.result), expanded=1)
+        st.json(downloads.manifest(exported.folder), expanded=1)

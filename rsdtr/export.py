@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +31,8 @@ from rsdtr.manifest import (
     CARD,
     FILES,
     MANIFEST,
+    MEMBERS,
+    REPORT,
     WEIGHTS,
     Manifest,
     Proof,
@@ -75,6 +77,7 @@ def export(
     *,
     calibration: LabelledImages | None = None,
     metrics: Mapping[str, object] | None = None,
+    report: str | None = None,
     progress: Progress | None = None,
 ) -> list[Artefact]:
     """Write `model` (compressed by `plan`) in float32 into the folder, or the one zip, `out`.
@@ -87,8 +90,9 @@ def export(
     int8 and pt2 take any batch; they hold the fused network, plain convolutions in the forms of
     `model`. safetensors holds the cores, and rsdtr_model.py beside it needs torch alone to run
     them. The same model, images and libraries give the same bytes.
-    calibration: whose images set the ranges of int8, by default `images`, from behind. progress:
-    called with (steps done, steps in all). UnknownName for a format not in FORMATS.
+    calibration: whose images set the ranges of int8, by default `images`, from behind. report: the
+    text of report.html, as rsdtr.report makes it. progress: called with (steps done, steps in all).
+    UnknownName for a format not in FORMATS.
     """
     chosen = checked_formats(formats)
     if images.spec.name != plan.model:
@@ -100,7 +104,8 @@ def export(
     spec = model_spec(plan.model)
     target = Path(out).expanduser().resolve()
     zipped = target.suffix == ".zip"
-    kept = _kept(target, network, plan, chosen) if not zipped else None
+    written = {CARD, *(FILES[form] for form in chosen), *([REPORT] if report is not None else [])}
+    kept = _kept(target, network, plan, written) if not zipped else None
     whole = not zipped and _may_be_replaced(target)
     writer = Writer(network, plan, calibration or images, metrics)
     artefacts = []
@@ -130,6 +135,8 @@ def export(
                     seconds=time.perf_counter() - started,
                 )
             )
+        if report is not None:
+            (files / REPORT).write_bytes(report.encode())
         _describe(files, artefacts, plan, images, metrics, kept)
         if zipped:
             write_zip(files, target)
@@ -177,9 +184,8 @@ def _describe(
         for item in artefacts
     }
     data = Path(images.name).name  # a folder is known by its name, not by where it lay
-    manifest = new_manifest(
-        folder, [item.path.name for item in artefacts], plan, metrics, data, proofs
-    )
+    names = [item.path.name for item in artefacts] + [REPORT] * (folder / REPORT).exists()
+    manifest = new_manifest(folder, names, plan, metrics, data, proofs)
     if kept is not None:
         manifest = manifest.model_copy(
             update={"files": kept.files | manifest.files, "proofs": kept.proofs | proofs}
@@ -189,7 +195,7 @@ def _describe(
 
 
 def _kept(
-    folder: Path, network: nn.Module, plan: CompressionPlan, formats: Sequence[str]
+    folder: Path, network: nn.Module, plan: CompressionPlan, written: Set[str]
 ) -> Manifest | None:
     """The manifest of an earlier export of this very model in `folder`, whose other files stay.
 
@@ -213,7 +219,7 @@ def _kept(
     same = hashlib.sha256(safetensors.torch.save(state)).hexdigest()
     if WEIGHTS in earlier.files and earlier.files[WEIGHTS].sha256 == same and earlier.plan == plan:
         return earlier
-    others = earlier.files.keys() - {CARD, *(FILES[form] for form in formats)}
+    others = earlier.files.keys() - written
     if others:
         raise ExportError(
             f"{folder} holds {', '.join(sorted(others))} of another model: give another folder"
@@ -230,7 +236,7 @@ def _may_be_replaced(target: Path) -> bool:
         return True
     return (
         is_saved(target)
-        and {path.name for path in target.iterdir()} <= {MANIFEST, CARD, *FILES.values()}
+        and {path.name for path in target.iterdir()} <= {MANIFEST, *MEMBERS}
         and not Path.cwd().is_relative_to(target)
         and not target.is_mount()
         and os.access(target.parent, os.W_OK)

@@ -19,7 +19,8 @@ from rsdtr.zoo import ModelSpec, model_spec
 
 FORMAT_VERSION: Literal[2] = 2
 WEIGHTS, MANIFEST, CARD = "model.safetensors", "manifest.json", "README.md"
-# What an export may hold, by format; the last one comes with safetensors.
+REPORT = "report.html"
+# The files of an export that are proved, by format; the last one comes with safetensors.
 FILES = {
     "safetensors": WEIGHTS,
     "onnx": "model.onnx",
@@ -27,6 +28,7 @@ FILES = {
     "int8": "model.int8.onnx",
     "python": "rsdtr_model.py",
 }
+MEMBERS = frozenset({CARD, REPORT, *FILES.values()})  # all that a manifest may name
 _MOST_MANIFEST_BYTES = 64 << 20
 _LIBRARIES = ("torch", "torchvision", "safetensors", "numpy")
 
@@ -76,8 +78,7 @@ class Manifest(_Frozen):
     def _of_one_model(self) -> Manifest:
         if self.model != self.plan.model:
             raise ValueError(f"the model is {self.model} and its plan is for {self.plan.model}")
-        known = {CARD, *FILES.values()}
-        if not self.files or not self.files.keys() <= known:
+        if not self.files or not self.files.keys() <= MEMBERS:
             found = ", ".join(self.files) or "none"
             raise ValueError(f"files are {found}, expected {WEIGHTS} or others of an export")
         if not self.proofs.keys() <= FILES.keys():

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from html import escape
 
 import plotly.graph_objects as go
 import plotly.io as pio
+from pydantic import ValidationError
 
 from rsdtr.charts.accuracy import Stage, stages_figure
 from rsdtr.charts.plan import layers_figure
-from rsdtr.evaluate import Accuracy
-from rsdtr.exports.card import ModelCard
+from rsdtr.evaluate import Accuracy, saved_bytes
+from rsdtr.exports.card import ModelCard, StageAccuracy
+from rsdtr.plan import Ratio
+from rsdtr.saved import Saved
 from rsdtr.tables import layers_table
+from rsdtr.weights import weights_sha256
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1B2430; background: #FFF;
@@ -24,6 +29,7 @@ th:first-child, td:first-child, td.word { text-align: left; }
 pre { background: #F3F5F7; padding: .8rem; overflow-x: auto; }
 figure { margin: 1.5rem 0; } figcaption { color: #4A5563; }
 """
+_MEASURED = {"percent": "accuracy", "interval": "interval", "n": "n"}
 COLUMNS = (
     "layer", "kernel (O × I × KH × KW)", "before (scalars)", "after (scalars)", "ratio (×)",
     "ranks R0…R3", "shift", "r0", "relative error", "before (MACs)", "after (MACs)",
@@ -31,7 +37,10 @@ COLUMNS = (
 
 
 def report_html(card: ModelCard) -> str:
-    """The report of a card. Everything is in the text, Plotly's program (about 5 MB) included."""
+    """The report of a card. Everything is in the text, Plotly's program (about 5 MB) included.
+
+    The same card and version of Plotly give the same text.
+    """
     figures: list[tuple[go.Figure, str]] = [
         (
             layers_figure(card.plan),
@@ -44,8 +53,7 @@ def report_html(card: ModelCard) -> str:
     if card.accuracy:
         figures.append((stages_figure(_stages(card)), "Bars are 95 % intervals."))
     drawn = "".join(
-        f"<figure>{_figure(figure, with_program=k == 0)}<figcaption>{escape(text)}</figcaption>"
-        "</figure>"
+        f"<figure>{_figure(figure, k)}<figcaption>{escape(text)}</figcaption></figure>"
         for k, (figure, text) in enumerate(figures)
     )
     title = escape(card.label).replace("ε_p", "εₚ")  # as on the pages
@@ -59,6 +67,23 @@ def report_html(card: ModelCard) -> str:
         f"<h2>The same again</h2><pre>{escape(card.command)}</pre>"
         f"<pre>{escape(card.python)}</pre></main></body></html>\n"
     )
+
+
+def saved_report(saved: Saved) -> str:
+    """The report of a model read back from a folder; accuracy, if its metrics know it."""
+    accuracy: tuple[StageAccuracy, ...] = ()
+    with suppress(ValidationError):  # metrics are anything that is worth keeping
+        chosen = {name: saved.metrics.get(from_) for name, from_ in _MEASURED.items()}
+        accuracy = (StageAccuracy.model_validate({"stage": "as exported"} | chosen),)
+    card = ModelCard(
+        weights_sha256=weights_sha256(saved.model),
+        plan=saved.plan,
+        bytes=Ratio(original=saved_bytes(saved.spec.build()), compressed=saved_bytes(saved.model)),
+        accuracy=accuracy,
+        command="python -m rsdtr verify .",
+        python='from rsdtr import load\n\nsaved = load(".")  # saved.model, saved.plan\n',
+    )
+    return report_html(card)
 
 
 def _facts(card: ModelCard) -> list[tuple[str, str]]:
@@ -109,9 +134,13 @@ def _cell(value: object) -> str:
     return f"{int(text):,}" if text.isdigit() else ""  # nothing, where a dense layer has none
 
 
-def _figure(figure: go.Figure, *, with_program: bool) -> str:
+def _figure(figure: go.Figure, position: int) -> str:
     html: str = pio.to_html(
-        figure, full_html=False, include_plotlyjs=with_program, config={"displaylogo": False}
+        figure,
+        full_html=False,
+        include_plotlyjs=position == 0,
+        div_id=f"figure-{position}",  # a random one would make each report another file
+        config={"displaylogo": False},
     )
     return html
 

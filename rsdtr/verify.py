@@ -13,9 +13,9 @@ from rsdtr.errors import ExportError
 from rsdtr.exports.proving import proved, write_cases
 from rsdtr.exports.writer import Writer
 from rsdtr.manifest import (
-    CARD,
     FILES,
     MANIFEST,
+    MEMBERS,
     WEIGHTS,
     Manifest,
     Proof,
@@ -68,8 +68,7 @@ def unchanged(folder: Path) -> Manifest:
         )
     for name, expected in manifest.files.items():
         check_file(folder / name, expected)
-    known = {CARD, *FILES.values()}
-    if others := sorted({path.name for path in folder.iterdir()} & known - manifest.files.keys()):
+    if others := sorted({path.name for path in folder.iterdir()} & MEMBERS - manifest.files.keys()):
         raise ExportError(
             f"{folder} holds {', '.join(others)}, which its {MANIFEST} does not know: "
             "export the model again"

@@ -246,6 +246,9 @@ def test_export_proves_what_it_writes(folder, tmp_path):
     assert artefact["path"] == str(out / "model.safetensors")
     assert artefact["max_difference"] < 1e-4
     assert load(out).metrics == load(folder).metrics
+    assert f"SHA-256 of the weights</td><td>{weights_sha256(load(out).model)}" in (
+        (out / "report.html").read_text(encoding="utf-8")
+    )
     text = done("export", str(out), "--format", "safetensors", "--out", str(out)).stdout
     assert text.splitlines()[1].startswith(str(out / "model.safetensors"))
     assert "100 % of 64" in text

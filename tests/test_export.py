@@ -19,11 +19,11 @@ from rsdtr.errors import ExportError, UnknownName
 from rsdtr.export import FORMATS, Artefact, export
 from rsdtr.exports import writer
 from rsdtr.exports.graph import compact, onnx_bytes, program
-from rsdtr.manifest import FILES, MANIFEST, Proof, read_manifest
+from rsdtr.manifest import FILES, MANIFEST, REPORT, Proof, read_manifest
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import profile
 from rsdtr.saved import load
-from rsdtr.verify import verify
+from rsdtr.verify import unchanged, verify
 from rsdtr.zoo import load_model, model_spec
 
 NAME = "digits_resnet20"
@@ -51,7 +51,7 @@ def exported(ring, images, tmp_path_factory) -> dict[str, Artefact]:
     out = tmp_path_factory.mktemp("export") / "out"
     steps: list[tuple[int, int]] = []
     artefacts = export(
-        *ring, images, FORMATS, out, metrics={"epochs": 3},
+        *ring, images, FORMATS, out, metrics={"epochs": 3}, report="<p>ε_p",
         progress=lambda done, total: steps.append((done, total)),
     )  # fmt: skip
     assert steps == [(done, 10) for done in range(11)]
@@ -75,8 +75,9 @@ def test_every_file_is_there_and_proved(exported):
     folder = exported["onnx"].path.parent
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md", MANIFEST, "model.int8.onnx", "model.onnx", "model.pt2", "model.safetensors",
-        "rsdtr_model.py",
+        "report.html", "rsdtr_model.py",
     ]  # fmt: skip
+    assert (folder / "report.html").read_text(encoding="utf-8") == "<p>ε_p"
     for artefact in exported.values():
         assert artefact.bytes == artefact.path.stat().st_size
         assert artefact.max_difference < (1 if artefact.format == "int8" else 1e-4)
@@ -272,6 +273,7 @@ def test_the_manifest_knows_every_file_and_its_proof(exported):
     text = (folder / "README.md").read_text()
     assert "rsdtr_model.load" in text
     assert "| model.onnx |" in text
+    assert "`report.html`" in text
 
 
 ALONE = """
@@ -319,8 +321,14 @@ def test_a_zip_is_the_same_each_time_and_verifies(exported, ring, images, tmp_pa
 @pytest.mark.usefixtures("believed")
 def test_one_more_format_joins_the_files_of_the_same_model(ring, images, tmp_path):
     export(*ring, images, ["safetensors"], tmp_path)
-    export(*ring, images, ["pt2"], tmp_path)
-    assert set(read_manifest(tmp_path).proofs) == {"safetensors", "python", "pt2"}
+    assert "`report.html`" not in (tmp_path / "README.md").read_text()
+    export(*ring, images, ["pt2"], tmp_path, report="a report")
+    manifest = read_manifest(tmp_path)
+    assert set(manifest.proofs) == {"safetensors", "python", "pt2"}
+    assert manifest.files[REPORT].bytes == len("a report")
+    unchanged(tmp_path)
+    with pytest.raises(ExportError, match=r"report\.html of another model"):
+        export(ring[0], ring[1].model_copy(update={"seconds": 9.0}), images, FORMATS, tmp_path)
     assert load(tmp_path).plan == ring[1]
     other = compress(load_model(NAME), ring[1])
     with torch.no_grad():

@@ -57,3 +57,13 @@ def test_latency_figure_draws_what_was_measured_and_no_more():
 
 def test_without_a_present_point_there_is_no_star():
     assert "now" not in {trace.name for trace in latency_figure([("b", POINTS)], None).data}
+
+
+def test_what_a_browser_ran_is_drawn_beside_the_curves_and_promised_as_well():
+    here = LatencyPoint("εₚ 0.6", 4.0, 2.0, 0.7)
+    figure = latency_figure([("batch 1", [LatencyPoint("εₚ 0.3", 2.0, 1.25, 0.9)])], None, [here])
+    (square,) = [trace for trace in figure.data if trace.name == "your browser"]
+    assert (list(square.x), list(square.y)) == ([4.0], [0.7])
+    promised = figure.data[0]
+    assert (list(promised.x), list(promised.y)) == ([2.0, 4.0], [0.8, 0.5])
+    assert not any(t.name == "your browser" for t in latency_figure([], None).data)

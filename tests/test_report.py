@@ -14,10 +14,11 @@ from rsdtr.exports.card import ModelCard, model_card
 from rsdtr.latency import NetworkLatency, network_latency
 from rsdtr.plan import plan
 from rsdtr.profile import profile
-from rsdtr.report import report_html
+from rsdtr.report import report_html, saved_report
+from rsdtr.saved import load, save
 from rsdtr.tables import pins_table
 from rsdtr.targets import Choices
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.zoo import load_model, model_spec, weights_sha256
 
 NAME = "digits_resnet20"
 ACCURACIES = [("dense", Accuracy.of(99, 100)), ("<recalibrated>", Accuracy.of(90, 100))]
@@ -75,6 +76,19 @@ def test_the_report_needs_nothing_else_and_shows_the_numbers(card):
         assert f"<td>{layer.name}</td>" in text
     assert "outside the layer policy" in text
     assert "python -m rsdtr plan digits_resnet20 --eps 0.5" in text
+    assert report_html(card) == text  # to the bit
+
+
+def test_the_report_of_a_saved_model_has_its_plan_and_its_accuracy(card, tmp_path):
+    model = compress(load_model(NAME), card.plan)
+    measured = {"accuracy": 90.0, "interval": [82.5, 94.5], "n": 100, "data": "digits"}
+    text = saved_report(load(save(model, card.plan, tmp_path / "with", metrics=measured)))
+    assert "90.00 % (82.50 to 94.50, n = 100)" in text
+    assert f"{card.bytes.original:,} → {card.bytes.compressed:,}" in text
+    assert weights_sha256(model) in text
+    assert str(tmp_path) not in text
+    bare = saved_report(load(save(model, card.plan, tmp_path / "bare", metrics={"accuracy": "?"})))
+    assert "<td>Accuracy" not in bare
 
 
 def test_two_cards_are_compared_figure_by_figure(card, digits):

@@ -11,6 +11,7 @@ from rsdtr.charts.style import (
     BLUE,
     GREEN,
     GREY,
+    ORANGE,
     VERMILION,
     Trace,
     drawn,
@@ -90,13 +91,16 @@ def forms_figure(times: LayerTimes, *, kept_dense: bool = False) -> go.Figure:
 
 
 def latency_figure(
-    series: Sequence[tuple[str, Sequence[LatencyPoint]]], current: LatencyPoint | None
+    series: Sequence[tuple[str, Sequence[LatencyPoint]]],
+    current: LatencyPoint | None,
+    in_browser: Sequence[LatencyPoint] = (),
 ) -> go.Figure:
     """Time over dense time against PCR, a curve for each of a few series by name; ★ is now.
 
     The grey line is what the multiplications of the paper's four sublayers promise, 1 / FCR.
+    in_browser: whole networks, timed on the reader's own device; their ratios are not of layers.
     """
-    every = {(p.pcr, p.fcr) for _, points in series for p in points}
+    every = {(p.pcr, p.fcr) for _, points in (*series, ("", in_browser)) for p in points}
     promised = sorted(every)
     traces: list[Trace] = [
         {
@@ -116,6 +120,21 @@ def latency_figure(
         traces.append(
             line(name, x, y, colour, symbol, dash, hover)
             | {"customdata": [in_html(point.label) for point in ordered]}
+        )
+    if in_browser:
+        traces.append(
+            {
+                "type": "scatter",
+                "name": "your browser",
+                "showlegend": True,
+                "x": [point.pcr for point in in_browser],
+                "y": [point.ratio for point in in_browser],
+                "mode": "markers",
+                "marker": {"symbol": "square", "size": 11, "color": ORANGE},
+                "customdata": [in_html(point.label) for point in in_browser],
+                "hovertemplate": "%{customdata}, in your browser<br>PCR %{x:.2f}: "
+                "time %{y:.2f} × dense<extra></extra>",
+            }
         )
     if current is not None:
         traces.append(_star(current))

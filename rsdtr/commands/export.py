@@ -44,6 +44,8 @@ def export(
             "give --out DIR for the files, or --job: a job keeps its files itself, and `jobs show "
             "--json` tells of it"
         )
+    from rsdtr.report import saved_report  # draws, and so loads Plotly
+
     saved = load(folder)
     splits = load_data(data, saved.spec)
     if out is None:
@@ -55,7 +57,8 @@ def export(
     with progress(f"exporting {saved.spec.name}", "steps") as show:
         artefacts = exported(
             saved.model, saved.plan, splits.test, formats, out,
-            calibration=splits.train, metrics=saved.metrics, progress=show,
+            calibration=splits.train, metrics=saved.metrics, report=saved_report(saved),
+            progress=show,
         )  # fmt: skip
     if as_json:
         emit(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from rsdtr.manifest import FILES, WEIGHTS, Manifest
+from rsdtr.manifest import FILES, REPORT, WEIGHTS, Manifest
 from rsdtr.plan import CompressionPlan
 from rsdtr.zoo import ModelSpec
 
@@ -32,9 +32,12 @@ with those of the model that was exported.
 |---|---|---|---|
 {proofs}
 
-`manifest.json` holds the plan, these numbers and the SHA-256 of every file;
+{report}`manifest.json` holds the plan, these numbers and the SHA-256 of every file;
 `python -m rsdtr verify` repeats the proof.
 """
+_REPORT = (
+    "`report.html` shows what became of each layer; a browser opens it, without a network.\n\n"
+)
 _RUN_CORES = """\
     import torch, rsdtr_model  # rsdtr_model.py needs torch alone
     network = rsdtr_model.load("model.safetensors")
@@ -73,6 +76,7 @@ def readme(manifest: Manifest, spec: ModelSpec) -> str:
         facts="\n".join(_facts(plan, spec, manifest.metrics)),
         data=manifest.data,
         proofs=proofs,
+        report=_REPORT if REPORT in manifest.files else "",
     )
 
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from torch import nn
 
 from rsdtr.data import DataSplits, load_data
 from rsdtr.export import Artefact, checked_formats, export
+from rsdtr.exports.card import ModelCard
 from rsdtr.identity import export_identity
 from rsdtr.job import Job, read_spec
 from rsdtr.job_worker import Running
-from rsdtr.kinds.network import START, NetworkContent, check_identity, content_of, queue_on
+from rsdtr.kinds.network import (
+    START,
+    NetworkContent,
+    check_identity,
+    content_of,
+    queue_on,
+    same_plan,
+)
 from rsdtr.plan import CompressionPlan
 from rsdtr.saved import load
 from rsdtr.store import replace_file
@@ -27,16 +36,18 @@ class _Content(NetworkContent):
     formats: tuple[str, ...] = Field(min_length=1)
     images: int | None = Field(ge=1)
     metrics: dict[str, JsonValue]
+    card: ModelCard | None
     holds: str
     recovered: str | None
 
 
 @dataclass(frozen=True)
 class ExportedFiles:
-    """What an export job has made, in `Job.result`. holds, recovered: as it was queued with."""
+    """What an export job has made in its folder. holds, recovered: as it was queued with."""
 
     holds: str
     recovered: str | None
+    folder: Path
     artefacts: tuple[Artefact, ...]
 
 
@@ -53,6 +64,7 @@ def queue_export(
     data: str | None,
     images: int | None = None,
     metrics: Mapping[str, JsonValue] | None = None,
+    card: ModelCard | None = None,
     holds: str = "",
     recovered: str | None = None,
     subject: str = "",
@@ -60,7 +72,8 @@ def queue_export(
     """Queue the export of a compressed model; the job there is, if it was queued before.
 
     formats, metrics: as in `export`; it is proved on the first `images` test images, calibrated on
-    the training ones. data: what `splits` was loaded from; holds: what the files hold, in words;
+    the training ones. data: what `splits` was loaded from; card: of which report.html is made, by
+    default of what the model itself tells; holds: what the files hold, in words;
     recovered: the SHA-256 of the weights, where they were recovered; subject: as in `jobs.submit`.
     UnknownName for a format that there is not; JobError.
     """
@@ -74,6 +87,7 @@ def queue_export(
         formats=tuple(formats),
         images=images,
         metrics=dict(metrics or {}),
+        card=card and card.model_copy(update={"plan": same_plan(card.plan)}),
         holds=holds,
         recovered=recovered,
     )
@@ -83,6 +97,8 @@ def queue_export(
 
 def run(running: Running) -> bool:
     """Export until the end, or until the job is to stop; whether it came to the end."""
+    from rsdtr.report import report_html, saved_report  # draws, and so loads Plotly
+
     content = content_of(running, _Content)
     running.progress("reading the model and the data", 0, 0)
     saved = load(running.folder / START)
@@ -95,10 +111,13 @@ def run(running: Running) -> bool:
             raise _Stopped
         running.progress("writing and proving, steps", done, total)
 
+    saved = replace(saved, metrics=content.metrics)
+    report = report_html(content.card) if content.card else saved_report(saved)
     try:
         artefacts = export(
             saved.model, saved.plan, test, content.formats, running.job.result,
-            calibration=splits.train, metrics=content.metrics, progress=show,
+            calibration=splits.train, metrics=content.metrics, report=report,
+            progress=show,
         )  # fmt: skip
     except _Stopped:
         return False
@@ -116,4 +135,4 @@ def exported_files(job: Job) -> ExportedFiles | None:
         found = _artefacts.validate_json((job.folder / ARTEFACTS).read_bytes())
     except (OSError, ValidationError):
         return None
-    return ExportedFiles(content.holds, content.recovered, found)
+    return ExportedFiles(content.holds, content.recovered, job.result, found)

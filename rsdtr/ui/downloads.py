@@ -16,13 +16,19 @@ from rsdtr.job import Job
 from rsdtr.kinds.export import KIND, ExportedFiles, queue_export
 from rsdtr.manifest import MANIFEST
 from rsdtr.plan import CompressionPlan
-from rsdtr.ui import cached, recovering, state
+from rsdtr.ui import cached, latency, recovering, sharing, state
 from rsdtr.ui.cached import Network
-from rsdtr.ui.measuring import known_metrics, splits
+from rsdtr.ui.choosing import Chosen, chosen_batch
+from rsdtr.ui.measuring import known_chain, known_metrics, splits
 from rsdtr.ui.metrics import file_stem, size
 from rsdtr.ui.state import Recovery, TestSet
 
-_MIME = {".json": "application/json", ".md": "text/markdown", ".py": "text/x-python"}
+_MIME = {
+    ".html": "text/html",
+    ".json": "application/json",
+    ".md": "text/markdown",
+    ".py": "text/x-python",
+}
 
 
 def label(recovery: Recovery | None) -> str:
@@ -31,13 +37,11 @@ def label(recovery: Recovery | None) -> str:
 
 
 def start(
-    network: Network,
-    at: CompressionPlan,
-    test_set: TestSet,
-    recovery: Recovery | None,
-    formats: Sequence[str],
+    chosen: Chosen, test_set: TestSet, recovery: Recovery | None, formats: Sequence[str]
 ) -> None:
     """Queue the export of the recovered model, or of the compressed one, and attach to it."""
+    network, at = chosen.network, chosen.plan
+    stages = known_chain(network, at, test_set, recovery)
     with st.spinner("Queueing the export …"):
         job = queue_export(
             recovery.model if recovery else cached.compressed(network, at),
@@ -47,6 +51,7 @@ def start(
             data=test_set.data,
             images=test_set.images,
             metrics=known_metrics(network, at, test_set, recovery),
+            card=sharing.card(chosen, stages, latency.known(network, at, chosen_batch())),
             holds=label(recovery),
             recovered=recovery.weights_sha256 if recovery else None,
             subject=recovering.filed(_about(network, at)),

@@ -19,7 +19,7 @@ from rsdtr.errors import RsdtrError
 from rsdtr.latency import LayerLatency, NetworkLatency, network_cases, network_latency
 from rsdtr.plan import CompressionPlan
 from rsdtr.targets import Choices
-from rsdtr.ui import busy, cached, metrics, state
+from rsdtr.ui import busy, cached, in_browser, metrics, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.choosing import Chosen, chosen_batch
 from rsdtr.ui.fastest import BATCHES, THREADS
@@ -101,9 +101,10 @@ def show(chosen: Chosen, at: NetworkLatency) -> None:
     curves = {f"batch {batch}": points(chosen.network, chosen.asked, batch) for batch in BATCHES}
     measured = [(name, found) for name, found in curves.items() if found]
     now = point(chosen.plan, at)
-    if measured or now:
+    here = in_browser.points(chosen.network)
+    if measured or now or here:
         chart(
-            latency_figure(measured, now),
+            latency_figure(measured, now, here),
             key="latency",
             alt="Measured time of the compressed layers over the dense ones, against the "
             "compression ratio of parameters",
@@ -114,6 +115,12 @@ def show(chosen: Chosen, at: NetworkLatency) -> None:
             "The dashed line is what the multiplications of the paper's four sublayers promise, "
             "1 / FCR: the distance to it is what a machine does not give. The star is the "
             f"present plan at batch {at.batch}."
+            + (
+                " Squares: whole networks in your browser, one image at a time, as the Export "
+                "page ran them."
+                if here
+                else ""
+            )
         )
     if at.ratio is not None:
         st.caption(_circumstances(at))

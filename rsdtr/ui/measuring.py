@@ -96,6 +96,20 @@ def known_metrics(
     }
 
 
+def known_chain(
+    network: Network, at: CompressionPlan, test_set: TestSet, recovery: Recovery | None
+) -> list[Stage]:
+    """Dense, compressed and recovered: those of them that have been measured."""
+    chain: list[tuple[str, Hashable]] = [
+        ("dense", network.profile.weights_sha256),
+        ("compressed", network.configuration(at)),
+    ]
+    if recovery is not None:
+        chain.append((recovery.label, recovery.weights_sha256))
+    found = ((label, _accuracies.known((identity, test_set))) for label, identity in chain)
+    return [Stage(label, accuracy) for label, accuracy in found if accuracy is not None]
+
+
 def measure_damage(chosen: Chosen, test_set: TestSet) -> None:
     """What a target weighs the layers by, and a button that measures it."""
     network, asked = chosen.network, chosen.asked

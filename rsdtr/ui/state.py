@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
 from torch import nn
 
 from rsdtr.forms import Form
+
+if TYPE_CHECKING:  # the ONNX stack is loaded where it is needed: on the Export page
+    from rsdtr.ui.in_browser import WebRun
 
 # Names of parameters in the URL, and of their widgets.
 MODEL: Final = "model"
@@ -74,6 +77,8 @@ _NEW_PAGE: Final = "new_page"
 
 # Results of this session.
 PIN: Final = "pinned"  # the model card of configuration A
+WEB_TASK: Final = "web_task"  # what the browser is running
+_WEB_RUNS: Final = "web_runs"
 _RECOVERIES: Final = "recoveries"
 _TAKEN: Final = "taken_jobs"
 _DISMISSED: Final = "dismissed_jobs"
@@ -141,6 +146,11 @@ def recoveries() -> dict[Configuration, Recovery]:
     return _store(_RECOVERIES)
 
 
+def web_runs() -> dict[Configuration, WebRun]:
+    """What this session's browser found, by configuration."""
+    return _store(_WEB_RUNS)
+
+
 def visitor() -> str:
     """What the jobs of this session are told from those of others by; nobody else learns it."""
     name: str = st.session_state.setdefault(_VISITOR, secrets.token_hex(16))
@@ -165,11 +175,13 @@ def dismissed_jobs() -> set[str]:
     return dismissed
 
 
-def keep(store: dict[Configuration, Any], configuration: Configuration, value: object) -> None:
+def keep(
+    store: dict[Configuration, Any], configuration: Configuration, value: object, most: int = _KEPT
+) -> None:
     """Put a result away as the newest; the oldest beyond the limit are dropped."""
     store.pop(configuration, None)
     store[configuration] = value
-    while len(store) > _KEPT:
+    while len(store) > most:
         del store[next(iter(store))]
 
 

@@ -31,6 +31,9 @@ def test_files_are_shown_with_their_proof_and_handed_out_as_one_zip(tmp_path):
     folder = jobs.find(job.id).result
     unchanged(folder)
     assert json.loads(downloads.manifest(folder))["proofs"].keys() == {"safetensors", "python"}
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    assert "--eps 0.9" in report
+    assert "Plotly.newPlot(" in report
     zipped = downloads._zipped(folder, "digits")
     assert zipped == downloads._zipped(folder, "digits")
     (tmp_path / "digits.zip").write_bytes(zipped)

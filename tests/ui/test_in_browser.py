@@ -1,0 +1,87 @@
+"""What the Export page makes of a browser's answer. A real browser: tests/browser."""
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from rsdtr.errors import ExportError
+from rsdtr.plan import plan
+from rsdtr.profile import profile
+from rsdtr.ui import in_browser
+from rsdtr.ui.cached import Network
+from rsdtr.zoo import load_model, model_spec
+
+GOOD = {
+    "dense_ms": 2.0, "compressed_ms": 0.5, "max_difference": 1e-6, "argmax_agreement": 1.0,
+    "n": 16, "device": "a *browser*",
+}  # fmt: skip
+
+
+def script() -> None:
+    import streamlit as st
+
+    from rsdtr.plan import plan
+    from rsdtr.profile import profile
+    from rsdtr.ui import in_browser, state
+    from rsdtr.ui.cached import Network
+    from rsdtr.zoo import load_model, model_spec
+
+    spec = model_spec("digits_resnet20")
+    model = load_model(spec.name)
+    network = Network(spec, model, profile(model, spec), None)
+    decided = plan(network.profile, 0.8, layers=["layer3.2.*"])
+    at = network.configuration(decided)
+    if "begun" not in st.session_state:
+        st.session_state["begun"] = True
+        empty = (b"",) * 4
+        st.session_state[state.WEB_TASK] = in_browser.Task("1", at, None, *empty, (1, 16, 16))
+    task = st.session_state.get(state.WEB_TASK)
+    if task is not None:
+        in_browser._run(task, decided)
+    elif at in state.web_runs():
+        in_browser._show(state.web_runs()[at].found)
+    st.text([(p.pcr == decided.pcr, p.ratio) for p in in_browser.points(network)])
+
+
+def drawn(monkeypatch, answer: object) -> AppTest:
+    monkeypatch.setattr(in_browser, "_component", lambda: lambda **_: answer)
+    return AppTest.from_function(script, default_timeout=60).run()
+
+
+def test_an_answer_is_shown_and_joins_the_trade_off_of_its_network(monkeypatch):
+    test = drawn(monkeypatch, GOOD)
+    assert [metric.value for metric in test.metric] == ["2 ms", "0.5 ms", "0.25 ×"]
+    assert "100 % of 16 images; logits within 1.0e-06" in test.caption[0].value
+    assert r"a \*browser\*" in test.caption[0].value
+    assert test.text[0].value == "[(True, 0.25)]"
+
+
+def test_until_it_answers_nothing_is_shown(monkeypatch):
+    test = drawn(monkeypatch, None)
+    assert not test.metric
+    assert not test.error
+    assert test.text[0].value == "[]"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"error": "no memory"}, "could not run the networks"),
+        (GOOD | {"dense_ms": 0}, "answer cannot be read"),
+        ("text", "answer cannot be read"),
+    ],
+)
+def test_a_bad_answer_is_one_sentence_and_the_button_comes_back(monkeypatch, answer, said):
+    test = drawn(monkeypatch, answer)
+    assert said in test.error[0].value
+    test.run()
+    assert not test.error
+
+
+def test_networks_too_large_for_a_page_are_refused_before_anything_is_made(monkeypatch):
+    spec = model_spec("digits_resnet20")
+    model = load_model(spec.name)
+    network = Network(spec, model, profile(model, spec), None)
+    decided = plan(network.profile, 0.8, layers=["layer3.2.*"])
+    monkeypatch.setattr(in_browser, "MOST_MB", 1)
+    with pytest.raises(ExportError, match="the two networks have 2 MB, more than the 1 MB"):
+        in_browser._task(network, decided, None, None, None, b"x" * 1_000_000)
