@@ -73,6 +73,7 @@ def _compare(page: Page) -> None:
     page.get_by_role("button", name="Cancel").wait_for(state="hidden")
     _settle(page)
     page.get_by_text("PCR to reach", exact=True).evaluate("label => label.scrollIntoView()")
+    page.get_by_test_id("stMain").evaluate("main => main.scrollBy(0, -90)")  # under the bar on top
     _take(page, "compare", 1080)
 
 
