@@ -24,6 +24,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1B2430; background: #FFF;
   max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-size: 14px; display: block; overflow-x: auto; }
 th, td { border-bottom: 1px solid #D5DAE0; padding: .3rem .6rem; text-align: right; }
+td { white-space: nowrap; } td.word { white-space: normal; min-width: 8rem; }
 th:first-child, td:first-child, td.word { text-align: left; }
 pre { background: #F3F5F7; padding: .8rem; overflow-x: auto; }
 figure { margin: 1.5rem 0; } figcaption { color: #4A5563; }
@@ -55,7 +56,7 @@ def report_html(card: ModelCard) -> str:
         f"<figure>{_figure(figure, k)}<figcaption>{escape(text)}</figcaption></figure>"
         for k, (figure, text) in enumerate(figures)
     )
-    title = escape(card.label)
+    title = escape(card.label).replace("ε_p", "εₚ")  # as on the pages
     rows = "".join(f"<tr><td>{escape(n)}</td><td>{escape(v)}</td></tr>" for n, v in _facts(card))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'

@@ -10,6 +10,7 @@ from torch import nn
 
 from rsdtr.charts.accuracy import Stage
 from rsdtr.data import DataSplits
+from rsdtr.errors import RsdtrError
 from rsdtr.evaluate import Accuracy, accuracy
 from rsdtr.plan import CompressionPlan
 from rsdtr.recover import recalibrate
@@ -17,7 +18,7 @@ from rsdtr.ui import cached
 from rsdtr.ui.cached import Network
 from rsdtr.ui.choosing import Chosen
 from rsdtr.ui.memo import Memo
-from rsdtr.ui.page import plain, progress
+from rsdtr.ui.page import plain, progress, sentence
 from rsdtr.ui.state import Recovery, TestSet
 
 CALIBRATION_IMAGES = 2000
@@ -39,6 +40,15 @@ def known_stages(network: Network, at: CompressionPlan, test_set: TestSet) -> li
     if not all((identity, test_set) in _accuracies for identity in identities):
         return []
     return measured_stages(network, at, test_set)
+
+
+def asked_stages(network: Network, at: CompressionPlan, test_set: TestSet) -> list[Stage]:
+    """The same, measured now; an empty list and a sentence if there are no such images."""
+    try:
+        return measured_stages(network, at, test_set)
+    except RsdtrError as error:
+        st.error(plain(sentence(error)), icon=":material/info:")
+        return []
 
 
 def measured_stages(network: Network, at: CompressionPlan, test_set: TestSet) -> list[Stage]:

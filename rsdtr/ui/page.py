@@ -73,7 +73,7 @@ def page(title: str, lead: str) -> Iterator[None]:
     try:
         yield
     except RsdtrError as error:
-        st.error(plain(_sentence(error)), icon=":material/info:")
+        st.error(plain(sentence(error)), icon=":material/info:")
     except Exception:
         _log.exception("page %s failed", title)
         st.error(
@@ -128,6 +128,7 @@ def plain(text: str) -> str:
     )
 
 
-def _sentence(error: RsdtrError) -> str:
+def sentence(error: RsdtrError) -> str:
+    """What an error says."""
     # str() of a LookupError would put quotes around the message.
     return str(error.args[0]) if error.args else type(error).__name__

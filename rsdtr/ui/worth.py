@@ -9,7 +9,7 @@ from rsdtr.fidelity import SCORE, Fidelity, fidelity
 from rsdtr.plan import CompressionPlan
 from rsdtr.ui import cached
 from rsdtr.ui.cached import Network
-from rsdtr.ui.measuring import CALIBRATION_IMAGES, known_stages, measured_stages, splits
+from rsdtr.ui.measuring import CALIBRATION_IMAGES, asked_stages, known_stages, splits
 from rsdtr.ui.memo import Memo
 from rsdtr.ui.page import plain, progress
 from rsdtr.ui.state import TestSet
@@ -33,7 +33,7 @@ def _show_accuracy(network: Network, plan: CompressionPlan, test_set: TestSet) -
         "Measure accuracy", key="measure", icon=":material/speed:", disabled=network.synthetic
     )
     stages = (
-        measured_stages(network, plan, test_set) if asked else known_stages(network, plan, test_set)
+        asked_stages(network, plan, test_set) if asked else known_stages(network, plan, test_set)
     )
     if stages:
         chart(

@@ -122,6 +122,8 @@ def test_a_data_folder_that_is_not_there_is_one_sentence():
     assert not test.exception
     assert len(test.error) == 1
     assert "/no/such/folder" in test.error[0].value.replace("\\", "")
+    assert metrics_of(test)["Accuracy"] == "–"  # and all the rest of the page is there
+    assert len(test.dataframe) == 1
 
 
 def test_every_page_is_behind_the_log_in_where_one_is_configured(monkeypatch):
