@@ -47,6 +47,7 @@ def test_pick_move_fine_tune_export_download_reload(page, address, tmp_path):
     download.value.save_as(archive)
     assert page.get_by_test_id("stException").count() == 0
 
+    assert set(verify(archive)) == {"safetensors", "python", "onnx"}
     with ZipFile(archive) as files:
         files.extractall(tmp_path / "files")
     (manifest,) = (tmp_path / "files").rglob("manifest.json")
