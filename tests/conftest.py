@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: where the real weights, data and golden results lie."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,17 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RSDTR_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_process_outlives_its_file() -> Iterator[None]:
+    yield
+    process = sys.modules.get("rsdtr.process")  # where no test has loaded it, there is none
+    if process is not None:
+        for child in list(process._started):
+            child.kill()
+            child.wait()
+        process.reap()
 
 
 @pytest.fixture

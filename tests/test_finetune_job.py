@@ -152,7 +152,7 @@ def test_a_data_set_that_raises_ends_it_with_its_sentence(digits, tmp_path, monk
     dense, decided, splits, start = digits
     monkeypatch.setenv("RSDTR_DATA", str(tmp_path))
     job = queue_finetuning(start, decided, splits, OPTIONS, data="gone", dense=dense)
-    assert ended(job).message.startswith("'gone' is neither a data set (digits, cifar10) nor a f")
+    assert ended(job).message.startswith("'gone' is neither a data set (digits, cifar10, photos) ")
     assert read_spec(job.folder).environment["RSDTR_DATA"] == str(tmp_path)
 
 

@@ -27,7 +27,7 @@ def test_explore_shows_fidelity_where_there_is_no_accuracy(task):
     test = app(model=f"tiny_{task}", eps="0.6")
     assert not test.exception
     assert not test.error
-    assert "Fidelity" in {header.value for header in test.subheader}
+    assert "Fidelity" in {header.value for header in test.header}
     assert any(f"A network for {task} has no top-1 accuracy" in info.value for info in test.info)
     test.button(key="measure").click().run()
     assert not test.exception
