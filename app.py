@@ -9,7 +9,7 @@ from rsdtr.ui import blocks, latency, metrics, sharing, tradeoff, worth
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import measure_damage
 from rsdtr.ui.page import pair, progress
-from rsdtr.ui.widgets import chart, chart_to_click, choose_data, edit_layers
+from rsdtr.ui.widgets import chart, chart_to_click, choose_data, csv_button, edit_layers
 
 with page(
     "Explore",
@@ -55,13 +55,8 @@ with page(
         "is solved around it. An emptied εₚ is the plan's choice again. Once latency is measured, "
         "the table says which layers gain time, and in its last column why the others do not."
     )
-    st.download_button(
-        "Download this table (CSV)",
-        lambda: layers_table(plan, chosen.own, times).to_csv(index=False),
-        file_name=f"{metrics.file_stem(plan)}.csv",
-        mime="text/csv",
-        icon=":material/table:",
-        on_click="ignore",
+    csv_button(
+        lambda: layers_table(plan, chosen.own, times).to_csv(index=False), metrics.file_stem(plan)
     )
 
     # Last, because the first time they take a while: all of the page above is there by then.

@@ -8,7 +8,7 @@ from rsdtr.tables import candidates_table
 from rsdtr.ui import latency, metrics, own
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.page import pair, plain
-from rsdtr.ui.widgets import candidates_of, chart, choose_layer
+from rsdtr.ui.widgets import candidates_of, chart, choose_layer, csv_button
 
 with page(
     "Layers",
@@ -80,11 +80,4 @@ with page(
         key="candidate_table",
         alt="Every candidate of this layer",
     )
-    st.download_button(
-        "Download this table (CSV)",
-        table.to_csv(index=False),
-        file_name=f"{metrics.file_stem(plan)}-{layer.name}.csv",
-        mime="text/csv",
-        icon=":material/table:",
-        on_click="ignore",
-    )
+    csv_button(table.to_csv(index=False), f"{metrics.file_stem(plan)}-{layer.name}")

@@ -13,7 +13,7 @@ from rsdtr.plan import CompressionPlan
 from rsdtr.tables import parts_table
 from rsdtr.ui import metrics, state
 from rsdtr.ui.page import plain
-from rsdtr.ui.widgets import chart_to_click
+from rsdtr.ui.widgets import chart_to_click, csv_button
 
 COLOURS: dict[Colour, str] = {"gain": "Gain", "error": "Relative error"}
 
@@ -65,15 +65,7 @@ def _draw(plan: CompressionPlan) -> None:
             key="parts_table",
             alt="Every part of the network before and after",
         )
-        st.download_button(
-            "Download this table (CSV)",
-            table.to_csv(index=False),
-            file_name=f"{metrics.file_stem(plan)}-parts.csv",
-            mime="text/csv",
-            key="parts_csv",
-            icon=":material/table:",
-            on_click="ignore",
-        )
+        csv_button(table.to_csv(index=False), f"{metrics.file_stem(plan)}-parts", "parts_csv")
 
 
 def clicked(selection: Any, plan: CompressionPlan) -> str | None:

@@ -76,9 +76,7 @@ def start(network: Network, asked: Comparison) -> None:
 
 def attached(network: Network) -> Job | None:
     """The comparison that the page shows: the address's, else the newest of this session."""
-    found = recovering.jobs_about(_about(network))
-    asked = st.query_params.get(state.JOB)
-    return next((job for job in found if job.id == asked), found[-1] if found else None)
+    return recovering.shown(recovering.jobs_about(_about(network)))
 
 
 def show(job: Job) -> None:

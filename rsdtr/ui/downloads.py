@@ -61,9 +61,7 @@ def start(
 
 def attached(network: Network, at: CompressionPlan) -> Job | None:
     """The export that the page shows: the address's, else the newest of this session."""
-    found = recovering.jobs_about(_about(network, at))
-    asked = st.query_params.get(state.JOB)
-    job = next((job for job in found if job.id == asked), found[-1] if found else None)
+    job = recovering.shown(recovering.jobs_about(_about(network, at)))
     if job is not None:
         st.query_params[state.JOB] = job.id
     return job

@@ -8,6 +8,7 @@ person, sees that job and may cancel it. Nobody else can, because nobody can gue
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import streamlit as st
 from torch import nn
@@ -78,14 +79,18 @@ def jobs_about(about: str) -> list[Job]:
     return found
 
 
+def shown(found: Sequence[Job]) -> Job | None:
+    """Of these jobs the address's, else the newest."""
+    asked = st.query_params.get(state.JOB)
+    return next((job for job in found if job.id == asked), found[-1] if found else None)
+
+
 def attached(network: Network, at: CompressionPlan) -> Job | None:
     """The job that the page shows: the address's, else the newest that is not put aside."""
-    found = [job for job in own_jobs(network, at) if job.id not in state.dismissed_jobs()]
-    asked = st.query_params.get(state.JOB)
-    job = next((job for job in found if job.id == asked), found[-1] if found else None)
+    job = shown([job for job in own_jobs(network, at) if job.id not in state.dismissed_jobs()])
     if job is None:
         st.query_params.pop(state.JOB, None)
-    elif asked != job.id:
+    elif st.query_params.get(state.JOB) != job.id:
         st.query_params[state.JOB] = job.id
     return job
 

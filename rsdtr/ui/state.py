@@ -11,7 +11,7 @@ from torch import nn
 
 from rsdtr.forms import Form
 
-if TYPE_CHECKING:  # the ONNX stack is loaded where it is needed: on the Export page
+if TYPE_CHECKING:  # it imports this module
     from rsdtr.ui.in_browser import WebRun
 
 # Names of parameters in the URL, and of their widgets.

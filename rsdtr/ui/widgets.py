@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -236,6 +236,19 @@ def within(value: float | None, lowest: float, highest: float, otherwise: float)
 def chart(figure: go.Figure, key: str, alt: str) -> None:
     """A figure in the page's width with a text for those who cannot see it."""
     st.plotly_chart(figure, key=key, alt=alt, width="stretch", config={"displaylogo": False})
+
+
+def csv_button(csv: str | Callable[[], str], stem: str, key: str | None = None) -> None:
+    """Hands out the table above as STEM.csv; csv: its text, or what makes it once it is asked."""
+    st.download_button(
+        "Download this table (CSV)",
+        csv,
+        file_name=f"{stem}.csv",
+        mime="text/csv",
+        key=key,
+        icon=":material/table:",
+        on_click="ignore",
+    )
 
 
 def chart_to_click(figure: go.Figure, key: str, alt: str) -> Any:
