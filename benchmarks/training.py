@@ -3,10 +3,11 @@
     python benchmarks/training.py [--model cifar10_resnet20] [--eps 0.6] [--batch 128]
         [--threads 1,2] [--rounds 5]
 
-variants: the dense network, its ring in the paper's four sublayers, and the ring in the forms that
-are fastest for training steps on this machine (measured first where not known). A round is one step
-of each, in turn; a row has the fastest one, and what an epoch of CIFAR-10's 50,000 images would
-take with steps like it, without its validation. bfloat16 only pays where the processor has it.
+variants: the dense network as torch lays it out; the dense network and its ring as fine-tuning
+does, channels-last and each ring in its training form; and the ring in the paper's four sublayers.
+A round is one step of each, in turn; a row has the fastest one, and what an epoch of CIFAR-10's
+50,000 images would take with steps like it, without its validation. bfloat16 only pays where the
+processor has it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import copy
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -23,12 +25,12 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsdtr.compress import compress
-from rsdtr.fast import measured_forms, running_in
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.recipe import PRECISIONS
 from rsdtr.store import load_winners
 from rsdtr.timing import machine
+from rsdtr.training_forms import laid_out_for_training
 from rsdtr.zoo import load_model, model_spec
 
 IMAGES = 50_000
@@ -48,21 +50,22 @@ def main() -> None:
     decided = plan(costs, asked.eps)
     ring = compress(dense, decided)
     print(f"{machine()}; {asked.model} at {decided.label}, PCR {decided.pcr:.3f}")
-    print("threads  variant  precision  step, ms  of dense float32  epoch, s")
+    print("threads  variant  precision  step, ms  of torch's float32  epoch, s")
     images = torch.randn(asked.batch, *spec.input_shape, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(asked.batch) % spec.classes
     for threads in map(int, asked.threads.split(",")):
         torch.set_num_threads(threads)
-        chosen = measured_forms(decided, costs, batch=asked.batch, threads=threads, training=True)
-        fast = copy.deepcopy(ring)
-        with running_in(fast, chosen):
-            variants = {"dense": copy.deepcopy(dense), "paper": ring, "auto": fast}
+        laid_out = {"dense": copy.deepcopy(dense), "ring": copy.deepcopy(ring)}
+        with ExitStack() as training:
+            for network in laid_out.values():
+                training.enter_context(laid_out_for_training(network, images[:2]))
+            variants = {"torch": copy.deepcopy(dense), **laid_out, "paper": copy.deepcopy(ring)}
             times = timed(variants, images, labels, asked.rounds)
-        whole = times["dense", "float32"]
+        whole = times["torch", "float32"]
         for (name, precision), seconds in times.items():
             print(
                 f"{threads:7}  {name:7}  {precision:9}  {1e3 * seconds:8.1f}  "
-                f"{seconds / whole:16.2f}  {seconds * IMAGES / asked.batch:8.1f}"
+                f"{seconds / whole:18.2f}  {seconds * IMAGES / asked.batch:8.1f}"
             )
 
 

@@ -41,11 +41,12 @@ def estimate(
     """
     memory = check_memory(model, data, options, teacher)
     run = Run(copy.deepcopy(model), data, options, teacher)
-    run.training_mode()
     device = device_of(run.model)
     batches = data.train.batches(options.batch_size, torch.Generator().manual_seed(options.seed))
     times = []
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    devices = [device] if device.type == "cuda" else []
+    with run.ready(), torch.random.fork_rng(devices=devices):
+        run.training_mode()
         for _ in range(TIMED_STEPS + 1):
             start = time.perf_counter()
             batch = next(batches, None)
@@ -53,10 +54,10 @@ def estimate(
                 break
             run.learn(batch[0].to(device), batch[1].to(device))
             times.append(time.perf_counter() - start)
-    seen = data.validation.select(slice(0, options.batch_size))
-    start = time.perf_counter()
-    accuracy(run.model, seen)
-    validation = (time.perf_counter() - start) / len(seen) * len(data.validation)
+        seen = data.validation.select(slice(0, options.batch_size))
+        start = time.perf_counter()
+        accuracy(run.model, seen)
+        validation = (time.perf_counter() - start) / len(seen) * len(data.validation)
     step = min(times[1:] or times)  # the first one warms up
     epoch = step * run.steps / options.epochs + validation
     return Estimate(epoch, epoch * options.epochs, memory)
@@ -117,9 +118,7 @@ def _kept(
 ) -> int:
     """Bytes that autograd keeps of one step, each storage once, the weights left out."""
     run = Run(copy.deepcopy(model), data, replace(options, distill=0.0))
-    run.training_mode()
     device = device_of(model)
-    weights = {value.untyped_storage().data_ptr() for value in run.model.state_dict().values()}
     kept: dict[int, int] = {}
 
     def keep(value: Tensor) -> Tensor:
@@ -130,9 +129,12 @@ def _kept(
 
     devices = [device] if device.type == "cuda" else []
     with (
+        run.ready(),
         torch.random.fork_rng(devices=devices),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value),
     ):
+        run.training_mode()
+        weights = {value.untyped_storage().data_ptr() for value in run.model.state_dict().values()}
         # Clones: a part of a tensor would count as the whole that it shares its memory with.
         run.learn(pixels.clone().to(device), labels.clone().to(device))
     return sum(kept.values())

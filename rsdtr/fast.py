@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -170,22 +169,6 @@ def use_forms(model: nn.Module, plan: CompressionPlan) -> None:
     for layer, module in rings:
         cast(TRConv2d, module).form = layer.form
     model.to(memory_format=torch.channels_last)
-
-
-@contextmanager
-def running_in(model: nn.Module, plan: CompressionPlan) -> Iterator[None]:
-    """`use_forms` inside of the block; afterwards every ring layer has the form it had before.
-
-    For training: with a plan whose forms were chosen for training steps.
-    """
-    before = [(m, m.form) for m in model.modules() if isinstance(m, TRConv2d)]
-    use_forms(model, plan)
-    try:
-        yield
-    finally:
-        for layer, form in before:
-            layer.form = form
-        model.to(memory_format=torch.contiguous_format)
 
 
 def _in_form(

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from rsdtr.evaluate import accuracy, device_of
 from rsdtr.identity import training_identity
 from rsdtr.layers import TRConv2d
 from rsdtr.recipe import FinetuneOptions
+from rsdtr.training_forms import laid_out_for_training
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,7 @@ class Run:
         )
 
     def epochs(self, checkpoint: Path | None, identity: str) -> Iterator[EpochResult]:
-        modes = {module: module.training for module in self.model.modules()}
-        for parameter in self.frozen:
-            parameter.requires_grad_(False)
-        try:
+        with self.ready():
             if checkpoint is not None and (found := read_checkpoint(checkpoint)):
                 self._continue_from(found, identity, checkpoint)
                 yield from tuple(self.results)
@@ -134,6 +133,23 @@ class Run:
                 if checkpoint is not None and world().is_first:
                     write_checkpoint(checkpoint, self._state(identity))
                 yield self.results[-1]
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Inside of the block the networks can take steps; after it the model is the best epoch's.
+
+        It has its modes and its forms back then.
+        """
+        modes = {module: module.training for module in self.model.modules()}
+        images = next(self.data.train.select(slice(0, 2)).batches(2))[0].to(device_of(self.model))
+        for parameter in self.frozen:
+            parameter.requires_grad_(False)
+        try:
+            with ExitStack() as laid_out:
+                for network in (self.model, self.teacher, self.average):
+                    if network is not None:
+                        laid_out.enter_context(laid_out_for_training(network, images))
+                yield
         finally:
             self.model.load_state_dict(self.best)
             for parameter in self.frozen:

@@ -23,7 +23,6 @@ from rsdtr.compress import compress
 from rsdtr.data import DataSplits
 from rsdtr.errors import RsdtrError, first_problem
 from rsdtr.evaluate import Accuracy, accuracy
-from rsdtr.fast import use_forms
 from rsdtr.finetune import Step, finetune
 from rsdtr.plan import CompressionPlan
 from rsdtr.recipe import FinetuneOptions
@@ -144,8 +143,6 @@ def _run(
     if start == "scratch":
         from_scratch(model, seed)
     untrained = accuracy(model, data.validation)
-    if study.plan.measured_on is not None:
-        use_forms(model, study.plan)
     options = replace(study.options, seed=seed)
     epochs = tuple(finetune(model, data, options, should_stop=should_stop, on_step=on_step))
     if len(epochs) < options.epochs and not options.patience:

@@ -13,7 +13,7 @@ from rsdtr import device
 from rsdtr.compress import compress
 from rsdtr.device import DeviceProfile, FormTime, LayerTimes
 from rsdtr.errors import PlanError, UnknownName
-from rsdtr.fast import in_one_form, layer_cases, measured_forms, running_in, use_forms, with_forms
+from rsdtr.fast import in_one_form, layer_cases, measured_forms, use_forms, with_forms
 from rsdtr.forms import FORMS
 from rsdtr.layers import TRConv2d
 from rsdtr.plan import CompressionPlan, plan
@@ -136,22 +136,6 @@ def test_a_compressed_model_can_be_given_other_forms(made, found):
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert model.stem(x).is_contiguous(memory_format=torch.channels_last)
     assert not model.stem(x).is_contiguous()
-
-
-def test_other_forms_for_a_while(made, found):
-    model, fast = compress(varied(), made), fast_plan(made, found)
-    forms = []
-
-    def fails():
-        with running_in(model, fast):
-            forms.append((model.body.form, model.stem.weight.is_contiguous()))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fails()
-    assert forms == [("O|IHW", False)]
-    assert (model.body.form, model.wide.form) == ("pipeline", "pipeline")
-    assert model.stem.weight.is_contiguous()
 
 
 def test_forms_for_another_model_are_refused_and_change_nothing(made, found):

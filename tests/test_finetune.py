@@ -1,5 +1,6 @@
 """Fine-tuning: what it learns, when it stops, and that resuming it changes nothing."""
 
+import copy
 import dataclasses
 import importlib
 import itertools
@@ -11,13 +12,17 @@ from lights import DIGITS, SMALL, few_digits, lights, tiny
 from torch import nn
 
 from rsdtr.checkpoint import EpochResult
+from rsdtr.compress import compress
 from rsdtr.data import DataSplits, LabelledImages
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.evaluate import Accuracy, accuracy
 from rsdtr.finetune import Step, finetune
 from rsdtr.pictures import ArrayPictures
+from rsdtr.plan import plan
+from rsdtr.profile import profile
 from rsdtr.recipe import FinetuneOptions
-from rsdtr.zoo import weights_sha256
+from rsdtr.training_forms import training_form
+from rsdtr.zoo import load_model, model_spec, weights_sha256
 
 # `rsdtr.finetune` is the function where the package was imported; monkeypatch needs the module.
 module: ModuleType = importlib.import_module("rsdtr.finetune")
@@ -248,18 +253,31 @@ def test_frozen_dense_layers_keep_their_weights_and_are_free_again(light: DataSp
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_rings_are_trained_where_dense_layers_are_frozen() -> None:
-    from networks import varied, varied_spec
+@pytest.fixture(scope="module")
+def ring() -> nn.Module:
+    spec = model_spec("digits_resnet20")
+    dense = load_model(spec.name)
+    return compress(dense, plan(profile(dense, spec), 0.6, layers=("layer3.2.*",)))
 
-    from rsdtr.compress import compress
-    from rsdtr.plan import plan
-    from rsdtr.profile import profile
 
-    network = compress(varied(), plan(profile(varied(), varied_spec()), 0.5))
-    frozen = {id(parameter) for parameter in module._dense_parameters(network)}
-    names = {name for name, value in network.named_parameters() if id(value) not in frozen}
-    assert {name for name in names if "cores" in name}
-    assert not {name for name in names if name.startswith(("stem.", "grouped.", "head."))}
+def test_rings_are_trained_where_dense_layers_are_frozen(ring) -> None:
+    frozen = {id(parameter) for parameter in module._dense_parameters(ring)}
+    names = {name for name, value in ring.named_parameters() if id(value) in frozen}
+    rings = {name for name in dict(ring.named_parameters()) if ".cores." in name}
+    assert len(rings) == 8
+    assert not rings & names
+    assert {"conv1.weight", "layer1.0.conv1.weight", "linear.weight"} <= names
+
+
+def test_rings_are_trained_in_their_training_forms(ring, digits: DataSplits) -> None:
+    network, forms = copy.deepcopy(ring), []
+    layer = network.get_submodule("layer3.2.conv2")
+    options = FinetuneOptions(epochs=1, batch_size=512)
+    for _ in finetune(network, digits, options, on_step=lambda _: forms.append(layer.form)):
+        pass
+    assert set(forms) == {training_form(layer)}
+    assert layer.form == "pipeline" != training_form(layer)
+    assert network.conv1.weight.is_contiguous()
 
 
 def test_with_nothing_left_to_train_it_says_so(light: DataSplits) -> None:

@@ -40,7 +40,7 @@ FLOW = (
     {"evaluate"},  # left of recover: a training measures its validation accuracy
     {"exports.card", "fidelity"},
     {"damage", "recipe", "refit_options", "augment"},
-    {"recover", "checkpoint", "identity"},
+    {"recover", "checkpoint", "identity", "training_forms"},
     {"lessons.lesson"},
     {"lessons.quiz"},
     {"moments", "walk", "divergence"},

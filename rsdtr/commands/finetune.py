@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
 import click
-import torch
 
 from rsdtr.checkpoint import EpochResult, training_record
 from rsdtr.commands import options as shared
@@ -18,10 +16,8 @@ from rsdtr.data import load_data
 from rsdtr.distributed import World, joined
 from rsdtr.errors import RsdtrError
 from rsdtr.estimate import estimate
-from rsdtr.fast import measured_forms, running_in
 from rsdtr.finetune import finetune as finetuned
 from rsdtr.kinds.finetune import queue_finetuning
-from rsdtr.profile import profile
 from rsdtr.recipe import AUGMENTS, OPTIMIZERS, PRECISIONS, USUAL_LR, FinetuneOptions
 from rsdtr.saved import Saved, load, save, writable_folder
 from rsdtr.zoo import load_model
@@ -130,19 +126,13 @@ _FIELDS = (
     "--resume", is_flag=True, help="Go on after the last epoch of this training, interrupted."
 )
 @click.option(
-    "--fast",
-    is_flag=True,
-    help="Train each ring in the form whose steps are fastest on this machine; what was not "
-    "measured before is. The result may differ in the last digits.",
-)
-@click.option(
     "--job",
     is_flag=True,
     help="Queue it, and return at once: `jobs show` tells how far it is and where the result lies.",
 )
 def finetune(
     folder: str, data: str, recipe: FinetuneOptions, weights: str | None, out: str | None,
-    resume: bool, fast: bool, job: bool,
+    resume: bool, job: bool,
 ) -> None:  # fmt: skip
     """Train the compressed model in DIR further and save its best epoch (on validation images).
 
@@ -151,19 +141,19 @@ def finetune(
     torchrun has started share every batch.
     """
     if job:
-        if out or resume or fast:
+        if out or resume:
             raise click.UsageError(
-                "--job keeps its result and its state itself: leave out --out, --resume and --fast"
+                "--job keeps its result and its state itself: leave out --out and --resume"
             )
         _queue(load(folder), data, recipe, weights)
         return
     with joined() as group:
-        _train(folder, data, recipe, weights, out, resume, fast, group)
+        _train(folder, data, recipe, weights, out, resume, group)
 
 
 def _train(
     folder: str, data: str, recipe: FinetuneOptions, weights: str | None, out: str | None,
-    resume: bool, fast: bool, group: World,
+    resume: bool, group: World,
 ) -> None:  # fmt: skip
     saved = load(folder)
     target = writable_folder(out or folder)
@@ -175,20 +165,19 @@ def _train(
     if not resume and group.is_first:
         checkpoint.unlink(missing_ok=True)
     say = partial(click.echo, err=True) if group.is_first else lambda _: None
-    with _training_forms(saved, recipe.batch_size) if fast else nullcontext():
-        expected = estimate(saved.model, splits, recipe, teacher)
-        say(
-            f"about {expected.epoch_seconds:.0f} s an epoch, {expected.seconds:.0f} s in all, "
-            f"{expected.memory_bytes / 1e9:.2f} GB"
-        )
-        with progress(f"fine-tuning {saved.spec.name} on {splits.train.name}", "steps") as show:
-            results = []
-            for result in finetuned(
-                saved.model, splits, recipe, teacher=teacher, checkpoint=checkpoint,
-                on_step=lambda step: show(step.number, step.total),
-            ):  # fmt: skip
-                results.append(result)
-                say(_line(result))
+    expected = estimate(saved.model, splits, recipe, teacher)
+    say(
+        f"about {expected.epoch_seconds:.0f} s an epoch, {expected.seconds:.0f} s in all, "
+        f"{expected.memory_bytes / 1e9:.2f} GB"
+    )
+    with progress(f"fine-tuning {saved.spec.name} on {splits.train.name}", "steps") as show:
+        results = []
+        for result in finetuned(
+            saved.model, splits, recipe, teacher=teacher, checkpoint=checkpoint,
+            on_step=lambda step: show(step.number, step.total),
+        ):  # fmt: skip
+            results.append(result)
+            say(_line(result))
     if not group.is_first:
         return
     metrics = saved.metrics | {"finetuned": training_record(splits.train.name, recipe, results)}
@@ -211,15 +200,3 @@ def _line(result: EpochResult) -> str:
         f"epoch {result.epoch} of {result.epochs}: loss {result.train_loss:.4f}, "
         f"validation {result.validation.percent:.2f} %, {result.seconds:.1f} s"
     )
-
-
-@contextmanager
-def _training_forms(saved: Saved, batch: int) -> Iterator[None]:
-    found = profile(saved.spec.build(), saved.spec)
-    with progress(f"measuring training steps at batch {batch}", "layers") as show:
-        chosen = measured_forms(
-            saved.plan, found, batch=batch, threads=torch.get_num_threads(), training=True,
-            progress=show,
-        )  # fmt: skip
-    with running_in(saved.model, chosen):
-        yield

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-import torch
 
 from rsdtr.commands import options
 from rsdtr.commands.console import progress, table
@@ -14,10 +13,8 @@ from rsdtr.commands.finetune import recipe
 from rsdtr.commands.requested import plan_of
 from rsdtr.data import load_data
 from rsdtr.errors import RsdtrError
-from rsdtr.fast import measured_forms
 from rsdtr.finetune import Step
 from rsdtr.kinds.study import FIGURE, FILE, queue_study, write_study
-from rsdtr.profile import profile
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.saved import writable_folder
 from rsdtr.study import STARTS, Study
@@ -39,16 +36,13 @@ def study() -> None:
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="How many.")
 @click.option("--out", metavar="DIR", help="Folder for the numbers and the figure.")
 @click.option(
-    "--fast", is_flag=True, help="Train each ring in the form whose steps are fastest here."
-)
-@click.option(
     "--job",
     is_flag=True,
     help="Queue it, and return at once: `jobs show` tells how far it is and where the result lies.",
 )
 def factors_vs_scratch(
     model: str, choices: Choices, weights: str | None, data: str | None, recipe: FinetuneOptions,
-    seeds: int, out: str | None, fast: bool, job: bool,
+    seeds: int, out: str | None, job: bool,
 ) -> None:  # fmt: skip
     """Train the same rings from their factors and from random weights, several times each.
 
@@ -60,12 +54,6 @@ def factors_vs_scratch(
         writable_folder(out)
     dense, spec, decided = plan_of(model, choices, weights)
     splits = load_data(data, spec)
-    if fast:
-        with progress("measuring training steps", "layers") as show:
-            decided = measured_forms(
-                decided, profile(dense, spec), batch=recipe.batch_size,
-                threads=torch.get_num_threads(), training=True, progress=show,
-            )  # fmt: skip
     if out is None:
         queued = queue_study(dense, decided, splits, recipe, seeds, data=data, weights=weights)
         click.echo(f"{queued.id}: {queued.state}, {queued.title}")
