@@ -7,12 +7,13 @@ in the second moments of the layer (see `moments`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from rsdtr.errors import RingError
+from rsdtr.forms import sublayer_kernels
 from rsdtr.moments import Moments
 from rsdtr.ring import TensorRing
 
@@ -72,13 +73,33 @@ def _first_core(cores: Sequence[Tensor], gram: Tensor, cross: Tensor) -> Tensor:
 
 def _spatial_core(cores: Sequence[Tensor], gram: Tensor, cross: Tensor, mode: int) -> Tensor:
     """The best core (R_k, n, R_k+1) of mode k = 1, 2 or 3."""
-    # The error only sees the O core's column space: at most R0·R1 outputs, not O.
+    # The error only sees the O core's column space: at most R0·R1 outputs O', not O.
     g0 = cores[0].permute(1, 0, 2).flatten(1)  # (O, R0·R1)
     basis, small = torch.linalg.qr(g0)
     head = small.reshape(len(small), cores[0].shape[0], cores[0].shape[2]).permute(1, 0, 2)
     cross = torch.einsum("op,oihw->pihw", basis, cross)
     chain = [head, *cores[1:]]
-    core = chain[mode]
+
+    def kernel_of(core: Tensor) -> Tensor:
+        (kernel,) = sublayer_kernels("dense", [*chain[:mode], core, *chain[mode + 1 :]])
+        return kernel
+
+    def weighted(kernel: Tensor) -> Tensor:
+        return torch.einsum("pihw,ihwjkl->pjkl", kernel, gram)
+
+    # The kernel is linear in the core, so that its derivative is the same everywhere.
+    kernel, pulled = torch.func.vjp(kernel_of, chain[mode])
+    (slope,) = pulled(cross - weighted(kernel))
+    if slope.numel() <= DIRECT:
+        normal = _normal_of(chain, gram, mode)
+        step = _solved(normal, slope.permute(0, 2, 1).reshape(-1, 1))
+        left, n, right = slope.shape
+        return (chain[mode] + step.reshape(left, right, n).permute(0, 2, 1)).contiguous()
+    return chain[mode] + _conjugate(slope, lambda core: pulled(weighted(kernel_of(core)))[0])
+
+
+def _normal_of(chain: Sequence[Tensor], gram: Tensor, mode: int) -> Tensor:
+    """The normal matrix of the core of this mode, its unknowns in the order R_k, R_k+1, n."""
     # The other cores from the one after `mode` round to the one before: (R_k+1, modes…, R_k).
     order = [(mode + step) % 4 for step in (1, 2, 3)]
     rest = torch.einsum("xpy,yqz,zru->xpqru", *(chain[k] for k in order))
@@ -87,26 +108,10 @@ def _spatial_core(cores: Sequence[Tensor], gram: Tensor, cross: Tensor, mode: in
     places = [1 + order.index(k) for k in (0, *others)]
     rest = rest.permute(4, 0, *places)  # (R_k, R_k+1, O', p, q)
     left, right, outputs, p, q = rest.shape
-    rest = rest.reshape(left * right, outputs, p * q)
     axes = [mode - 1, *(k - 1 for k in others)]
-    n = core.shape[1]
+    n = chain[mode].shape[1]
     gram = gram.permute(*axes, *(3 + axis for axis in axes)).reshape(n, p * q, n, p * q)
-    cross = cross.permute(0, *(1 + axis for axis in axes)).reshape(outputs, n, p * q)
-    now = core.permute(0, 2, 1).flatten(0, 1)  # (R, n) with R = R_k·R_k+1
-    slope = torch.einsum("roe,one->rn", rest, cross) - _pulled(now, rest, gram)
-    if now.numel() <= DIRECT:
-        step = _solved(_normal(rest, gram), slope.reshape(-1, 1)).reshape(now.shape)
-    else:
-        step = _conjugate(slope, rest, gram)
-    return (now + step).reshape(left, right, n).permute(0, 2, 1).contiguous()
-
-
-def _pulled(core: Tensor, rest: Tensor, gram: Tensor) -> Tensor:
-    """The normal matrix times a core (R, n), without the matrix."""
-    kernel = torch.einsum("rn,roe->one", core, rest)
-    n, e = kernel.shape[1:]
-    product = (kernel.flatten(1) @ gram.reshape(n * e, n * e)).reshape(kernel.shape)
-    return torch.einsum("roe,one->rn", rest, product)
+    return _normal(rest.reshape(left * right, outputs, p * q), gram)
 
 
 def _normal(rest: Tensor, gram: Tensor) -> Tensor:
@@ -144,15 +149,18 @@ def _solved(normal: Tensor, slope: Tensor) -> Tensor:
     return vectors @ (inverse[:, None] * (vectors.T @ slope))
 
 
-def _conjugate(slope: Tensor, rest: Tensor, gram: Tensor) -> Tensor:
-    """The same step (R, n) by conjugate gradients, each of which lowers the error."""
+def _conjugate(slope: Tensor, normal: Callable[[Tensor], Tensor]) -> Tensor:
+    """The same step by conjugate gradients, each of which lowers the error.
+
+    normal: the normal matrix times a core.
+    """
     step = torch.zeros_like(slope)
     left, direction = slope, slope
     power = start = float(left.square().sum())
     for _ in range(STEPS):
         if power <= 1e-16 * start:
             break
-        made = _pulled(direction, rest, gram)
+        made = normal(direction)
         bend = float((direction * made).sum())
         if bend <= 0:
             break
