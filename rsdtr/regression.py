@@ -88,7 +88,7 @@ def _spatial_core(cores: Sequence[Tensor], gram: Tensor, cross: Tensor, mode: in
         return torch.einsum("pihw,ihwjkl->pjkl", kernel, gram)
 
     # The kernel is linear in the core, so that its derivative is the same everywhere.
-    kernel, pulled = torch.func.vjp(kernel_of, chain[mode])
+    kernel, pulled = torch.func.vjp(kernel_of, chain[mode])[:2]
     (slope,) = pulled(cross - weighted(kernel))
     if slope.numel() <= DIRECT:
         normal = _normal_of(chain, gram, mode)
