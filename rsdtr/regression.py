@@ -17,7 +17,8 @@ from rsdtr.forms import sublayer_kernels
 from rsdtr.moments import Moments
 from rsdtr.ring import TensorRing
 
-# Above so many unknowns a core is solved by conjugate gradients, without its normal matrix.
+# Above so many unknowns a core is solved by conjugate gradients, without its normal matrix; below
+# it too where the matrix takes more arithmetic.
 DIRECT = 2500
 STEPS = 60  # of conjugate gradients
 # Directions that change nothing (cores may exchange factors) make normal matrices singular.
@@ -90,12 +91,26 @@ def _spatial_core(cores: Sequence[Tensor], gram: Tensor, cross: Tensor, mode: in
     # The kernel is linear in the core, so that its derivative is the same everywhere.
     kernel, pulled = torch.func.vjp(kernel_of, chain[mode])[:2]
     (slope,) = pulled(cross - weighted(kernel))
-    if slope.numel() <= DIRECT:
+    if _is_direct(chain, mode):
         normal = _normal_of(chain, gram, mode)
         step = _solved(normal, slope.permute(0, 2, 1).reshape(-1, 1))
         left, n, right = slope.shape
         return (chain[mode] + step.reshape(left, right, n).permute(0, 2, 1)).contiguous()
     return chain[mode] + _conjugate(slope, lambda core: pulled(weighted(kernel_of(core)))[0])
+
+
+def _is_direct(chain: Sequence[Tensor], mode: int) -> bool:
+    """Whether a core is solved with its normal matrix: by unknowns, and by MACs."""
+    left, n, right = chain[mode].shape
+    if left * n * right > DIRECT:
+        return False
+    ranks, outputs = left * right, chain[0].shape[1]
+    others = math.prod(core.shape[1] for core in chain[1:]) // n
+    if others <= n:  # as in `_normal`
+        matrix = ranks**2 * others**2 * (outputs + n**2)
+    else:
+        matrix = n * (n + 1) // 2 * ranks * outputs * others * (others + ranks)
+    return matrix + (ranks * n) ** 3 // 3 <= STEPS * outputs * (n * others) ** 2
 
 
 def _normal_of(chain: Sequence[Tensor], gram: Tensor, mode: int) -> Tensor:
