@@ -31,11 +31,6 @@ known = set(sys.modules)
 print(*sorted(name for name in sys.modules.keys() - known if name.startswith("rsdtr")))
 """
 
-COLLECTED = """
-import gc, rsdtr.ui.opening
-print(len(gc.get_objects()), gc.get_freeze_count())
-"""
-
 
 def imports(path: Path) -> list[ast.stmt]:
     found = ast.parse(path.read_text(encoding="utf-8")).body
@@ -65,14 +60,3 @@ def test_pages_that_are_imported_at_once_by_several_threads_all_come_up():
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == ""
-
-
-def test_what_is_imported_is_not_looked_through_after_every_run_of_a_page():
-    """It took nine tenths of the time of a server with twelve readers; found by watching one."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", COLLECTED],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    looked_through, spared = map(int, done.stdout.split())
-    assert spared > 100_000
-    assert looked_through < spared / 20

@@ -4,13 +4,8 @@ A server draws each visitor's page in a thread of its own. Where two threads imp
 one package in different orders, each waits for the other, and Python ends that by handing one of
 them a module that is half made: visitors who came at once to a server just started got an
 ImportError. Here whoever comes first imports them all, and the others wait for this one module.
-
-Streamlit collects garbage after every run of every page, and no other page goes on meanwhile. What
-is imported here stays for good: a collection need not look through it, and takes a few milliseconds
-instead of hundreds.
 """
 
-import gc
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -23,6 +18,3 @@ __all__ = ["page"]
 for package in (rsdtr.charts, rsdtr.ui):
     for found in iter_modules(package.__path__, f"{package.__name__}."):
         import_module(found.name)
-
-gc.collect()
-gc.freeze()
