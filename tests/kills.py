@@ -201,6 +201,7 @@ def killed(
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL, "the action crashed by itself"
         return True
     assert os.WEXITSTATUS(status) == 0, "the action failed by itself"
     return False
@@ -223,6 +224,9 @@ def _run(action: Action, folder: Path, change: int | None) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     try:
+        # A fork's pool of threads is replaced by the first thread that looks at it. A second one
+        # beside it, as gradients begin, would find none and crash.
+        torch.set_num_threads(1)
         sys.addaudithook(audit)
         action.do(folder)
         os._exit(0)
