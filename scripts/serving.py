@@ -57,7 +57,11 @@ def serving(command: Sequence[str], root: str, health: str) -> Iterator[str]:
             yield root
         finally:
             server.terminate()
-            server.wait(20)
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:  # of a page that lasts
+                server.kill()
+                server.wait()
 
 
 def _answers(address: str) -> bool:
