@@ -33,8 +33,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from slider import running
+from serving import running
 
 from rsdtr.measure import machine
 from rsdtr.winners import GRID

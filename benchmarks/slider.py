@@ -14,11 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +24,9 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from serving import ROOT, running
 
 from rsdtr import worker
 from rsdtr.measure import machine
@@ -36,7 +36,6 @@ from rsdtr.store import load_winners, save_winners
 from rsdtr.winners import GRID, Question
 from rsdtr.zoo import load_model, model_spec
 
-ROOT = Path(__file__).resolve().parents[1]
 DECOMPOSITIONS = ("eigh", "eigvalsh", "svd", "svdvals", "qr")
 # What the figure of the layers shows: the outlines of its bars.
 SHOWN = """[...document.querySelectorAll('.st-key-before_after .bars path')]
@@ -83,7 +82,7 @@ def server(query: dict[str, str], moves: int) -> Iterator[float]:
 
     compiled = ScriptCache()  # a server compiles the page once; the test runner would, each time
     vars(local_script_runner)["ScriptCache"] = lambda: compiled
-    worker.start = lambda *_: None  # it would take the cores
+    worker.start = lambda *_: True  # it would take the cores
     test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=600)
     for key, value in query.items():
         test.query_params[key] = value
@@ -147,32 +146,6 @@ def browser(query: dict[str, str], moves: int, network: ModelProfile) -> Iterato
                 yield float(painted.json_value())
             page.wait_for_timeout(500)
         chromium.close()
-
-
-@contextmanager
-def running() -> Iterator[str]:
-    """A server of the app, and its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ["--server.port", str(port), "--server.headless", "true"]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "app.py", *options],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-    )
-    root = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            try:
-                with urllib.request.urlopen(f"{root}/_stcore/health", timeout=5):
-                    break
-            except OSError:
-                time.sleep(0.25)
-        yield root
-    finally:
-        server.terminate()
-        server.wait(20)
 
 
 def spread(found: Iterator[float]) -> dict[str, float]:

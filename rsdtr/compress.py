@@ -20,7 +20,8 @@ Ranks = tuple[int, int, int, int]
 def compress(model: nn.Module, plan: CompressionPlan) -> nn.Module:
     """A new model that obeys the plan; the given one is not changed.
 
-    PlanError if the plan names a layer that is missing, grouped, or of another shape.
+    PlanError if the plan names a layer that is missing, grouped, or of another shape; RingError if
+    such a layer is in half precision.
     """
 
     def decompose(conv: nn.Conv2d, shift: int, ranks: Ranks) -> TensorRing:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rsdtr.errors import RingError
 from rsdtr.forms import FORMS, Form, Kernels, Sublayer, sublayer_kernels, sublayers
-from rsdtr.ring import TensorRing
+from rsdtr.ring import TensorRing, too_coarse
 
 Pair = tuple[int, int]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -95,13 +95,16 @@ class TRConv2d(nn.Module):
     def from_conv(cls, conv: nn.Conv2d, ring: TensorRing, *, form: Form = "pipeline") -> TRConv2d:
         """The layer that computes `conv` with `ring` for its kernel, on conv's device and dtype.
 
-        RingError for a grouped convolution or a ring of another shape; `conv` is not changed.
+        RingError for a grouped convolution, one in half precision, or a ring of another shape;
+        `conv` is not changed.
         """
         if conv.groups != 1:
             raise RingError(
                 f"the convolution has groups={conv.groups}: a ring mixes all channels, "
                 "keep it dense"
             )
+        if reason := too_coarse(conv.weight):
+            raise RingError(reason)
         if ring.shape != tuple(conv.weight.shape):
             raise RingError(
                 f"the ring stands for a kernel {ring.shape}, the convolution's is "

@@ -15,7 +15,7 @@ from rsdtr.cost import Size, conv_macs, pipeline_macs
 from rsdtr.errors import PlanError, UnknownName
 from rsdtr.filesize import Entry, entries_of
 from rsdtr.kept import Kept
-from rsdtr.ring import ring_storage
+from rsdtr.ring import ring_storage, too_coarse
 from rsdtr.search import LARGEST, SMALLEST, Candidate, KernelSpectra, SearchResult
 from rsdtr.tight import best_tight
 from rsdtr.winners import Objective, Question, Winners
@@ -199,6 +199,8 @@ def _obstacle(conv: nn.Conv2d, runs: int) -> str | None:
         return f"grouped convolution (groups={conv.groups}): a ring mixes all channels"
     if runs > 1:
         return f"runs {runs} times for one input: its cost as a ring is not known"
+    if reason := too_coarse(conv.weight):
+        return reason
     if not bool(torch.isfinite(conv.weight).all()):
         return "the kernel contains NaN or Inf"
     if not bool(conv.weight.any()):

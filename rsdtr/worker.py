@@ -23,9 +23,18 @@ from rsdtr import process
 from rsdtr.grid import GridProgress, profile_grid
 from rsdtr.process import ProcessId
 from rsdtr.profile import ModelProfile
-from rsdtr.store import load_winners, locked, make_folder, replace_file, save_winners, store_path
+from rsdtr.store import (
+    load_winners,
+    locked,
+    make_folder,
+    replace_file,
+    save_winners,
+    store_folder,
+    store_path,
+)
 
 SAVE_SECONDS = 1.0  # between two writings of the store while the grid grows
+MOST_AT_WORK = 2  # of those that `start` starts: each uses every core
 NICE = 10  # it steps back behind the page that is waiting for its user
 ROOT = Path(__file__).parents[1]
 
@@ -97,9 +106,10 @@ def fill_store(
             _write(profile, _own(profile, last))
 
 
-def start(profile: ModelProfile, weights: str | Path | None = None) -> None:
+def start(profile: ModelProfile, weights: str | Path | None = None) -> bool:
     """Let a process of its own fill the store for this model, unless one does so already.
 
+    False, and nothing is started, while MOST_AT_WORK other models are worked on: ask again later.
     weights: what the model was loaded with, as in `load_model`. It outlives this process; what it
     has to say is in a log file beside the winners. A store that cannot be written: a warning.
     """
@@ -111,8 +121,10 @@ def start(profile: ModelProfile, weights: str | Path | None = None) -> None:
     try:
         make_folder()
         with locked():
-            if (status := _read(profile)) and status.process.alive:
-                return
+            if (status := _read(_status_path(profile))) and status.process.alive:
+                return True
+            if _at_work() >= MOST_AT_WORK:
+                return False
             log = store_path(profile).with_suffix(".log")
             log.write_bytes(b"")
             begun = process.start(command, log, {"PYTHONPATH": os.pathsep.join(path)}, NICE)
@@ -120,12 +132,13 @@ def start(profile: ModelProfile, weights: str | Path | None = None) -> None:
                 _write(profile, _Status(model=profile.model, pid=begun.pid, born=begun.born))
     except OSError as error:
         _log.warning("no worker for %s (%s): winners are searched when asked", profile.model, error)
+    return True
 
 
 def progress(profile: ModelProfile) -> Progress | None:
     """How far the latest worker for this model is; None if there has been none. Cheap to ask."""
     process.reap()
-    status = _read(profile)
+    status = _read(_status_path(profile))
     if status is None:
         return None
     return Progress(status.done, status.total, status.process.alive, status.seconds_left)
@@ -133,7 +146,7 @@ def progress(profile: ModelProfile) -> Progress | None:
 
 def cancel(profile: ModelProfile) -> None:
     """Ask the worker of this model to stop; it keeps what it has found. Nothing if none works."""
-    status = _read(profile)
+    status = _read(_status_path(profile))
     if status is not None and status.process.alive:
         with suppress(psutil.Error):
             psutil.Process(status.pid).terminate()
@@ -144,7 +157,7 @@ def _claim(profile: ModelProfile) -> bool:
     try:
         make_folder()
         with locked():
-            status = _read(profile)
+            status = _read(_status_path(profile))
             if status is not None and status.process.alive and status.pid != os.getpid():
                 return False
             _write(profile, _own(profile, GridProgress(0, 0, 0.0, None, None)))
@@ -162,9 +175,15 @@ def _status_path(profile: ModelProfile) -> Path:
     return store_path(profile).with_suffix(".json")
 
 
-def _read(profile: ModelProfile) -> _Status | None:
+def _at_work() -> int:
+    """How many models are worked on now, by whomever."""
+    found = (_read(path) for path in store_folder().glob("*.json"))
+    return sum(status is not None and status.process.alive for status in found)
+
+
+def _read(path: Path) -> _Status | None:
     try:
-        return _Status.model_validate(json.loads(_status_path(profile).read_bytes()))
+        return _Status.model_validate(json.loads(path.read_bytes()))
     except (OSError, ValueError, ValidationError):
         return None
 

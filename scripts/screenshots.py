@@ -7,16 +7,12 @@ Needs the packages of requirements-dev.txt and a chromium on the PATH.
 
 import io
 import shutil
-import subprocess
-import sys
 import time
-import urllib.request
-from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
+from serving import ROOT, running
 
-ROOT = Path(__file__).parents[1]
 PORT = 8629
 ADDRESS = f"http://127.0.0.1:{PORT}"
 SHOWN = "model=digits_resnet20&eps=0.60"
@@ -25,25 +21,17 @@ MOST_BYTES = 150_000  # a picture; a larger one is reduced to 256 colours
 
 
 def main() -> None:
-    command = [sys.executable, "-m", "streamlit", "run", "app.py"]
-    options = ["--server.port", str(PORT), "--server.headless", "true"]
-    server = subprocess.Popen([*command, *options], cwd=ROOT)
-    try:
-        _wait_for_server()
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-            )
-            page = browser.new_page(viewport={"width": 1440, "height": 1180}, color_scheme="light")
-            page.set_default_timeout(300 * SECONDS)
-            _explore(page)
-            _layers(page)
-            _compare(page)
-            _learn(page)
-            browser.close()
-    finally:
-        server.terminate()
-        server.wait(20)
+    with running(port=PORT), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 1440, "height": 1180}, color_scheme="light")
+        page.set_default_timeout(300 * SECONDS)
+        _explore(page)
+        _layers(page)
+        _compare(page)
+        _learn(page)
+        browser.close()
 
 
 def _explore(page: Page) -> None:
@@ -93,16 +81,6 @@ def _take(page: Page, name: str, height: int) -> None:
     picture.save(path, optimize=True)
     if path.stat().st_size > MOST_BYTES:
         picture.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
-
-
-def _wait_for_server() -> None:
-    for _ in range(240):
-        try:
-            with urllib.request.urlopen(f"{ADDRESS}/_stcore/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.25)
-    raise SystemExit(f"the app did not answer at {ADDRESS} within a minute")
 
 
 def _settle(page: Page) -> None:

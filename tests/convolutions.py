@@ -22,6 +22,7 @@ from rsdtr.tight import best_tight
 from rsdtr.truncation import MINIMUM_EPS
 
 KERNELS = ("random", "decaying", "constant", "rank one", "zero", "denormal", "nan", "infinite")
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def convolution(generator: random.Random) -> tuple[nn.Conv2d, str]:
@@ -55,6 +56,8 @@ def convolution(generator: random.Random) -> tuple[nn.Conv2d, str]:
     elif kind != "random":
         value = {"zero": 0.0, "constant": 0.5, "nan": float("nan"), "infinite": float("inf")}[kind]
         weight.fill_(value)
+    if draw(0, 7) == 0:
+        conv.to(generator.choice(HALVES))
     return conv.eval(), kind
 
 
@@ -65,6 +68,7 @@ def outcome(generator: random.Random) -> str:
     within, past = (MINIMUM_EPS, 0.02, 0.3, 0.6, 0.95, 0.9999), (0, -0.1, 1, 1.5, math.nan)
     eps = generator.choice(past if generator.random() < 0.2 else within)
     fair = conv.groups == 1 and MINIMUM_EPS <= eps < 1 and kind in KERNELS[:4]
+    fair = fair and conv.weight.dtype not in HALVES
     try:
         spectra = KernelSpectra(conv.weight)
         found = best_tight(spectra, eps) if generator.random() < 0.5 else spectra.best(eps)

@@ -7,8 +7,12 @@ import torch
 from convolutions import outcome
 from networks import varied, varied_spec
 
+from rsdtr.compress import compress
 from rsdtr.errors import RingError
+from rsdtr.layers import TRConv2d
+from rsdtr.plan import plan
 from rsdtr.profile import profile
+from rsdtr.ring import TensorRing
 from rsdtr.search import KernelSpectra
 
 
@@ -30,3 +34,24 @@ def test_kernels_beyond_single_precision_are_refused_and_stay_dense(scale):
         model.body.weight.mul_(scale)
     layer = profile(model, varied_spec()).layer("body")
     assert layer.obstacle.startswith("the kernel's largest entry is")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_kernels_in_half_precision_are_refused_and_stay_dense(dtype):
+    """A ring of bfloat16 said that it had no error, and had one of 0.3 %."""
+    refused = "is too coarse for a ring: compress model.float\\(\\) instead"
+    conv = torch.nn.Conv2d(4, 4, 3).to(dtype)
+    with pytest.raises(RingError, match=f"a kernel of b?float16 {refused}"):
+        KernelSpectra(conv.weight)
+    with pytest.raises(RingError, match=refused):
+        TRConv2d.from_conv(conv, TensorRing.random((4, 4, 3, 3), (1, 2, 2, 1)))
+    model = varied()
+    decided = plan(profile(model, varied_spec()), 0.6, layers="all")
+    with pytest.raises(RingError, match=refused):
+        compress(model.to(dtype), decided)  # planned in single precision
+    found = profile(model, varied_spec())
+    assert "too coarse for a ring" in found.layer("body").obstacle
+    kept = plan(found, 0.6, layers="all")
+    assert all(layer.ranks is None for layer in kept.layers)
+    same = compress(model, kept).state_dict()
+    assert all(torch.equal(same[name], value) for name, value in model.state_dict().items())

@@ -229,6 +229,26 @@ def test_after_a_kill_nothing_blocks_and_nobody_is_left():
     assert load_winners(digits()) >= stored
 
 
+def test_others_wait_while_as_many_as_may_are_at_work(folder, monkeypatch):
+    """Each search takes every core: five networks opened at once were ten processes."""
+    me, begun = ProcessId.own(), []
+    monkeypatch.setattr(process, "start", lambda command, *_: begun.append(command) or me)
+    folder.mkdir(parents=True)
+    status = {"model": "varied", "pid": me.pid, "born": me.born}
+    for other in range(worker.MOST_AT_WORK):
+        assert not begun
+        (folder / f"{other}-v2.json").write_text(json.dumps(status | {"born": "another time"}))
+    assert start(digits())  # those have ended
+    assert len(begun) == 1
+    (folder / "0-v2.json").write_text(json.dumps(status))
+    assert not start(fresh())
+    assert start(digits())  # it is at work already
+    assert len(begun) == 1
+    (folder / "0-v2.json").unlink()
+    assert start(fresh())
+    assert len(begun) == 2
+
+
 @posix
 def test_started_watched_and_cancelled_by_the_app():
     found = digits()
@@ -248,4 +268,9 @@ def test_started_watched_and_cancelled_by_the_app():
     until(lambda: gone(all_of_them), 5)
     assert load_winners(digits()) == progress(found).done > 0
     assert "stopped at" in store_path(found).with_suffix(".log").read_text()
-    assert pid not in [started.pid for started in process._started]  # no zombie stays
+
+    def left() -> list[int]:
+        progress(found)
+        return [started.pid for started in process._started]
+
+    until(lambda: pid not in left(), 5)  # no zombie stays, once its last thread has ended

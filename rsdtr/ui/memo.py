@@ -1,4 +1,4 @@
-"""A bounded cache for long calculations that report progress."""
+"""A bounded cache for long calculations that report progress, each done once for all readers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+import streamlit as st
+
+from rsdtr.ui import state
+
+PATIENCE = 0.2  # seconds between two looks whether the reader still waits
 Value = TypeVar("Value")
 
 
@@ -14,14 +19,15 @@ class Memo(Generic[Value]):
     """Least recently used results, shared by all sessions of the server.
 
     st.cache_data cannot draw a progress bar that lies outside the cached function, so calculations
-    of more than a second are kept here. Two sessions that ask for the same key at once may both
-    calculate it: that costs time and gives the same result.
+    of more than a second are kept here. Of several sessions that ask for the same key at once, one
+    calculates; if it gives up, because its reader has moved on, the next one does.
     """
 
     def __init__(self, max_entries: int) -> None:
         self._max_entries = max_entries
         self._results: OrderedDict[Hashable, Value] = OrderedDict()
         self._lock = threading.Lock()
+        self._turns: dict[Hashable, threading.Lock] = {}  # of the keys that are being calculated
 
     def __contains__(self, key: Hashable) -> bool:
         with self._lock:
@@ -33,14 +39,34 @@ class Memo(Generic[Value]):
             return self._results.get(key)
 
     def of(self, key: Hashable, calculate: Callable[[], Value]) -> Value:
-        """The result for `key`, calculated if it is not there."""
+        """The result for `key`, calculated if it is not there; one that `calculate` asks for by
+        itself must have another key.
+        """
         with self._lock:
             if key in self._results:
                 self._results.move_to_end(key)
                 return self._results[key]
-        value = calculate()
-        with self._lock:
-            self._results[key] = value
-            while len(self._results) > self._max_entries:
-                self._results.popitem(last=False)
-        return value
+            turn = self._turns.setdefault(key, threading.Lock())
+        while not turn.acquire(timeout=PATIENCE):
+            _stop_if_asked()
+        try:
+            with self._lock:
+                if key in self._results:
+                    return self._results[key]
+            value = calculate()
+            with self._lock:
+                self._results[key] = value
+                while len(self._results) > self._max_entries:
+                    self._results.popitem(last=False)
+            return value
+        finally:
+            with self._lock:
+                self._turns.pop(key, None)
+            turn.release()
+
+
+def _stop_if_asked() -> None:
+    """Ends this run of the page if its reader has moved on: Streamlit looks for that, among other
+    places, wherever the session's state is looked into.
+    """
+    _ = state.MODEL in st.session_state

@@ -1,7 +1,8 @@
 """Getting a network ready for the slider: winners from disk, and a worker that finds the others.
 
 The page never waits for it. A line in the sidebar says how far the worker is; once it has found
-what the page has been waiting for, the page is drawn again.
+what the page has been waiting for, the page is drawn again. Only so many workers run at once: while
+others do, the line asks again for one, for as long as somebody looks at the page.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ POLL_SECONDS = 2.0
 
 _begun: Memo[bool] = Memo(64)
 _seen: Memo[dict[str, int]] = Memo(64)  # when the store's file was read last, by name
+_waiting: set[str] = set()  # SHA-256 of the weights of networks that wait for a worker
 
 
 def begin(of: Network) -> None:
@@ -30,10 +32,17 @@ def begin(of: Network) -> None:
     def run() -> bool:
         refresh(of)
         if not is_complete(of):
-            worker.start(of.profile, of.weights)
+            _start(of)
         return True
 
     _begun.of(of.profile.weights_sha256, run)
+
+
+def _start(of: Network) -> None:
+    if worker.start(of.profile, of.weights):
+        _waiting.discard(of.profile.weights_sha256)
+    else:
+        _waiting.add(of.profile.weights_sha256)
 
 
 def refresh(of: Network) -> bool:
@@ -80,6 +89,11 @@ def is_working(of: Network) -> bool:
     return state is not None and state.alive
 
 
+def is_waiting(of: Network) -> bool:
+    """Whether it waits for a worker, because others are at work."""
+    return of.profile.weights_sha256 in _waiting
+
+
 def line(of: Network, waiting: Choices | None, whole: bool) -> None:
     """The worker's progress in the sidebar, for as long as something is missing.
 
@@ -89,20 +103,25 @@ def line(of: Network, waiting: Choices | None, whole: bool) -> None:
     """
     if is_complete(of):
         return
-    alive = is_working(of)
+    soon = is_working(of) or is_waiting(of)
     with st.sidebar:
-        st.fragment(_line, run_every=POLL_SECONDS if alive else None)(of, waiting, whole, alive)
+        st.fragment(_line, run_every=POLL_SECONDS if soon else None)(of, waiting, whole, soon)
 
 
-def _line(of: Network, waiting: Choices | None, whole: bool, was_alive: bool) -> None:
+def _line(of: Network, waiting: Choices | None, whole: bool, watched: bool) -> None:
     refresh(of)
+    if is_waiting(of):
+        _start(of)
     state = worker.progress(of.profile)
     alive = state is not None and state.alive
     answered = waiting is not None and cached.is_ready(of, waiting)
-    ended = not alive and (whole or waiting is not None)
-    if was_alive and (answered or ended):
+    ended = not alive and not is_waiting(of) and (whole or waiting is not None)
+    if watched and (answered or ended):
         st.rerun()
     if is_complete(of):
+        return
+    if is_waiting(of):
+        st.caption("Other networks are searched now. The rings of this one are after that.")
         return
     if state is None or not state.alive:
         st.caption(f"{missing(of):,} rings are not searched yet; they are when asked for.")
@@ -111,7 +130,7 @@ def _line(of: Network, waiting: Choices | None, whole: bool, was_alive: bool) ->
             key="search",
             icon=":material/play_arrow:",
             type="tertiary",
-            on_click=lambda: worker.start(of.profile, of.weights),
+            on_click=lambda: _start(of),
         ):
             st.rerun()
         return

@@ -2,21 +2,15 @@
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from driving import SECONDS
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from rsdtr import jobs
+from scripts.serving import running
 
-ROOT = Path(__file__).parents[2]
 expect.set_options(timeout=120 * SECONDS)  # it does not heed a page's own timeout
 
 
@@ -32,33 +26,12 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="module")  # other tests look whether a process of theirs is left
-def address(tmp_path_factory) -> Iterator[str]:
+def address() -> Iterator[str]:
     """A server of the app as `make run` starts it, on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log.txt"
-    options = ["--server.port", str(port), "--server.headless", "true"]
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", "app.py", *options],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
     try:
-        for _ in range(480):
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5):
-                    break
-            except OSError:
-                assert server.poll() is None, log.read_text()
-                time.sleep(0.25)
-        yield f"http://127.0.0.1:{port}"
+        with running() as root:
+            yield root
     finally:
-        server.terminate()
-        server.wait(20)
         for job in jobs.listed():  # one of a test that has failed outlives the server
             if job.worker is not None:
                 job.worker.kill()

@@ -9,10 +9,10 @@ from rsdtr.ui import fastest, latency, page, warming, watching
 @pytest.fixture(autouse=True)
 def _cold(tmp_path, monkeypatch):
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(worker, "start", lambda *_: None)
+    monkeypatch.setattr(worker, "start", lambda *_: True)
     monkeypatch.setattr(page, "THREADS", 1)
     monkeypatch.setattr(warming, "POLL_SECONDS", None)
-    monkeypatch.setattr(device_worker, "start", lambda *_: None)
+    monkeypatch.setattr(device_worker, "start", lambda *_: True)
     monkeypatch.setattr(latency, "POLL_SECONDS", None)
     monkeypatch.setattr(fastest, "POLL_SECONDS", None)
     monkeypatch.setattr(watching, "POLL_SECONDS", None)

@@ -228,6 +228,7 @@ def cold(monkeypatch):
     monkeypatch.setattr(cached, "CHEAP_GRID_SCALARS", 0)
     for memo in (cached._networks, cached._plans, tradeoff._fronts, warming._begun):
         monkeypatch.setattr(memo, "_results", type(memo._results)())
+    monkeypatch.setattr(warming, "_waiting", set())
 
 
 @pytest.mark.usefixtures("cold")
@@ -260,7 +261,7 @@ def test_a_target_waits_for_the_whole_grid():
 @pytest.mark.usefixtures("cold")
 def test_a_worker_is_started_watched_and_cancelled(monkeypatch):
     calls = []
-    monkeypatch.setattr(worker, "start", lambda profile, weights: calls.append(weights))
+    monkeypatch.setattr(worker, "start", lambda profile, weights: not calls.append(weights))
     monkeypatch.setattr(worker, "cancel", lambda profile: calls.append("cancel"))
     monkeypatch.setattr(worker, "progress", lambda profile: worker.Progress(12, 100, True, 31.0))
     test = app(weights="none")
@@ -269,6 +270,23 @@ def test_a_worker_is_started_watched_and_cancelled(monkeypatch):
     assert any("The page follows by itself" in info.value for info in test.info)
     test.button(key="stop_search").click().run()
     assert calls == ["none", "cancel"]
+
+
+@pytest.mark.usefixtures("cold")
+def test_a_network_waits_while_others_are_searched(monkeypatch):
+    free, calls = [False, False, True], []
+    monkeypatch.setattr(worker, "start", lambda *_: calls.append(1) or free.pop(0))
+    test = app()
+    assert not test.exception
+    assert any("Other networks are searched now" in text.value for text in test.sidebar.caption)
+    assert "search" not in {button.key for button in test.button}
+    assert len(calls) == 2  # as it was opened, and as the line was drawn
+    monkeypatch.setattr(worker, "progress", lambda profile: worker.Progress(12, 100, True, 31.0))
+    test.run()
+    assert len(calls) == 3
+    assert "stop_search" in {button.key for button in test.button}
+    test.run()
+    assert len(calls) == 3
 
 
 @pytest.mark.usefixtures("cold")
