@@ -22,7 +22,7 @@ class StepText:
 ONE, TWO = "notebooks/01_one_kernel.ipynb", "notebooks/02_one_model.ipynb"
 STEPS = (
     StepText(
-        "A kernel is a 4-way tensor",
+        "A 4-way tensor",
         "A convolution holds one small slice of weights for every pair of an output and an input "
         "channel. Pick a layer and look at its slices: many resemble each other, and that is what "
         "compression lives on.",
