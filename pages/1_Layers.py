@@ -45,7 +45,9 @@ with page(
         metrics.show_layer(layer, found.winner)
     with right:
         ring = found.clicked(selection)
-        name = "★" if ring == found.winner else f"Shift {ring.shift}, r<sub>0</sub> {ring.r0}"
+        name = (
+            "★ The ring" if ring == found.winner else f"Shift {ring.shift}, r<sub>0</sub> {ring.r0}"
+        )
         chart(
             ring_figure(layer.shape, ring.ranks, ring.storage, name),
             key="ring",

@@ -85,7 +85,7 @@ STEPS = (
         "From ring to layer",
     ),
     StepText(
-        "The whole network",
+        "The network",
         "One εₚ for all layers is not one damage: of two layers that lose the same part of their "
         "kernels, the larger is taken to move the output more. A target gives each layer an εₚ of "
         "its own, at the least damage for the same size.",

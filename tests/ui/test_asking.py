@@ -65,7 +65,7 @@ def test_a_clicked_cell_is_drawn_as_a_ring():
     table = test.dataframe[0].value
     won = table[table["chosen"]].iloc[0]
     other = table[~table["chosen"] & table["storage (scalars)"].notna()].iloc[0]
-    assert title(test, "ring").startswith(f"★: {won['storage (scalars)']:,}")
+    assert title(test, "ring").startswith(f"★ The ring: {won['storage (scalars)']:,}")
     click(test, "candidates", [int(other["shift"]), int(other["r0"])])
     name = f"Shift {other['shift']}, r<sub>0</sub> {other['r0']}"
     assert title(test, "ring").startswith(f"{name}: {other['storage (scalars)']:,}")
