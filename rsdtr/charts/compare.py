@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from rsdtr.charts.style import BLUE, GREEN, GREY, ORANGE, PINK, VERMILION, in_html, titled
+from rsdtr.charts.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    VERMILION,
+    hang_legend,
+    in_html,
+    titled,
+)
 from rsdtr.compare import Cell, front
 
 _INT8 = "+int8"  # ends the name of another method
@@ -33,7 +42,6 @@ _SYMBOLS = (
     "diamond-tall", "hexagram", "star-triangle-up", "star-square", "diamond-wide", "octagon",
     "star-triangle-down",
 )  # fmt: skip
-_NARROW, _LINE = 420, 21  # pixels of a legend's line in a narrow window: its width and height
 
 
 def comparison_figure(
@@ -73,12 +81,8 @@ def comparison_figure(
             )  # fmt: skip
         figure.update_xaxes(title=title, row=row, col=1)
         figure.update_yaxes(title="Top-1 accuracy (%)", row=row, col=1)
-    # The legend hangs under the title, and has its room in a narrow window too.
-    width = sum(45 + 6.5 * len(short) for short in ("Pareto front", *titles.values()))
-    top = 60 + _LINE * math.ceil(width / _NARROW)
-    titled(figure, f"{model}: accuracy against size, FLOPs and latency", height=1040 + top)
-    legend = {"yref": "container", "y": 1 - 44 / (1040 + top), "yanchor": "top"}
-    return figure.update_layout(margin={"t": top}, legend=legend)
+    titled(figure, f"{model}: accuracy against size, FLOPs and latency")
+    return hang_legend(figure, 1040)
 
 
 def pair_figure(table: pd.DataFrame, names: tuple[str, str]) -> go.Figure:
@@ -100,7 +104,8 @@ def pair_figure(table: pd.DataFrame, names: tuple[str, str]) -> go.Figure:
         )  # fmt: skip
     figure.update_yaxes(title="Storage (scalars)", row=1, col=1)
     figure.update_yaxes(title="Relative error", row=2, col=1)
-    return titled(figure, "Layer by layer", height=620)
+    titled(figure, "Storage and relative error of each convolution")
+    return hang_legend(figure, 560)
 
 
 def _pair(names: tuple[str, str]) -> tuple[tuple[str, str, str], ...]:
