@@ -5,11 +5,11 @@ import streamlit as st
 from rsdtr.ui.opening import page
 from rsdtr.charts.plan import fronts_figure, layers_figure, ratios_figure
 from rsdtr.tables import layers_table
-from rsdtr.ui import blocks, latency, metrics, sharing, tradeoff, worth
+from rsdtr.ui import asking, blocks, latency, metrics, sharing, tradeoff, worth
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import measure_damage
 from rsdtr.ui.page import pair, progress
-from rsdtr.ui.widgets import chart, chart_to_click, choose_data, csv_button, edit_layers
+from rsdtr.ui.widgets import chart_to_click, choose_data, csv_button, edit_layers
 
 with page(
     "Explore",
@@ -65,7 +65,7 @@ with page(
             with progress("Solving for the least damage") as show:
                 fronts = tradeoff.fronts(network, chosen.asked, show)
             reached, damage = tradeoff.axes(network, chosen.asked)
-            chart(
+            selection = chart_to_click(
                 fronts_figure(
                     fronts.uniform,
                     fronts.solved,
@@ -75,7 +75,9 @@ with page(
                 ),
                 key="fronts",
                 alt="Damage against compression, for one ε_p for all layers and for one for each",
+                stem=metrics.file_stem(plan),
             )
+            asking.offer(selection, tradeoff.kind_of(chosen.asked), "ask_front")
             st.caption(tradeoff.explained(network, chosen.asked))
         else:
             st.info(
@@ -85,16 +87,19 @@ with page(
     with ratios:
         with progress("Planning over εₚ") as show:
             points = tradeoff.ratios(network, chosen.asked, batch, show)
-        chart(
+        selection = chart_to_click(
             ratios_figure(points, tradeoff.ratio_point(network, plan, batch)),
             key="ratios",
             alt="Compression ratio of parameters, of FLOPs and of measured time against the "
             "prescribed error",
+            stem=metrics.file_stem(plan),
         )
+        asking.offer(selection, tradeoff.kind_of(chosen.asked), "ask_ratio")
         st.caption(
             "One εₚ for all layers. Above the dotted line at 1 the network got smaller (PCR), "
             "needs fewer multiplications (FCR) or, where it was measured, less time; the stars "
-            "are the present plan. FCR counts the paper's four sublayers, 1 MAC = 2 FLOPs."
+            "are the present plan. FCR counts the paper's four sublayers, 1 MAC = 2 FLOPs. A point "
+            "that is clicked, here or beside, can be asked for."
         )
     with measuring:
         latency.measure(chosen, batch, curve=True)

@@ -8,7 +8,7 @@ from rsdtr.tables import candidates_table
 from rsdtr.ui import latency, metrics, own
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.page import pair, plain
-from rsdtr.ui.widgets import candidates_of, chart, choose_layer, csv_button
+from rsdtr.ui.widgets import candidates_of, chart, chart_to_click, choose_layer, csv_button
 
 with page(
     "Layers",
@@ -28,11 +28,12 @@ with page(
     if layer.obstacle is not None:
         st.stop()
 
+    stem = f"{metrics.file_stem(plan)}-{layer.name}"
     cards = st.container()
     left, right = pair("rings", (3, 2))
     with left:
         found = candidates_of(chosen, layer, eps)
-        chart(
+        selection = chart_to_click(
             candidates_figure(
                 found.computed, found.winner, layer.kernel.numel(), found.pruned, found.unit
             ),
@@ -43,20 +44,25 @@ with page(
     with cards:
         metrics.show_layer(layer, found.winner)
     with right:
+        ring = found.clicked(selection)
+        name = (
+            "★ The ring" if ring == found.winner else f"Shift {ring.shift}, r<sub>0</sub> {ring.r0}"
+        )
         chart(
-            ring_figure(layer.shape, found.winner.ranks, found.winner.storage),
+            ring_figure(layer.shape, ring.ranks, ring.storage, name),
             key="ring",
             alt="The ring's four cores and the ranks of the bonds between them",
         )
         st.caption(
             "Four cores, one per mode of the kernel: the area of a core follows its number of "
-            "scalars, the width of a bond its rank."
+            "scalars, the width of a bond its rank. A computed cell that is clicked is drawn here."
         )
 
     chart(
         spectra_figure(spectra(layer.spectra), eps),
         key="spectra",
         alt="Singular values of the four first unfoldings and the error of truncating each",
+        stem=stem,
     )
     st.caption(
         "Left: how fast the singular values of each shift's first unfolding fall. Right: what is "
@@ -80,4 +86,4 @@ with page(
         key="candidate_table",
         alt="Every candidate of this layer",
     )
-    csv_button(table.to_csv(index=False), f"{metrics.file_stem(plan)}-{layer.name}")
+    csv_button(table.to_csv(index=False), stem)

@@ -103,6 +103,7 @@ with page(
         stages_figure(stages),
         key="stages",
         alt="Test accuracy of the dense, the compressed and the recovered network",
+        stem=metrics.file_stem(plan),
     )
     st.caption(
         f"Top-1 with 95 % intervals on {stages[0].accuracy.n:,} test images that no training step "

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from networks import varied, varied_spec
+from plotly.colors import sample_colorscale
 
 from rsdtr.charts.accuracy import Stage, stages_figure
 from rsdtr.charts.layer import candidates_figure, ring_figure, spectra, spectra_figure
@@ -80,6 +81,34 @@ def test_candidates_figure_has_a_cell_for_each_candidate(small):
     (heat,) = (trace for trace in figure.data if trace.type == "heatmap")
     # The colours are of log storage; as many cells are filled as there are candidates.
     assert len(numbers(heat.z)) == len(found)
+
+
+def test_every_number_in_a_cell_can_be_read(small):
+    found = small.layer("wide").spectra.candidates(0.4)[:9]
+    found = [replace(ring, storage=1000 + 250 * k) for k, ring in enumerate(found)]
+    figure = candidates_figure(found, found[0], 4800)
+    low, high = math.log10(1000), math.log10(found[-1].storage)
+    for ring, note in zip(found, figure.layout.annotations, strict=True):
+        share = (math.log10(ring.storage) - low) / (high - low)
+        (cell,) = sample_colorscale("Viridis", share, colortype="tuple")
+        assert f"{ring.storage:,}" in note.text
+        assert contrast(cell, {"black": 0.0, "white": 1.0}[note.font.color]) >= 4.5
+    assert {note.font.color for note in figure.layout.annotations} == {"black", "white"}
+
+
+def contrast(colour, other):
+    """Of a colour (red, green, blue, 0 to 1) with black or white, as WCAG 2 defines it."""
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    light = sum(share * c for share, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return (max(light, other) + 0.05) / (min(light, other) + 0.05)
+
+
+def test_a_cell_is_clicked_by_its_shift_and_divisor(small):
+    found = small.layer("wide").spectra.candidates(0.4)
+    figure = candidates_figure(found, smallest(found), 4800)
+    (markers,) = (trace for trace in figure.data if trace.type == "scatter")
+    assert [list(cell) for cell in markers.customdata] == [[r.shift, r.r0] for r in found]
+    assert markers.marker.opacity == 0
 
 
 def test_a_scale_from_4699_to_4704_has_five_different_ticks(small):

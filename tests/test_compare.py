@@ -20,7 +20,7 @@ from rsdtr.data import load_data
 from rsdtr.errors import RsdtrError, UnknownName
 from rsdtr.kinds.compare import KIND, cells_folder, queue_comparison, report
 from rsdtr.layers import TRConv2d
-from rsdtr.methods.catalogue import Subject, method
+from rsdtr.methods.catalogue import AFTER, INT8, Subject, method, methods_for, title_of
 from rsdtr.methods.factored import FactoredConv2d
 from rsdtr.tables import cells_table, pair_table
 from rsdtr.zoo import load_model, model_spec
@@ -147,6 +147,20 @@ def test_the_figure_as_data():
     assert [list(row) for row in named.data[1].customdata] == [["tt", 2], ["tt", 4]]
     titles = [figure.layout[f"xaxis{k}"].title.text for k in ("", 2, 3)]
     assert titles == [title for title, _, _ in AXES]
+
+
+def test_no_two_methods_of_a_figure_look_alike():
+    names = [f"{name}{end}" for name in methods_for(DIGITS) for end in ("", AFTER)]
+    cells = [made_up(name, 2, 90, 0.9) for name in (*names, INT8)]
+    figure = comparison_figure(cells, "a network", title_of)
+    shown = figure.data[1 : len(cells) + 1]
+    assert len({trace.marker.symbol for trace in shown}) == len(cells)  # in any sight of colours
+    symbols = {trace.customdata[0][0]: trace.marker.symbol for trace in shown}
+    assert all(symbols[f"{n}{AFTER}"] == f"{symbols[n]}-open" for n in methods_for(DIGITS))
+    titles = [trace.name for trace in shown]
+    assert len(set(titles)) == len(cells)
+    assert "CP, int8" in titles  # not what it is made of
+    assert not any("ε_p" in title for title in titles)
 
 
 def test_two_cells_layer_by_layer(cells, subject):

@@ -60,7 +60,7 @@ FLOW = (
     {"compare"},
     {"kinds.compare"},
     {"bench"},
-    {"charts.style"},
+    {"charts.style", "charts.points"},
     {"parts"},
     {"exports.proof", "charts.plan", "charts.parts", "tables"},
     {"charts.layer", "charts.accuracy", "charts.latency"},
@@ -77,7 +77,7 @@ FLOW = (
     {"__main__"},
 )
 DRAWING = {
-    "charts.style",
+    "charts.style", "charts.points",
     "charts.plan", "charts.layer", "charts.accuracy", "charts.latency", "charts.training",
     "charts.study", "charts.refit", "charts.lesson", "report", "charts.compare", "charts.ratio",
     "charts.parts",

@@ -8,9 +8,20 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from rsdtr.charts.style import BLUE, GREEN, GREY, ORANGE, VERMILION, titled
+from rsdtr.charts.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    VERMILION,
+    hang_legend,
+    in_html,
+    titled,
+)
 from rsdtr.compare import Cell, front
 
+_INT8 = "+int8"  # ends the name of another method
 Value = Callable[[Cell], float | None]
 # What accuracy is drawn against: the axis, the value, and the cost that is small where it is good.
 AXES: tuple[tuple[str, Value, Value], ...] = (
@@ -22,10 +33,14 @@ AXES: tuple[tuple[str, Value, Value], ...] = (
         lambda cell: cell.latency_ratio,
     ),
 )
-_FAMILIES = (("rsdtr", BLUE), ("ring", ORANGE), ("prune", GREY), ("int8", VERMILION))
+_FAMILIES = (
+    ("rsdtr", BLUE), ("ring", ORANGE), ("prune", GREY), ("mpo", PINK), ("trn", PINK),
+)  # fmt: skip
 _SYMBOLS = (
-    "circle", "square", "diamond", "cross", "x", "triangle-up", "triangle-down", "pentagon",
-    "hexagon", "star-square", "hourglass",
+    "circle", "square", "diamond", "triangle-up", "x", "cross", "triangle-down", "pentagon",
+    "star", "hourglass", "triangle-left", "bowtie", "hexagon", "triangle-right", "star-diamond",
+    "diamond-tall", "hexagram", "star-triangle-up", "star-square", "diamond-wide", "octagon",
+    "star-triangle-down",
 )  # fmt: skip
 
 
@@ -34,12 +49,13 @@ def comparison_figure(
 ) -> go.Figure:
     """Accuracy of every cell against PCR, FCR and latency; the Pareto front of each as a line.
 
-    Failed cells are left out. A method has one colour, by its family, and one symbol; `customdata`
-    holds its name and the PCR that was asked for. title_of: what the legend calls a method.
+    Failed cells are left out. A method has the colour of its family and a symbol of its own, in
+    8 bits as an outline; `customdata` holds its name and the PCR that was asked for. title_of: a
+    method in words, of which the legend has those before a colon.
     """
     shown = tuple(cell for cell in cells if cell.accuracy is not None)
     figure = make_subplots(rows=len(AXES), cols=1, vertical_spacing=0.07)
-    names = list(dict.fromkeys(cell.method for cell in shown))
+    titles = {cell.method: _short(cell.method, title_of) for cell in shown}
     for row, (title, value, cost) in enumerate(AXES, start=1):
         best = sorted(front(shown, cost), key=lambda cell: value(cell) or 0.0)
         figure.add_scatter(
@@ -48,13 +64,16 @@ def comparison_figure(
             mode="lines", line={"color": GREEN, "width": 6}, opacity=0.35, hoverinfo="skip",
             row=row, col=1,
         )  # fmt: skip
-        for name in names:
+        for name, short in titles.items():
             own = [cell for cell in shown if cell.method == name and value(cell) is not None]
             figure.add_scatter(
-                name=title_of(name), legendgroup=name, showlegend=row == 1,
+                name=short, legendgroup=name, showlegend=row == 1,
                 x=[value(cell) for cell in own], y=[cell.accuracy for cell in own],
                 mode="markers",
-                marker={"color": _colour(name), "symbol": _symbol(names, name), "size": 9},
+                marker={
+                    "color": _colour(name), "symbol": _symbol(tuple(titles), name), "size": 10,
+                    "line": {"color": _colour(name), "width": 1},
+                },
                 customdata=[[cell.method, cell.asked] for cell in own],
                 hovertemplate="%{customdata[0]} at PCR %{customdata[1]}: %{x:.3g}, "
                 "%{y:.2f} %<extra></extra>",
@@ -62,9 +81,8 @@ def comparison_figure(
             )  # fmt: skip
         figure.update_xaxes(title=title, row=row, col=1)
         figure.update_yaxes(title="Top-1 accuracy (%)", row=row, col=1)
-    lines = 2 + len(names) // 2  # of the legend in a narrow window
-    titled(figure, f"{model}: methods beside each other", height=1100 + 24 * lines)
-    return figure.update_layout(margin={"t": 48 + 24 * lines})
+    titled(figure, f"{model}: accuracy against size, FLOPs and latency")
+    return hang_legend(figure, 1040)
 
 
 def pair_figure(table: pd.DataFrame, names: tuple[str, str]) -> go.Figure:
@@ -86,11 +104,18 @@ def pair_figure(table: pd.DataFrame, names: tuple[str, str]) -> go.Figure:
         )  # fmt: skip
     figure.update_yaxes(title="Storage (scalars)", row=1, col=1)
     figure.update_yaxes(title="Relative error", row=2, col=1)
-    return titled(figure, "Layer by layer", height=620)
+    titled(figure, "Storage and relative error of each convolution")
+    return hang_legend(figure, 560)
 
 
 def _pair(names: tuple[str, str]) -> tuple[tuple[str, str, str], ...]:
     return (f"A: {names[0]}", "A", BLUE), (f"B: {names[1]}", "B", ORANGE)
+
+
+def _short(name: str, title_of: Callable[[str], str]) -> str:
+    """What the legend calls a method: its title, without what layers it is made of."""
+    title, colon, _ = title_of(name).partition(":")
+    return in_html(f"{title}, int8" if colon and name.endswith(_INT8) else title)
 
 
 def _colour(name: str) -> str:
@@ -100,5 +125,6 @@ def _colour(name: str) -> str:
 
 
 def _symbol(names: Sequence[str], name: str) -> str:
-    family = [other for other in names if _colour(other) == _colour(name)]
-    return _SYMBOLS[family.index(name) % len(_SYMBOLS)]
+    alone = list(dict.fromkeys(other.removesuffix(_INT8) for other in names))
+    symbol = _SYMBOLS[alone.index(name.removesuffix(_INT8)) % len(_SYMBOLS)]
+    return f"{symbol}-open" if name.endswith(_INT8) else symbol

@@ -119,7 +119,10 @@ def latency_figure(
         x, y = [point.pcr for point in ordered], [point.ratio for point in ordered]
         traces.append(
             line(name, x, y, colour, symbol, dash, hover)
-            | {"customdata": [in_html(point.label) for point in ordered]}
+            | {
+                "customdata": [in_html(point.label) for point in ordered],
+                "ids": [point.label for point in ordered],
+            }
         )
     if in_browser:
         traces.append(
@@ -132,6 +135,7 @@ def latency_figure(
                 "mode": "markers",
                 "marker": {"symbol": "square", "size": 11, "color": ORANGE},
                 "customdata": [in_html(point.label) for point in in_browser],
+                "ids": [point.label for point in in_browser],
                 "hovertemplate": "%{customdata}, in your browser<br>PCR %{x:.2f}: "
                 "time %{y:.2f} × dense<extra></extra>",
             }

@@ -12,13 +12,13 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from rsdtr.charts.style import GREEN, GREY, ORANGE, VERMILION, titled
+from rsdtr.charts.style import GREEN, GREY, ORANGE, PINK, VERMILION, titled
 from rsdtr.ring import MODES
 from rsdtr.search import Candidate, KernelSpectra, Pruned
 from rsdtr.truncation import equal_split, rank_of
 from rsdtr.winners import Objective
 
-MODE_COLOURS = ("#56B4E9", ORANGE, GREEN, "#CC79A7")
+MODE_COLOURS = ("#56B4E9", ORANGE, GREEN, PINK)
 PRUNED = "#B8BCC2"  # no colour of the scale
 MOST_TEXTS = 12  # divisors; more leave no room for a number in each cell
 MODE_SYMBOLS = ("circle", "square", "diamond", "triangle-up")
@@ -63,17 +63,17 @@ def candidates_figure(
     """Storage of every computed candidate, shift down, divisor r0 across; ★ marks the winner.
 
     pruned: candidates that were ruled out, drawn grey with their floor: storage, or the layer's
-    MACs for one input, as `unit` says.
+    MACs for one input, as `unit` says. A heat map tells of no click: on the cells that were
+    computed lie markers that cannot be seen, with [shift, r0] as their `customdata`.
     """
     cells: dict[tuple[int, int], Candidate | Pruned] = {(p.shift, p.r0): p for p in pruned}
     cells |= {(candidate.shift, candidate.r0): candidate for candidate in found}
     divisors = sorted({r0 for _, r0 in cells})
     shifts = sorted({shift for shift, _ in cells})
+    size = 12 if len(divisors) <= 4 else 10 if len(divisors) <= 8 else 9
     style = {
         "x": [str(r0) for r0 in divisors],
         "y": [_shift_label(shift) for shift in shifts],
-        "texttemplate": "%{text}" if len(divisors) <= MOST_TEXTS else "",
-        "textfont": {"size": 12 if len(divisors) <= 4 else 10 if len(divisors) <= 8 else 9},
         "hovertemplate": "%{hovertext}<extra></extra>",
         "hoverongaps": False,
         "xgap": 2,
@@ -87,7 +87,6 @@ def candidates_figure(
         go.Heatmap(
             name="computed",
             z=colour.each(lambda cell: math.log10(cell.storage)),
-            text=colour.each(lambda cell: _cell_text(cell, winner, dense_storage), ""),
             hovertext=colour.each(lambda cell: _candidate_story(cell, dense_storage), ""),
             colorscale="Viridis",
             colorbar={
@@ -110,10 +109,34 @@ def candidates_figure(
             name="ruled out",
             z=grey.each(lambda cell: 1),
             text=grey.each(lambda cell: f"≥{_compact(cell.floor)}{after}", ""),
+            texttemplate="%{text}" if len(divisors) <= MOST_TEXTS else "",
+            textfont={"size": size},
             hovertext=grey.each(lambda cell: _pruned_story(cell, unit), ""),
             colorscale=[[0, PRUNED], [1, PRUNED]],
             showscale=False,
             **style,
+        )
+    figure.add_scatter(
+        name="to click",
+        x=[str(ring.r0) for ring in found],
+        y=[_shift_label(ring.shift) for ring in found],
+        mode="markers",
+        marker={"symbol": "square", "size": 30, "opacity": 0},
+        selected={"marker": {"opacity": 0}},
+        unselected={"marker": {"opacity": 0}},
+        customdata=[[ring.shift, ring.r0] for ring in found],
+        hovertext=[_candidate_story(ring, dense_storage) for ring in found],
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+    for ring in found if len(divisors) <= MOST_TEXTS else ():
+        # Plotly's own texts are one grey for all of the scale, hard to read in its middle.
+        light = high == low or math.log10(ring.storage) > low + 0.45 * (high - low)
+        figure.add_annotation(
+            x=divisors.index(ring.r0),
+            y=shifts.index(ring.shift),
+            text=_cell_text(ring, winner, dense_storage),
+            showarrow=False,
+            font={"size": size, "color": "black" if light else "white"},
         )
     column, line = divisors.index(winner.r0), shifts.index(winner.shift)
     figure.add_shape(
@@ -130,7 +153,8 @@ def candidates_figure(
     figure.update_yaxes(
         title="Circular shift: mode order", type="category", autorange="reversed", showgrid=False
     )
-    return titled(figure, "Storage of the candidate rings, shift × r<sub>0</sub>")
+    figure.update_layout(showlegend=False)
+    return titled(figure, "Storage of the candidate rings, shift × r<sub>0</sub>", height=390)
 
 
 def spectra_figure(found: Sequence[Spectrum], eps: float) -> go.Figure:
@@ -191,8 +215,10 @@ def spectra_figure(found: Sequence[Spectrum], eps: float) -> go.Figure:
     return figure.update_layout(margin={"t": 120})  # five names need three lines in a narrow window
 
 
-def ring_figure(shape: Sequence[int], ranks: Sequence[int], storage: int) -> go.Figure:
-    """The ring: four cores as nodes, area by their scalars; bonds as edges, width by their rank."""
+def ring_figure(
+    shape: Sequence[int], ranks: Sequence[int], storage: int, name: str = "The ring"
+) -> go.Figure:
+    """A ring: four cores as nodes, area by their scalars; bonds as edges, width by their rank."""
     corners = ((-1.0, 1.0), (1.0, 1.0), (1.0, -1.0), (-1.0, -1.0))
     sizes = [ranks[k] * shape[k] * ranks[(k + 1) % 4] for k in range(4)]
     figure = go.Figure()
@@ -243,7 +269,7 @@ def ring_figure(shape: Sequence[int], ranks: Sequence[int], storage: int) -> go.
     figure.update_xaxes(visible=False, range=[-2.1, 2.1])
     figure.update_yaxes(visible=False, range=[-1.9, 1.9])
     figure.update_layout(showlegend=False)
-    title = f"The ring: {storage:,} scalars instead of {math.prod(shape):,}"
+    title = f"{name}: {storage:,} scalars instead of {math.prod(shape):,}"
     return titled(figure, title, height=430)
 
 

@@ -264,9 +264,9 @@ def damages_figure(
                     "size": 11,
                     "line": {"width": 2, "color": colour},
                 },
-                "customdata": [(layer.eps, layer.relative_error) for layer in rings],
-                "hovertemplate": "%{x}: damage %{y:.3g}<br>ε<sub>p</sub> %{customdata[0]:.2f}, "
-                "relative error %{customdata[1]:.3f}<extra></extra>",
+                "customdata": [(layer.name, layer.eps, layer.relative_error) for layer in rings],
+                "hovertemplate": "%{x}: damage %{y:.3g}<br>ε<sub>p</sub> %{customdata[1]:.2f}, "
+                "relative error %{customdata[2]:.3f}<extra></extra>",
             }
         )
     return drawn(

@@ -41,12 +41,14 @@ class RatioPoint:
 class FrontPoint:
     """A plan in the trade-off: what it was asked for, what it reaches, and the damage it does.
 
-    reached: PCR or FCR (×), or MB of the file, whichever the figure is about.
+    reached: PCR or FCR (×), or MB of the file, whichever the figure is about; eps: the ε_p of all
+    its layers, None where each has its own.
     """
 
     label: str
     reached: float
     damage: float
+    eps: float | None = None
 
 
 def layers_figure(plan: CompressionPlan) -> go.Figure:
@@ -103,6 +105,7 @@ def ratios_figure(points: Sequence[RatioPoint], current: RatioPoint | None) -> g
     """PCR, FCR and measured time against ε_p; the current choice, if one ε_p, is the large star.
 
     Points that were not measured are not on the line of times, which is left out if none was.
+    `customdata` of a point of the lines holds its ε_p.
     """
     now = (None, None, None) if current is None else (current.pcr, current.fcr, current.time)
     measured = [(p.eps, p.time) for p in points if p.time is not None]
@@ -116,7 +119,8 @@ def ratios_figure(points: Sequence[RatioPoint], current: RatioPoint | None) -> g
         hover = f"{name}<br>ε<sub>p</sub> %{{x:.2f}}: %{{y:.2f}} ×<extra></extra>"
         if drawn_points:
             eps, ratios = zip(*drawn_points, strict=True)
-            traces.append(line(name, eps, ratios, colour, symbol, dash, hover))
+            curve = line(name, eps, ratios, colour, symbol, dash, hover)
+            traces.append(curve | {"customdata": list(eps)})
         if current is not None and reached is not None:
             traces.append(
                 {
@@ -157,7 +161,8 @@ def fronts_figure(
 ) -> go.Figure:
     """Damage against what is reached: one ε_p for all layers, and an ε_p for each.
 
-    reached, damage: titles of the axes, with their units. The star is the current plan.
+    reached, damage: titles of the axes, with their units. The star is the current plan;
+    `customdata` of the other points holds their label, their ε_p or None, and what they reach.
     """
     series = (
         ("one ε<sub>p</sub> for all", uniform, VERMILION, "square", "dash"),
@@ -171,9 +176,12 @@ def fronts_figure(
             colour,
             symbol,
             dash,
-            "%{customdata}<br>%{x:.3g}, damage %{y:.3g}<extra></extra>",
+            "%{customdata[0]}<br>%{x:.3g}, damage %{y:.3g}<extra></extra>",
         )
-        | {"customdata": [in_html(point.label) for point in points]}
+        | {
+            "customdata": [[in_html(at.label), at.eps, at.reached] for at in points],
+            "ids": [at.label for at in points],
+        }
         for name, points, colour, symbol, dash in series
     ]
     hover = f"now: {in_html(current.label)}<br>%{{x:.3g}}, damage %{{y:.3g}}<extra></extra>"

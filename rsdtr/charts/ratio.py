@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from rsdtr.charts.style import BLUE, GREEN, GREY, ORANGE, RATIO_TICKS, VERMILION, titled
+from rsdtr.charts.style import BLUE, GREEN, GREY, ORANGE, PINK, RATIO_TICKS, VERMILION, titled
 from rsdtr.methods.ratio import CHANNELS, LayerRatio, curve
 
-_COLOURS = (GREY, ORANGE, GREEN, BLUE, VERMILION, "#CC79A7")
+_COLOURS = (GREY, ORANGE, GREEN, BLUE, VERMILION, PINK)
 _SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up")
 _RHO = "ρ: FLOPs, tensorized / RSDTR"
 
@@ -31,7 +31,7 @@ def ratio_figure(kernel: int = 3) -> go.Figure:
     _one(figure)
     figure.update_xaxes(title="Rank R of the four cores (log)", type="log", tickvals=RATIO_TICKS)
     figure.update_yaxes(title=f"{_RHO} (log)", type="log", tickvals=RATIO_TICKS)
-    return titled(figure, f"At equal storage, {kernel}×{kernel} kernels", height=440)
+    return titled(figure, f"ρ at equal storage, {kernel}×{kernel} kernels", height=440)
 
 
 def layer_ratio_figure(ratios: Sequence[LayerRatio], model: str) -> go.Figure:
@@ -48,8 +48,9 @@ def layer_ratio_figure(ratios: Sequence[LayerRatio], model: str) -> go.Figure:
     )
     _one(figure)
     figure.update_layout(showlegend=False)
+    figure.update_xaxes(tickangle=-45)
     figure.update_yaxes(title=_RHO, rangemode="tozero")
-    return titled(figure, f"{model}, layer by layer", height=440)
+    return titled(figure, f"ρ of every ring of {model}", height=440)
 
 
 def _one(figure: go.Figure) -> None:

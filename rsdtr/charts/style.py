@@ -6,14 +6,16 @@ styles say the same again. Backgrounds are transparent, so that figures fit a li
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-GREY = "#8C8C8C"
+PINK, GREY = "#CC79A7", "#8C8C8C"
 RATIO_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 Trace = dict[str, object]
+_NARROW, _LINE = 420, 21  # pixels of a legend's line in a narrow window: its width and height
 
 
 def titled(figure: go.Figure, title: str, *, height: int = 420) -> go.Figure:
@@ -33,6 +35,18 @@ def _shared(title: str, height: int, legend: bool) -> dict[str, object]:
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
     }
+
+
+def hang_legend(figure: go.Figure, below: int) -> go.Figure:
+    """Put a long legend right under the title, with room for it in a narrow window too.
+
+    below: pixels for all that is under the legend.
+    """
+    names = [trace.name for trace in figure.data if trace.showlegend is not False]
+    width = sum(45 + 6.5 * len(name) for name in names)
+    top = 60 + _LINE * math.ceil(width / _NARROW)
+    legend = {"yref": "container", "y": 1 - 44 / (below + top), "yanchor": "top"}
+    return figure.update_layout(height=below + top, margin={"t": top}, legend=legend)
 
 
 def drawn(

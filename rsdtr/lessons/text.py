@@ -22,7 +22,7 @@ class StepText:
 ONE, TWO = "notebooks/01_one_kernel.ipynb", "notebooks/02_one_model.ipynb"
 STEPS = (
     StepText(
-        "A kernel is a 4-way tensor",
+        "A 4-way tensor",
         "A convolution holds one small slice of weights for every pair of an output and an input "
         "channel. Pick a layer and look at its slices: many resemble each other, and that is what "
         "compression lives on.",
@@ -85,7 +85,7 @@ STEPS = (
         "From ring to layer",
     ),
     StepText(
-        "The whole network",
+        "The network",
         "One εₚ for all layers is not one damage: of two layers that lose the same part of their "
         "kernels, the larger is taken to move the output more. A target gives each layer an εₚ of "
         "its own, at the least damage for the same size.",

@@ -27,7 +27,7 @@ ASKS = {"eps": "εₚ for all layers", "target": "Target"}
 KINDS = {"pcr": "PCR", "fcr": "FCR", "mb": "File (MB)"}
 RULE_NAMES = {"paper": "Paper", "tight": "Tight"}
 OBJECTIVE_NAMES = {"storage": "Storage", "macs": "MACs", "latency": "Latency"}
-POLICIES = {"paper": "k × k", "all": "All"}
+POLICIES = {"paper": "Paper", "all": "All"}
 RATIO = url.number(1.0, 10_000.0, 3)
 MEGABYTES = url.number(0.001, 100_000.0, 3)
 
@@ -223,7 +223,7 @@ def _rules() -> tuple[str, str, str]:
         "Layers",
         state.POLICY,
         POLICIES,
-        "k × k: every convolution but the first that is larger than 1 × 1, as in the paper. All: "
+        "Paper: every convolution but the first that is larger than 1 × 1, as published. All: "
         "1 × 1 convolutions and the first one too.",
     )
     return rule, objective, policy

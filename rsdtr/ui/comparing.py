@@ -14,7 +14,7 @@ from rsdtr.ui import metrics, picking, recovering, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.page import plain
 from rsdtr.ui.state import TestSet
-from rsdtr.ui.widgets import chart_to_click, choose_images
+from rsdtr.ui.widgets import chart_to_click, choose_images, csv_button
 
 USUAL_METHODS = ("rsdtr-tight", "tucker2", "tt", "spatial-svd", "prune-l2")
 PCRS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 6.0, 8.0, 12.0)
@@ -100,15 +100,7 @@ def show(job: Job) -> None:
         key="cells",
         alt="Every method and PCR",
     )
-    st.download_button(
-        "Download as CSV",
-        table.to_csv(index=False),
-        file_name=f"{asked.model}-compare.csv",
-        mime="text/csv",
-        key="cells-csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    csv_button(table.to_csv(index=False), f"{asked.model}-compare", "cells-csv")
     for cell in cells:
         if cell.failed is not None:
             st.caption(plain(f"{title_of(cell.method)} at PCR {cell.asked:g}: {cell.failed}"))

@@ -108,6 +108,7 @@ def show(chosen: Chosen, at: NetworkLatency) -> None:
             key="latency",
             alt="Measured time of the compressed layers over the dense ones, against the "
             "compression ratio of parameters",
+            stem=metrics.file_stem(chosen.plan),
         )
         st.caption(
             "Below the dotted line at 1 the compressed layers are faster. Each point is one εₚ "
@@ -167,6 +168,7 @@ def show_layer(at: LayerLatency) -> None:
         forms_figure(at.times, kept_dense=at.layer.ranks is None),
         key="forms",
         alt="Measured time of this layer, dense and as a ring in each of its forms",
+        stem=at.layer.name,
     )
     st.caption(
         "Bars are medians, thin lines their interquartile range; the diamond is the best time, by "

@@ -35,11 +35,11 @@ from rsdtr.plan import Target
 from rsdtr.ring import MODES
 from rsdtr.search import divisors
 from rsdtr.targets import Choices, layer_damages
-from rsdtr.ui import cached, quizzing, state
+from rsdtr.ui import blocks, cached, quizzing, state
 from rsdtr.ui.lessons import Lesson
 from rsdtr.ui.memo import Memo
 from rsdtr.ui.page import pair, plain
-from rsdtr.ui.widgets import chart
+from rsdtr.ui.widgets import chart, chart_to_click
 
 SHIFT = 0  # of the steps before the ring is turned
 
@@ -205,11 +205,12 @@ def network(lesson: Lesson) -> None:
         layer_damages(lesson.network.profile, one),
         layer_damages(lesson.network.profile, each),
     )
-    chart(
+    selection = chart_to_click(
         damages_figure(one, each, damages),
         key="damages",
         alt="Damage of every layer with one ε_p for all and with an ε_p for each",
     )
+    blocks.open_clicked(selection, one, "open_damage")
 
 
 def _pick(label: str, key: str, options: Sequence[Option], default: Option) -> Option:

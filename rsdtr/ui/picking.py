@@ -16,7 +16,7 @@ from rsdtr.profile import ModelProfile
 from rsdtr.tables import pair_table
 from rsdtr.ui import metrics, own, state
 from rsdtr.ui.page import plain
-from rsdtr.ui.widgets import chart
+from rsdtr.ui.widgets import chart, csv_button
 from rsdtr.winners import GRID
 
 RULES = {"rsdtr-paper": "paper", "rsdtr-tight": "tight", "rsdtr-target": "tight"}
@@ -113,3 +113,4 @@ def show_pair(cells: Sequence[Cell], profile: ModelProfile) -> None:
         key="pair-table",
         alt="Both networks layer by layer",
     )
+    csv_button(table.to_csv(index=False), f"{profile.model}-a-b", "pair-csv")

@@ -6,6 +6,7 @@ import streamlit as st
 
 from rsdtr.charts.ratio import layer_ratio_figure, ratio_figure
 from rsdtr.methods.ratio import layer_ratios
+from rsdtr.ui import metrics
 from rsdtr.ui.choosing import Chosen
 from rsdtr.ui.page import pair, plain
 from rsdtr.ui.widgets import chart
@@ -17,13 +18,19 @@ def show(chosen: Chosen) -> None:
     found = layer_ratios(chosen.plan, chosen.network.profile)
     left, right = pair("ratios")
     with left:
-        chart(ratio_figure(), key="rho", alt="ρ against the rank, for six numbers of channels")
+        chart(
+            ratio_figure(),
+            key="rho",
+            alt="ρ against the rank, for six numbers of channels",
+            stem="equal-storage",
+        )
     with right:
         if found:
             chart(
                 layer_ratio_figure(found, chosen.plan.model),
                 key="rho-layers",
                 alt=f"ρ of every ring of {chosen.plan.model}",
+                stem=metrics.file_stem(chosen.plan),
             )
         else:
             st.info("The present plan has no ring.", icon=":material/block:")

@@ -12,7 +12,7 @@ from rsdtr.ui import metrics, recovering, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import splits
 from rsdtr.ui.state import TestSet
-from rsdtr.ui.widgets import chart, choose_images
+from rsdtr.ui.widgets import chart, choose_images, csv_button
 
 REFIT_IMAGES = 1000
 
@@ -58,10 +58,12 @@ def show_steps(shown: RefitReport) -> None:
         f"network stays as it was. More than {MOST:g} is drawn at {MOST:g}."
     )
     with st.expander("The steps in numbers"):
+        table = steps_table(shown.steps)
         st.dataframe(
-            steps_table(shown.steps),
+            table,
             hide_index=True,
             column_config=metrics.STEP_COLUMNS,
             key="steps-table",
             alt="Every step of the refit",
         )
+        csv_button(table.to_csv(index=False), "refit-steps", "steps-csv")

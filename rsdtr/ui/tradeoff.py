@@ -95,7 +95,7 @@ def point(of: Network, asked: Choices, plan: CompressionPlan) -> FrontPoint:
     """A plan's place in the trade-off."""
     measured = cached.known_damage(of, asked)
     damage = total_damage(of.profile, plan, measured.damage if measured else None)
-    return FrontPoint(plan.label, reaches(of, asked, plan), damage)
+    return FrontPoint(plan.label, reaches(of, asked, plan), damage, plan.eps)
 
 
 def axes(of: Network, asked: Choices) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from rsdtr.ui import metrics, recovering
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import splits
 from rsdtr.ui.state import TestSet
-from rsdtr.ui.widgets import chart
+from rsdtr.ui.widgets import chart, csv_button
 
 
 def start(
@@ -52,6 +52,7 @@ def show_curve(shown: Curve, key: str) -> None:
         training_figure(shown.losses, shown.learning_rates, shown.epochs, references=references),
         key=key,
         alt="Training loss and learning rate by step, validation accuracy by epoch",
+        stem="fine-tuning",
     )
     st.caption(
         "A star marks an epoch that was the best so far on validation images; the last star is the "
@@ -66,18 +67,21 @@ def compare(network: Network, at: CompressionPlan) -> None:
     if len(runs) < 2:
         return
     with st.expander(f"Compare {len(runs)} runs"):
+        table = runs_table(runs)
         st.dataframe(
-            runs_table(runs),
+            table,
             hide_index=True,
             placeholder="–",
             column_config=metrics.RUN_COLUMNS,
             key="runs",
             alt="Every fine-tuning from this plan",
         )
+        csv_button(table.to_csv(index=False), f"{metrics.file_stem(at)}-runs", "runs-csv")
         chart(
             runs_figure({run.job.id[:6]: run.curve.epochs for run in runs if run.curve.epochs}),
             key="runs-figure",
             alt="Validation accuracy by epoch of every run",
+            stem=metrics.file_stem(at),
         )
         chosen = st.selectbox(
             "Take up another run",

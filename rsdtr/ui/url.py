@@ -32,8 +32,8 @@ def read(key: str, parse: Callable[[object], Value | None], default: Value) -> V
     if text is not None and text != written and not moved:
         news = parse(text)
         value = value if news is None else news
-    elif text is None and written is not None and not moved and state.MODEL in st.query_params:
-        value = None  # went back to before it was chosen; a link to another page has no parameter
+    elif text is None and written is not None and not moved and state.is_addressed():
+        value = None  # went back to before it was chosen
         st.session_state[_written(key)] = None
     value = default if value is None else value
     # Streamlit forgets a widget that is not drawn, as when the reader goes to another page.

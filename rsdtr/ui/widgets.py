@@ -10,6 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
+from rsdtr.charts.points import points_table
 from rsdtr.fastest import planned_ring
 from rsdtr.latency import NetworkLatency
 from rsdtr.plan import CompressionPlan, LayerPlan
@@ -109,6 +110,11 @@ class Found:
     pruned: Sequence[Pruned]
     unit: Objective
     explained: str
+
+    def clicked(self, selection: Any) -> Candidate:
+        """The ring whose cell was clicked; the winner without a click, or of another search."""
+        cells = [point.get("customdata") for point in selection["points"]]
+        return next((ring for ring in self.computed if [ring.shift, ring.r0] in cells), self.winner)
 
 
 def candidates_of(chosen: Chosen, layer: LayerProfile, eps: float) -> Found:
@@ -233,9 +239,14 @@ def within(value: float | None, lowest: float, highest: float, otherwise: float)
     return otherwise if value is None else min(max(float(value), lowest), highest)
 
 
-def chart(figure: go.Figure, key: str, alt: str) -> None:
-    """A figure in the page's width with a text for those who cannot see it."""
+def chart(figure: go.Figure, key: str, alt: str, stem: str | None = None) -> None:
+    """A figure in the page's width with a text for those who cannot see it.
+
+    stem: of the CSV of its points, offered under it; None where the page has a table of them.
+    """
     st.plotly_chart(figure, key=key, alt=alt, width="stretch", config={"displaylogo": False})
+    if stem is not None:
+        offer_points(figure, key, alt, stem)
 
 
 def csv_button(csv: str | Callable[[], str], stem: str, key: str | None = None) -> None:
@@ -251,10 +262,38 @@ def csv_button(csv: str | Callable[[], str], stem: str, key: str | None = None) 
     )
 
 
-def chart_to_click(figure: go.Figure, key: str, alt: str) -> Any:
+def chart_to_click(figure: go.Figure, key: str, alt: str, stem: str | None = None) -> Any:
     """The same with points that can be clicked; the selection: `points`, each a mapping."""
     event = st.plotly_chart(
         figure, key=key, alt=alt, width="stretch", config={"displaylogo": False},
         on_select="rerun", selection_mode="points",
     )  # fmt: skip
+    if stem is not None:
+        offer_points(figure, key, alt, stem)
     return event["selection"]
+
+
+def offer_points(figure: go.Figure, key: str, alt: str, stem: str) -> None:
+    """The points of a figure as a table and as STEM-KEY.csv; nothing is made until it is opened."""
+    st.fragment(_points)(figure, key, alt, stem)
+
+
+def _points(figure: go.Figure, key: str, alt: str, stem: str) -> None:
+    box = st.popover(
+        "Table", key=f"{key}_points", icon=":material/table:", type="tertiary", on_change="rerun"
+    )
+    if not box.open:
+        return
+    with box:
+        table = points_table(figure)
+        real = table.select_dtypes("Float64")
+        st.dataframe(
+            table,
+            hide_index=True,
+            placeholder="–",
+            width="content",
+            column_config={name: st.column_config.NumberColumn(format="%.4g") for name in real},
+            key=f"{key}_table",
+            alt=f"{alt}, in numbers",
+        )
+        csv_button(table.to_csv(index=False), f"{stem}-{key}", f"{key}_csv")

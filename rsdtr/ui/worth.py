@@ -7,7 +7,7 @@ import streamlit as st
 from rsdtr.charts.accuracy import Stage, stages_figure
 from rsdtr.fidelity import SCORE, Fidelity, fidelity
 from rsdtr.plan import CompressionPlan
-from rsdtr.ui import cached
+from rsdtr.ui import cached, metrics
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import CALIBRATION_IMAGES, asked_stages, known_stages, splits
 from rsdtr.ui.memo import Memo
@@ -40,6 +40,7 @@ def _show_accuracy(network: Network, plan: CompressionPlan, test_set: TestSet) -
             stages_figure(stages),
             key="accuracy",
             alt="Test accuracy of the dense, the compressed and the recalibrated network",
+            stem=metrics.file_stem(plan),
         )
         st.caption(
             f"Bars are 95 % intervals on {stages[0].accuracy.n:,} test images. Recalibrated: "

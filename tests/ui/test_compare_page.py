@@ -48,7 +48,7 @@ def test_cells_fill_in_and_can_be_downloaded():
     table = test.dataframe[0].value
     assert table["accuracy (%)"].tolist() == [cell.accuracy for cell in cells]
     assert len(test.get("plotly_chart")) == 4  # the comparison, two side by side, ρ twice
-    assert len(test.get("download_button")) == 1
+    assert len(test.get("download_button")) == 2  # the cells, two side by side
     pair = test.dataframe[1].value
     assert pair["ranks A"].iloc[1] == " ".join(map(str, cells[0].cores[0].ranks))
     assert pair["storage B"].iloc[1] == cells[1].cores[0].storage
