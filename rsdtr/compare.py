@@ -27,7 +27,7 @@ from rsdtr.recipe import FinetuneOptions
 from rsdtr.recover import move_statistics, recalibrate
 from rsdtr.store import replace_file
 
-VERSION = 1  # part of every cell's key: raise it when a result may change
+VERSION = 2  # part of every cell's key: raise it when a result may change
 CELLS = "cells"
 
 

@@ -96,6 +96,17 @@ def test_cp_finds_the_rank_that_a_kernel_has():
     assert Canonical(kernel).ranks(0.01) == (3,)
 
 
+def test_the_terms_of_cp_have_four_vectors_of_equal_norm():
+    kernel = decaying(12, 8, 3, 3)
+    cores = Canonical(kernel).cores((5,))
+    norms = torch.stack([core.norm(dim=0) for core in cores])
+    torch.testing.assert_close(norms, norms[:1].expand(4, 5))
+    i, h, w, o = cores
+    rebuilt = torch.einsum("or,ir,hr,wr->oihw", o, i, h, w)
+    error = float((kernel - rebuilt).norm() / kernel.norm())
+    assert error == pytest.approx(Canonical(kernel).error(5))
+
+
 def test_factors():
     assert factors(16) == (4, 4)
     assert factors(32) == (4, 4, 2)

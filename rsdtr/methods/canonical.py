@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import tensorly as tl
 import torch
@@ -68,7 +69,7 @@ class Canonical(Chain):
                 rebuilt = tl.cp_to_tensor((None, factors))
             error = float((self.kernel - rebuilt).norm() / self.kernel.norm())
             finite = torch.isfinite(rebuilt).all()
-            self._found[rank] = (error if finite else float("inf"), tuple(factors))
+            self._found[rank] = (error if finite else float("inf"), _balanced(factors))
         return self._found[rank]
 
     def shapes(self, ranks: Ranks) -> tuple[tuple[int, ...], ...]:
@@ -87,6 +88,16 @@ class Canonical(Chain):
     def cores(self, ranks: Ranks) -> tuple[Tensor, ...]:
         of_o, of_i, of_h, of_w = self._decomposed(ranks[0])[1]
         return of_i, of_h, of_w, of_o
+
+
+def _balanced(factors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The same terms, each with four vectors of equal norm: training has one learning rate."""
+    norms = torch.stack([factor.norm(dim=0) for factor in factors])  # (4, R)
+    mean = norms.log().mean(0).exp()  # 0 where a vector is 0, as its whole term is
+    return tuple(
+        factor * (mean / norm.clamp_min(1e-300))
+        for factor, norm in zip(factors, norms, strict=True)
+    )
 
 
 CP = LowRank("cp", "CP: 1×1, two depthwise, 1×1", Canonical)
