@@ -210,7 +210,10 @@ def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> No
     }
     if any(found.values()):
         wrong = "; ".join(f"{kind} {_few(names)}" for kind, names in found.items() if names)
-        raise WeightsError(f"{source} does not fit the model: {wrong}")
+        raise WeightsError(
+            f"{source} does not fit the model: {wrong}; give weights of this architecture, or name "
+            "the model that they are of"
+        )
     _check_finite([n for n, v in state.items() if not torch.isfinite(v).all()], source)
     complete = OrderedDict((n, state.get(n, own[n])) for n in own)
     # MNASNet asks for a version here; a safetensors file has none, and was saved by this class.

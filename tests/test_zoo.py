@@ -293,7 +293,8 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     expected = (
         r"own\.safetensors does not fit the model: missing bn1\.weight \(1\); "
         r"unexpected extra0, extra1, extra2, … \(5\); "
-        r"mis-shaped linear\.bias \(7,\) for \(10,\) \(1\)$"
+        r"mis-shaped linear\.bias \(7,\) for \(10,\) \(1\); "
+        r"give weights of this architecture, or name the model that they are of$"
     )
     with pytest.raises(WeightsError, match=expected):
         load_model(DIGITS, tmp_path / "own.safetensors")

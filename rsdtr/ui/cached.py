@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import streamlit as st
 import torch
@@ -41,7 +42,8 @@ _damages: Memo[Measured] = Memo(64)
 class Network:
     """A dense model of the zoo with its profile. Shared between sessions: never change it.
 
-    weights: what it was loaded with, as in `load_model`: None for the published ones, or "none".
+    weights: what it was loaded with, as in `load_model`: None for the published ones, "none", or
+    the path of an upload, which is for no reader's eyes.
     """
 
     spec: ModelSpec
@@ -58,6 +60,11 @@ class Network:
     def synthetic(self) -> bool:
         """Whether its weights are for timing only, and its accuracy without meaning."""
         return self.weights == "none"
+
+    @property
+    def uploaded(self) -> str | None:
+        """The name of the file that its reader gave, if the weights are a reader's own."""
+        return None if self.weights in (None, "none") else Path(self.weights).name
 
     @cached_property
     def scalars(self) -> int:

@@ -14,7 +14,7 @@ import streamlit as st
 from rsdtr.lessons.glossary import meaning
 from rsdtr.plan import CompressionPlan, LayerPlan, Target
 from rsdtr.targets import Choices
-from rsdtr.ui import cached, own, state, url, warming
+from rsdtr.ui import cached, own, state, uploads, url, warming
 from rsdtr.ui.cached import Network
 from rsdtr.ui.fastest import BATCHES, with_fastest_rings
 from rsdtr.ui.page import plain, progress
@@ -22,7 +22,7 @@ from rsdtr.winners import GRID, RULES, Objective
 from rsdtr.zoo import model_names
 
 DEFAULT_MODEL, DEFAULT_EPS = "digits_resnet20", 0.6
-WEIGHTS = {"published": "Published", "none": "Synthetic"}
+WEIGHTS = {"published": "Published", "none": "Synthetic", "own": "Own"}
 ASKS = {"eps": "εₚ for all layers", "target": "Target"}
 KINDS = {"pcr": "PCR", "fcr": "FCR", "mb": "File (MB)"}
 RULE_NAMES = {"paper": "Paper", "tight": "Tight"}
@@ -65,9 +65,9 @@ def choose(whole: bool = False) -> Chosen:
     """
     _read()
     with st.container(horizontal=True, gap="small"):  # five inputs in one line of a wide window
-        name, weights = _network()
+        _network()
         rule, objective, policy = _rules()
-    network = _loaded(name, weights)
+    network = _loaded()
     eps, target = _question(network)
     pinned = own.read(network.profile)
     asked = Choices(
@@ -77,7 +77,10 @@ def choose(whole: bool = False) -> Chosen:
     )  # fmt: skip
     if pinned:
         _show_pinned(pinned)
-    return _answer(network, asked, whole)
+    chosen = _answer(network, asked, whole)
+    if network.uploaded is not None:
+        uploads.tell(network.uploaded, chosen.plan)
+    return chosen
 
 
 def choose_network(inputs: bool = True) -> Network:
@@ -88,15 +91,12 @@ def choose_network(inputs: bool = True) -> Network:
     _read()
     if inputs:
         with st.container(horizontal=True, gap="medium"):
-            name, weights = _network()
-    else:
-        name = st.session_state[state.MODEL]
-        weights = "none" if st.session_state[state.WEIGHTS] == "none" else None
+            _network()
     for key, _, text in _TEXTS[1:]:
         url.write(key, text)
     for key, _, number in _NUMBERS:
         url.write(key, None if key == state.EPS else number)
-    network = _loaded(name, weights)
+    network = _loaded(inputs)
     own.read(network.profile)
     return network
 
@@ -119,10 +119,18 @@ def eps_of_all() -> float:
     return own.parse_eps(st.session_state[state.EPS]) or DEFAULT_EPS
 
 
-def _loaded(name: str, weights: str | None) -> Network:
+def _loaded(inputs: bool = True) -> Network:
     url.write(state.MODEL)
     url.write(state.LATENCY_BATCH, BATCHES[0])
-    with progress("Downloading the weights, bytes") as show, st.spinner(f"Reading {plain(name)}"):
+    name, asked = st.session_state[state.MODEL] or DEFAULT_MODEL, st.session_state[state.WEIGHTS]
+    weights = "none" if asked == "none" else None
+    if asked == "own":
+        weights = str(uploads.choose(name, inputs))
+    with (
+        progress("Downloading the weights, bytes") as show,
+        st.spinner(f"Reading {plain(name)}"),
+        uploads.named(weights),
+    ):
         network = cached.network(name, weights, show)
         warming.begin(network)
     if network.synthetic:
@@ -183,25 +191,24 @@ def _read() -> None:
         url.read(key, number, least)
 
 
-def _network() -> tuple[str, str | None]:
-    name = st.selectbox(
+def _network() -> None:
+    st.selectbox(
         "Model",
         model_names(),
         key=state.MODEL,
         filter_mode="contains",
-        width=220,
+        width=200,
         on_change=own.forget,
         help="Type to search. The digits model comes with the app; weights of the others are "
         "looked for in the folder RSDTR_WEIGHTS, then downloaded.",
     )
-    weights = _switch(
+    _switch(
         "Weights",
         state.WEIGHTS,
         WEIGHTS,
         "Published: trained ones. Synthetic: seeded ones with a decaying spectrum, for timing "
-        "only; they need no download.",
+        "only; they need no download. Own: a file of yours, of the same architecture.",
     )
-    return name or DEFAULT_MODEL, "none" if weights == "none" else None
 
 
 def _rules() -> tuple[str, str, str]:

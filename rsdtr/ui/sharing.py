@@ -40,7 +40,7 @@ def asked(chosen: Chosen) -> Asked:
     return Asked(
         network.spec.name,
         chosen.asked,
-        network.weights,
+        network.uploaded or network.weights,
         known.images if known else None,
         None if own_data or known is None else known.data,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
@@ -61,6 +62,7 @@ COMPARED_IMAGES: Final = "compared_images"
 COMPARED_A: Final = "compared_a"  # the two that stand side by side
 COMPARED_B: Final = "compared_b"
 FORMATS: Final = "formats"
+UPLOAD: Final = "upload"  # the reader's weights file, with the model's name behind it
 LESSON_R0: Final = "lesson_r0"
 LESSON_SHIFT: Final = "lesson_shift"
 LESSON_COMPONENTS: Final = "lesson_components"
@@ -87,6 +89,7 @@ _RECOVERIES: Final = "recoveries"
 _TAKEN: Final = "taken_jobs"
 _DISMISSED: Final = "dismissed_jobs"
 _VISITOR: Final = "visitor"
+_UPLOADS: Final = "uploads"
 _LINKED: Final = "linked_jobs"
 _KEPT: Final = 4  # recovered models held per session: each is a whole network
 
@@ -165,6 +168,12 @@ def visitor() -> str:
     """What the jobs of this session are told from those of others by; nobody else learns it."""
     name: str = st.session_state.setdefault(_VISITOR, secrets.token_hex(16))
     return name
+
+
+def uploads() -> dict[str, Path]:
+    """The weights that the reader gave, by model."""
+    files: dict[str, Path] = st.session_state.setdefault(_UPLOADS, {})
+    return files
 
 
 def linked_jobs() -> set[str]:
