@@ -90,7 +90,7 @@ def choose_network(inputs: bool = True) -> Network:
     """
     _read()
     if inputs:
-        with st.container(horizontal=True, gap="medium"):
+        with st.container(horizontal=True, gap="small"):
             _network()
     for key, _, text in _TEXTS[1:]:
         url.write(key, text)
