@@ -2,6 +2,7 @@
 
 import io
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from safetensors.torch import save, save_file
 from streamlit.testing.v1 import AppTest
 from test_pages import DIGITS, PAGES, app, metrics_of
 from test_quarantine import Malicious
+from test_recover_page import start, until
 
-from rsdtr import weights
+from rsdtr import jobs, weights
+from rsdtr.job import read_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.ui import state, uploads
@@ -110,6 +113,18 @@ def test_what_is_no_such_network_is_said_in_one_sentence(content, name, sentence
     assert test.error[0].value.replace("\\", "").startswith(sentence)
     assert str(weights.cache_folder()) not in shown(test).replace("\\", "")
     assert not test.metric
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+def test_a_job_works_on_the_file(trained):
+    test = give(app(weights="own"), save(trained))
+    test.switch_page("pages/2_Recover.py").run()
+    job = start(test, 1)
+    until(lambda: jobs.find(job.id).ended)
+    assert jobs.find(job.id).state == "done"
+    kept = Path(read_spec(job.folder).content["weights"])
+    assert kept.name == "mine.safetensors"
+    assert not any(str(weights.cache_folder()) in line for line in (job.title, shown(test)))
 
 
 def test_a_file_that_would_run_code_runs_none(tmp_path):
