@@ -34,7 +34,7 @@ def choose(model: str, inputs: bool = True) -> Path:
         files.pop(model, None)
     if inputs or not known:
         given = st.file_uploader(
-            f"Weights file for {plain(model)}",
+            f"Weights file for {model}",  # a browser reads it out, and would read backslashes
             SUFFIXES,
             key=f"{state.UPLOAD}_{model}",
             on_change=_forget,
