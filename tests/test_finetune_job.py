@@ -14,13 +14,14 @@ from torch import nn
 from rsdtr import jobs
 from rsdtr.compress import compress
 from rsdtr.data import DataSplits, load_data
-from rsdtr.errors import RsdtrError
+from rsdtr.errors import JobError, RsdtrError
 from rsdtr.evaluate import accuracy
 from rsdtr.finetune import finetune
 from rsdtr.job import Job, read_spec
 from rsdtr.jobs import cancel, find, resume
 from rsdtr.kinds import finetune as finetune_job
 from rsdtr.kinds.finetune import best_model, curve, queue_finetuning
+from rsdtr.kinds.network import original
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import profile
 from rsdtr.recipe import FinetuneOptions
@@ -174,3 +175,8 @@ def test_too_little_memory_is_refused_before_it_is_queued(digits, monkeypatch):
     with pytest.raises(RsdtrError, match=r"in batches of 256 needs about 0\.\d GB and 0\.0 GB"):
         queue(digits)
     assert jobs.listed() == []
+
+
+def test_weights_that_are_gone_are_told_without_their_folder(tmp_path):
+    with pytest.raises(JobError, match=r"^mine\.safetensors is there no longer: give it again"):
+        original(DIGITS, str(tmp_path / "mine.safetensors"))

@@ -13,10 +13,11 @@ from rsdtr.data import load_data
 from rsdtr.errors import JobError
 from rsdtr.job import Job, read_spec
 from rsdtr.job_worker import Running
+from rsdtr.kinds.network import original, same_weights
 from rsdtr.methods.catalogue import Subject, check_methods
 from rsdtr.store import replace_file
 from rsdtr.weights import cache_folder
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.zoo import model_spec
 
 KIND = "compare"
 REPORT = "cells.json"
@@ -36,11 +37,11 @@ def queue_comparison(asked: Comparison, weights_sha256: str, subject: str = "") 
     subject: as in `jobs.submit`. UnknownName for a method there is not; JobError.
     """
     check_methods(asked.methods)
-    data, weights = asked.data, asked.weights
+    data = asked.data
     same = asked.model_copy(
         update={
             "data": str(Path(data).resolve()) if data and Path(data).is_dir() else data,
-            "weights": weights if weights in (None, "none") else str(Path(weights).resolve()),
+            "weights": same_weights(asked.weights),
         }
     )
     title = f"{asked.model}: {len(asked.pairs)} cells of {len(asked.methods)} methods"
@@ -57,7 +58,7 @@ def run_job(running: Running) -> bool:
     asked = content.asked
     running.progress("reading the model and the data", 0, 0)
     spec = model_spec(asked.model)
-    subject = Subject(load_model(asked.model, asked.weights), spec, load_data(asked.data, spec))
+    subject = Subject(original(asked.model, asked.weights), spec, load_data(asked.data, spec))
     if subject.profile.weights_sha256 != content.weights_sha256:
         raise JobError("the weights have changed since it was queued: queue it anew")
     cells: list[Cell] = []

@@ -13,12 +13,12 @@ from rsdtr.errors import PlanError
 from rsdtr.fastest import Stopped, fastest_rings
 from rsdtr.job import Job, content_id, jobs_folder
 from rsdtr.job_worker import Running
-from rsdtr.kinds.network import content_of, same_plan, same_weights
+from rsdtr.kinds.network import content_of, original, same_plan, same_weights
 from rsdtr.measure import machine
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import profile
 from rsdtr.store import load_winners, replace_file
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.zoo import model_spec
 
 KIND = "fastest"
 PLAN = "plan.json"  # in the folder of the result
@@ -87,7 +87,7 @@ def run(running: Running) -> bool:
     content = content_of(running, _Content)
     running.progress("reading the model", 0, 0)
     spec = model_spec(content.plan.model)
-    costs = profile(load_model(spec.name, content.weights), spec)
+    costs = profile(original(spec.name, content.weights), spec)
     load_winners(costs)
     running.progress("waiting for another measurement", 0, 0)
     while (other := device_worker.progress()) is not None and other.alive:

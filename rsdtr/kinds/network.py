@@ -102,12 +102,21 @@ def content_of(running: Running, kind: type[Content]) -> Content:
         ) from None
 
 
+def original(model: str, weights: str | None) -> nn.Module:
+    """The network as it was before compression; JobError, which names no folder, if its file of
+    weights is gone: whoever looks at a job need not be the one who has the file.
+    """
+    if weights not in (None, "none") and not Path(weights).is_file():
+        raise JobError(f"{Path(weights).name} is there no longer: give it again, and queue it anew")
+    return load_model(model, weights)
+
+
 def read_inputs(running: Running, content: NetworkContent) -> Inputs:
     """What a job works on, from its folder, the data and the weights."""
     running.progress("reading the model and the data", 0, 0)
     saved = load(running.folder / START)
     splits = load_data(content.data, saved.spec)
-    return Inputs(saved, load_model(saved.spec.name, content.weights), splits)
+    return Inputs(saved, original(saved.spec.name, content.weights), splits)
 
 
 def check_identity(content: NetworkContent, found: str) -> None:

@@ -14,11 +14,17 @@ from rsdtr.finetune import Step
 from rsdtr.identity import training_identity
 from rsdtr.job import Job
 from rsdtr.job_worker import Running
-from rsdtr.kinds.network import NetworkContent, check_identity, content_of, queue_on
+from rsdtr.kinds.network import (
+    NetworkContent,
+    check_identity,
+    content_of,
+    original,
+    queue_on,
+)
 from rsdtr.plan import CompressionPlan
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.study import STARTS, Study, factors_vs_scratch
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.zoo import model_spec
 
 KIND = "study"
 FILE, FIGURE = "study.json", "study.html"
@@ -60,7 +66,7 @@ def run(running: Running) -> bool:
     """Train until the end, or until the job is to stop; whether it came to the end."""
     content = content_of(running, _Content)
     running.progress("reading the model and the data", 0, 0)
-    dense = load_model(content.plan.model, content.weights)
+    dense = original(content.plan.model, content.weights)
     splits = load_data(content.data, model_spec(content.plan.model))
     check_identity(content, training_identity(dense, splits, content.options, None))
     path, runs = running.folder / FILE, content.seeds * len(STARTS)

@@ -53,7 +53,8 @@ def choose(model: str, inputs: bool = True) -> Path:
             icon=":material/upload_file:",
         )
         st.stop()
-    os.utime(files[model])
+    with suppress(OSError):  # another session has just made room: reading it will say so
+        os.utime(files[model])
     return files[model]
 
 
