@@ -40,7 +40,7 @@ def _explore(page: Page) -> None:
     _settle(page)
     page.get_by_role("button", name="Measure accuracy").click()
     page.get_by_text("Bars are 95 % intervals").wait_for()
-    page.get_by_text("Searching ahead").wait_for(state="hidden")
+    page.get_by_text("Searching ahead:").first.wait_for(state="hidden")
     _settle(page)
     page.get_by_test_id("stMain").evaluate("main => main.scrollTo(0, 0)")
     _take(page, "explore", 1090)
