@@ -30,6 +30,7 @@ from rsdtr.compress import compress as compressed
 from rsdtr.data import load_data
 from rsdtr.errors import UnknownName
 from rsdtr.fast import measured_forms
+from rsdtr.kinds.network import weights_told
 from rsdtr.kinds.refit import queue_refit
 from rsdtr.profile import profile
 from rsdtr.recover import recalibrate
@@ -153,7 +154,7 @@ def compress(
             decided = measured_forms(decided, profile(dense, spec), batch=batch, progress=show)
     with progress("computing the rings"):
         network = compressed(dense, decided)
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, Any] = weights_told(weights)
     if spec.task != "classification":  # `evaluate` compares with this network, and no other
         metrics["dense_sha256"] = weights_sha256(dense)
     if images is not None:

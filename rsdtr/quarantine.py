@@ -23,6 +23,10 @@ REFUSED = 3
 _OLD = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # the number torch's older files begin with
 CPU_SECONDS = 120
 SPARE_BYTES = 512 << 20  # beside four times the file: read, unwrapped, copied, written
+READ = {  # header.DTYPES, whose module this process does not need
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+}  # fmt: skip
 NO_STATE = "holds no state_dict: save one with torch.save(model.state_dict(), …)"
 UNREADABLE = (
     "cannot be read: give a .safetensors file, or a .pth that holds only tensors "
@@ -100,6 +104,8 @@ def tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
         raise Refused(NO_STATE)
     if any(v.layout != torch.strided or v.is_quantized or v.is_complex() for v in content.values()):
         raise Refused("holds sparse, quantised or complex tensors: give plain ones")
+    if not {v.dtype for v in content.values()} <= READ:
+        raise Refused("holds tensors of a type that no network here has: give float32 ones")
     # A view may repeat one value a billion times.
     if sum(v.numel() * v.element_size() for v in content.values()) > 2 * path.stat().st_size:
         raise Refused("holds views of more bytes than it has: save copies of the tensors")

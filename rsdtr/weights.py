@@ -115,11 +115,11 @@ def read_state_dict(path: Path) -> "OrderedDict[str, Tensor]":
     Raises WeightsError: no such file, another type, unreadable, no state_dict in it, values that
     are not finite.
     """
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise WeightsError(f"{path} is not a weights file: give one of {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise WeightsError(f"{path} does not exist: give the path of a weights file")
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path, path)
     try:
         return _read_safetensors(_converted(path), path)
@@ -214,8 +214,9 @@ def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> No
             f"{source} does not fit the model: {wrong}; give weights of this architecture, or name "
             "the model that they are of"
         )
-    _check_finite([n for n, v in state.items() if not torch.isfinite(v).all()], source)
-    complete = OrderedDict((n, state.get(n, own[n])) for n in own)
+    # As the model will hold them: a float64 value may be too large for its float32.
+    complete = OrderedDict((n, state[n].to(own[n].dtype) if n in state else own[n]) for n in own)
+    _check_finite([n for n, v in complete.items() if not torch.isfinite(v).all()], source)
     # MNASNet asks for a version here; a safetensors file has none, and was saved by this class.
     metadata = getattr(state, "_metadata", None) or own._metadata  # type: ignore[attr-defined]
     complete._metadata = metadata  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ from rsdtr.evaluate import Accuracy
 from rsdtr.finetune import Step
 from rsdtr.plan import CompressionPlan
 from rsdtr.saved import load
-from rsdtr.zoo import model_names, weights_sha256
+from rsdtr.zoo import ASSETS, model_names, weights_sha256
 
 NAME = "digits_resnet20"
 ONE_LAYER = ["--layers", "layer3.2.conv2", "--eps", "0.7"]
@@ -253,6 +253,17 @@ def test_export_proves_what_it_writes(folder, tmp_path):
     text = done("export", str(out), "--format", "safetensors", "--out", str(out)).stdout
     assert text.splitlines()[1].startswith(str(out / "model.safetensors"))
     assert "100 % of 64" in text
+
+
+def test_a_network_of_own_weights_credits_no_others(tmp_path):
+    own = shutil.copy(ASSETS / f"{NAME}.safetensors", tmp_path / "mine.safetensors")
+    for weights, told in (own, "given as `mine.safetensors`"), ("none", "seeded ones that nobody"):
+        folder, out = tmp_path / f"ring of {told[:5]}", tmp_path / f"files of {told[:5]}"
+        done("compress", NAME, *ONE_LAYER, "--weights", str(weights), "--out", str(folder))
+        done("export", str(folder), "--format", "safetensors", "--out", str(out))
+        text = (out / "README.md").read_text(encoding="utf-8")
+        assert f"Architecture: He et al. 2016; weights: {told}" in text
+        assert "train_digits" not in text
 
 
 @pytest.mark.usefixtures("own_cache")

@@ -271,6 +271,7 @@ def test_the_manifest_knows_every_file_and_its_proof(exported):
         assert manifest.files[artefact.path.name].bytes == artefact.bytes
         assert manifest.proofs[form].max_difference == artefact.max_difference
     text = (folder / "README.md").read_text()
+    assert "Architecture and weights: He et al. 2016; trained by scripts/train_digits.py" in text
     assert "rsdtr_model.load" in text
     assert "| model.onnx |" in text
     assert "`report.html`" in text

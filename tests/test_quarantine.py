@@ -12,6 +12,7 @@ import torch
 
 from rsdtr import quarantine, weights
 from rsdtr.errors import WeightsError
+from rsdtr.header import DTYPES
 from rsdtr.weights import read_state_dict
 
 
@@ -29,6 +30,14 @@ class Malicious:
 def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "converted"
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint16])
+def test_types_that_no_network_has_are_refused_by_the_files_own_name(tmp_path, cache, dtype):
+    torch.save({"w": torch.ones(3).to(dtype)}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"a\.pth holds tensors of a type that no network here"):
+        read_state_dict(tmp_path / "a.pth")
+    assert set(DTYPES.values()) == quarantine.READ
 
 
 def test_a_file_is_converted_once_and_kept_private(tmp_path, cache, monkeypatch):

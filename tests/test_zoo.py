@@ -300,10 +300,12 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         load_model(DIGITS, tmp_path / "own.safetensors")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
 def test_weights_that_are_not_numbers_are_named(tmp_path: Path, value: float) -> None:
     state = model_spec(DIGITS).build().state_dict()
-    state["layer1.0.conv1.weight"][0, 0, 0, 0] = value
+    wide = state["layer1.0.conv1.weight"].double()  # which holds 1e300; the model does not
+    wide[0, 0, 0, 0] = value
+    state["layer1.0.conv1.weight"] = wide
     torch.save(state, tmp_path / "own.pth")
     message = r"NaN or infinite values in layer1\.0\.conv1\.weight \(1\): give weights"
     with pytest.raises(WeightsError, match=message):

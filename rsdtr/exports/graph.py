@@ -126,11 +126,16 @@ def compact(onnx: bytes) -> bytes:
 
     model = load_from_string(onnx)
     graph = model.graph
+    if any(part.HasField("g") or part.graphs for node in graph.node for part in node.attribute):
+        return onnx  # a branch or a loop has names of its own, and takes those around it
     graph.ClearField("value_info")
     short = {value.name: value.name for value in (*graph.input, *graph.output)} | {"": ""}
     values: dict[bytes, str] = {}
     for tensor in graph.initializer:
         name = tensor.name
+        if name in short:  # it is an input with a default, or an output
+            values[tensor.SerializeToString(deterministic=True)] = name
+            continue
         tensor.ClearField("name")
         content = tensor.SerializeToString(deterministic=True)
         short[name] = values.setdefault(content, f"{len(short):x}")

@@ -102,12 +102,20 @@ def _run(manifest: Manifest, spec: ModelSpec) -> str:
     return _RUN_ONNX.format(file=file, shape=shape, mean=f"[{mean}]", std=f"[{std}]")
 
 
+def _origin(spec: ModelSpec, weights: JsonValue) -> str:
+    """weights: as the metrics tell of them, see `kinds.network.weights_told`."""
+    if weights is None:
+        return f"- Architecture and weights: {spec.source}."
+    given = "seeded ones that nobody trained" if weights == "none" else f"given as `{weights}`"
+    return f"- Architecture: {spec.source.partition(';')[0]}; weights: {given}."
+
+
 def _facts(plan: CompressionPlan, spec: ModelSpec, metrics: Mapping[str, JsonValue]) -> list[str]:
     shape = "×".join(map(str, spec.input_shape))
     mean, std = (", ".join(map(str, values)) for values in (spec.mean, spec.std))
     params, macs = plan.params, plan.macs
     facts = [
-        f"- Architecture and weights: {spec.source}.",
+        _origin(spec, metrics.get("weights")),
         f"- Input {shape}, normalised with mean {mean} and standard deviation {std}.",
         f"- {spec.classes} classes.",
         f"- Parameters {params.original:,} → {params.compressed:,} (PCR {plan.pcr:.3f}).",

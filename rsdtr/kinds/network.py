@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from torch import nn
 
 from rsdtr import jobs
@@ -100,6 +100,13 @@ def content_of(running: Running, kind: type[Content]) -> Content:
             f"it was queued by another version of this program ({error.errors()[0]['msg']}): "
             "queue it anew"
         ) from None
+
+
+def weights_told(weights: str | None) -> dict[str, JsonValue]:
+    """What a network's metrics say of the weights it was made from: of published ones nothing."""
+    if weights is None:
+        return {}
+    return {"weights": weights if weights == "none" else Path(weights).name}
 
 
 def original(model: str, weights: str | None) -> nn.Module:

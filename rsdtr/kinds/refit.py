@@ -26,6 +26,7 @@ from rsdtr.kinds.network import (
     content_of,
     queue_on,
     read_inputs,
+    weights_told,
 )
 from rsdtr.plan import CompressionPlan
 from rsdtr.refit import Begun, Step, refit, refit_record
@@ -146,9 +147,11 @@ def run(running: Running) -> bool:
         return False
     stored = _Stored(steps=refitted.steps, seconds=spent())
     _report(running.folder, stored)
-    metrics = start.metrics | {
-        "refitted": refit_record(images.name, content.images, refitted.steps)
-    }
+    metrics = (
+        start.metrics
+        | weights_told(content.weights)
+        | {"refitted": refit_record(images.name, content.images, refitted.steps)}
+    )
     save(refitted.model, start.plan, running.job.result, metrics=metrics)
     (running.folder / CHECKPOINT).unlink(missing_ok=True)
     return True

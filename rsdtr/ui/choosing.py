@@ -11,6 +11,7 @@ from typing import Literal
 
 import streamlit as st
 
+from rsdtr.errors import WeightsError
 from rsdtr.lessons.glossary import meaning
 from rsdtr.plan import CompressionPlan, LayerPlan, Target
 from rsdtr.targets import Choices
@@ -92,10 +93,7 @@ def choose_network(inputs: bool = True) -> Network:
     if inputs:
         with st.container(horizontal=True, gap="small"):
             _network()
-    for key, _, text in _TEXTS[1:]:
-        url.write(key, text)
-    for key, _, number in _NUMBERS:
-        url.write(key, None if key == state.EPS else number)
+    _write()
     network = _loaded(inputs)
     own.read(network.profile)
     return network
@@ -124,15 +122,21 @@ def _loaded(inputs: bool = True) -> Network:
     url.write(state.LATENCY_BATCH, BATCHES[0])
     name, asked = st.session_state[state.MODEL] or DEFAULT_MODEL, st.session_state[state.WEIGHTS]
     weights = "none" if asked == "none" else None
-    if asked == "own":
-        weights = str(uploads.choose(name, inputs))
-    with (
-        progress("Downloading the weights, bytes") as show,
-        st.spinner(f"Reading {plain(name)}"),
-        uploads.named(weights),
-    ):
-        network = cached.network(name, weights, show)
-        warming.begin(network)
+    try:
+        if asked == "own" and (weights := uploads.choose(name, inputs)) is None:
+            _break_off()
+            st.stop()
+        with (
+            progress("Downloading the weights, bytes") as show,
+            st.spinner(f"Reading {plain(name)}"),
+        ):
+            network = cached.network(name, weights, show)
+            warming.begin(network)
+    except WeightsError as error:
+        _break_off()
+        raise (uploads.refused(error, name) if asked == "own" else error) from None
+    if network.uploaded is not None:
+        st.caption(f"**{plain(network.uploaded)}** fits {plain(name)}.")
     if network.synthetic:
         st.warning(
             "Synthetic weights with a decaying spectrum, for looking at rings and for timing: "
@@ -189,6 +193,23 @@ def _read() -> None:
         url.read(key, parse, default)
     for key, number, least in _NUMBERS:
         url.read(key, number, least)
+
+
+def _write() -> None:
+    """Put into the URL what this page does not ask for, or would only ask for later."""
+    for key, _, text in _TEXTS[1:]:
+        url.write(key, text)
+    for key, _, number in _NUMBERS:
+        url.write(key, None if key == state.EPS else number)
+
+
+def _break_off() -> None:
+    """The page ends here: nothing that was asked for is lost, and what comes below it is drawn
+    with that as soon as it can be.
+    """
+    _write()
+    own.keep()
+    state.break_off()
 
 
 def _network() -> None:

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
+from rsdtr.errors import PlanError
 from rsdtr.lessons.glossary import meaning
 from rsdtr.lessons.lesson import Turn, turns
 from rsdtr.lessons.text import STEPS, StepText
@@ -76,6 +77,10 @@ def choose(number: int, locked: bool) -> Lesson:
     """The layer and ε_p of a step; what is not its own control is hidden when it is locked."""
     network = choose_network(inputs=not locked)
     shapes = {name: network.profile.layer(name).shape for name in ring_layers(network.profile)}
+    if not shapes:
+        raise PlanError(
+            f"no convolution of {network.spec.name} can be a ring: choose another model or weights"
+        )
     with st.container(horizontal=True, gap="medium"):
         asks = number == LAYER_STEP or not (locked or number == NETWORK_STEP)
         name = choose_name(shapes, inputs=asks)

@@ -12,6 +12,7 @@ from rsdtr.charts.accuracy import Stage
 from rsdtr.data import DataSplits
 from rsdtr.errors import RsdtrError
 from rsdtr.evaluate import Accuracy, accuracy
+from rsdtr.kinds.network import weights_told
 from rsdtr.plan import CompressionPlan
 from rsdtr.recover import recalibrate
 from rsdtr.ui import cached
@@ -83,12 +84,15 @@ def recovered_stages(
 def known_metrics(
     network: Network, at: CompressionPlan, test_set: TestSet, recovery: Recovery | None
 ) -> dict[str, JsonValue]:
-    """The accuracy of the model to be exported in the words of `evaluate --json`, if measured."""
+    """What is known of the model to be exported: whose its weights were, if its reader's, and its
+    accuracy in the words of `evaluate --json`, if measured.
+    """
     identity = recovery.weights_sha256 if recovery else network.configuration(at)
     found = _accuracies.known((identity, test_set))
+    told = weights_told(network.weights)
     if found is None:
-        return {}
-    return {
+        return told
+    return told | {
         "data": test_set.data or network.spec.data,
         "accuracy": found.percent,
         "interval": list(found.interval),

@@ -52,6 +52,12 @@ def read(profile: ModelProfile) -> Own:
     return parse(text, names)
 
 
+def keep() -> None:
+    """Leave what the session or the URL says as it is, where the model's layers are not known."""
+    url.read(state.OWN, lambda value: str(value or ""), "")
+    url.write(state.OWN, "")
+
+
 def forget() -> None:
     """Give no layer anything of its own any more."""
     _put({})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
@@ -140,6 +139,11 @@ def enter_part(name: str, part: str) -> None:
     st.session_state[key] = part
 
 
+def break_off() -> None:
+    """To be told where a page ends before all of its widgets: the next run draws them anew."""
+    st.session_state.pop(_PAGE, None)
+
+
 def is_new_page() -> bool:
     """Whether this run is the first one on its page, or part, since the reader was on another."""
     return bool(st.session_state.get(_NEW_PAGE))
@@ -170,9 +174,9 @@ def visitor() -> str:
     return name
 
 
-def uploads() -> dict[str, Path]:
-    """The weights that the reader gave, by model."""
-    files: dict[str, Path] = st.session_state.setdefault(_UPLOADS, {})
+def uploads() -> dict[str, str]:
+    """The paths of the weights that the reader gave, by model."""
+    files: dict[str, str] = st.session_state.setdefault(_UPLOADS, {})
     return files
 
 

@@ -7,8 +7,7 @@ import os
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
@@ -20,19 +19,19 @@ from rsdtr.ui.page import plain
 from rsdtr.weights import SUFFIXES, cache_folder, private_folder
 
 MOST_BYTES = 4 << 30  # that stay, of all readers; what was used least recently goes first
-_LONGEST = 80  # letters of a name
+_MOST_NAME_BYTES = 200
+_WRITING = ".part"  # at the end of what is still being written
 
 
-def choose(model: str, inputs: bool = True) -> Path:
-    """The file that the reader gave for this model; without one the page says so and stops.
+def choose(model: str, inputs: bool = True) -> str | None:
+    """The path of the file that the reader gave for this model; without one the page asks for it.
 
     inputs: whether another one can be given. WeightsError if the file cannot be kept.
     """
     files = state.uploads()
-    known = model in files and files[model].is_file()
-    if not known:
-        files.pop(model, None)
-    if inputs or not known:
+    if model in files and not os.path.isfile(files[model]):
+        del files[model]
+    if inputs or model not in files:
         given = st.file_uploader(
             f"Weights file for {model}",  # a browser reads it out, and would read backslashes
             SUFFIXES,
@@ -52,21 +51,18 @@ def choose(model: str, inputs: bool = True) -> Path:
             ),
             icon=":material/upload_file:",
         )
-        st.stop()
+        return None
     with suppress(OSError):  # another session has just made room: reading it will say so
         os.utime(files[model])
     return files[model]
 
 
-@contextmanager
-def named(weights: str | None) -> Iterator[None]:
-    """Within it, what is wrong with an upload is said of the name that its reader knows."""
-    try:
-        yield
-    except WeightsError as error:
-        if weights is None:
-            raise
-        raise WeightsError(str(error).replace(weights, Path(weights).name)) from None
+def refused(error: WeightsError, model: str) -> WeightsError:
+    """What is wrong with the reader's file for this model, of the name that it was given by; it is
+    forgotten. Of other weights, the error itself.
+    """
+    path = state.uploads().pop(model, None)
+    return WeightsError(str(error).replace(path, Path(path).name)) if path else error
 
 
 def tell(file: str, plan: CompressionPlan) -> None:
@@ -76,8 +72,7 @@ def tell(file: str, plan: CompressionPlan) -> None:
         if layer.kept_dense is not None:
             dense[layer.kept_dense].append(layer.name)
     rings = len(plan.layers) - sum(map(len, dense.values()))
-    fits = f"**{plain(file)}** fits {plain(plan.model)}"
-    lines = [f"{fits}: {rings} of {len(plan.layers)} convolutions become rings."]
+    lines = [f"Of **{plain(file)}**, {rings} of {len(plan.layers)} convolutions become rings."]
     lines += [
         f"- {len(names)} stay{'s' * (len(names) == 1)} dense ({plain(reason)}): "
         f"{plain(', '.join(names[:3]))}{', …' * (len(names) > 3)}"
@@ -90,17 +85,15 @@ def _forget(model: str) -> None:
     state.uploads().pop(model, None)
 
 
-def _kept(name: str, content: memoryview) -> Path:
+def _kept(name: str, content: memoryview) -> str:
     """Where these bytes lie under this name, written if they are not there."""
-    given = Path(name)
-    stem = re.sub(r"[^\w. -]", "_", given.stem).lstrip(".- ")[:_LONGEST] or "weights"
     folder = cache_folder() / "uploads"
-    path = folder / hashlib.sha256(content).hexdigest() / f"{stem}{given.suffix.lower()}"
-    if path.is_file():
-        return path
+    path = folder / hashlib.sha256(content).hexdigest() / _file_name(name)
     try:
+        if path.is_file():
+            return str(path)
         private_folder(path.parent)
-        descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(suffix=_WRITING, dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as out:
                 out.write(content)
@@ -113,14 +106,23 @@ def _kept(name: str, content: memoryview) -> Path:
             "or name another one in RSDTR_CACHE"
         ) from error
     _make_room(folder)
-    return path
+    return str(path)
+
+
+def _file_name(name: str) -> str:
+    """The name as far as every file system takes it, and no command line for an option."""
+    last = name.replace("\\", "/").rpartition("/")[2].lstrip(". -")
+    stem, _, suffix = re.sub(r'[\x00-\x1f\x7f\ud800-\udfff:*?"<>|]', "_", last).rpartition(".")
+    short = stem.encode()[:_MOST_NAME_BYTES].decode(errors="ignore")
+    return f"{short or 'weights'}.{suffix}"
 
 
 def _make_room(folder: Path) -> None:
     """Remove what was used least recently, until the rest fits; never the newest."""
     total = 0
     with suppress(OSError):  # another session makes room as well
-        files = sorted(folder.glob("*/*"), key=lambda file: file.stat().st_mtime, reverse=True)
+        files = [file for file in folder.glob("*/*") if file.suffix != _WRITING]
+        files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
         for place, file in enumerate(files):
             total += file.stat().st_size
             if place and total > MOST_BYTES:

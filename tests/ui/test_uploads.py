@@ -57,9 +57,9 @@ def test_a_reader_sees_at_once_what_becomes_of_an_own_network(trained, expected)
     assert metrics_of(test)["PCR"].startswith(f"{expected.pcr:.2f}")
     dense = [layer for layer in expected.layers if layer.kept_dense is not None]
     rings = len(expected.layers) - len(dense)
-    said = next(text.value for text in test.markdown if "fits digits" in text.value)
-    assert "**mine.safetensors** fits digits\\_resnet20" in said
-    assert f": {rings} of {len(expected.layers)} convolutions become rings" in said
+    assert "**mine.safetensors** fits digits\\_resnet20" in shown(test)
+    said = next(text.value for text in test.markdown if "become rings" in text.value)
+    assert f"{rings} of {len(expected.layers)} convolutions become rings" in said
     assert "conv1" in said
     assert uploads.plain(dense[0].kept_dense) in said
 
@@ -142,6 +142,67 @@ def test_a_name_leads_to_no_other_folder(trained):
     assert [path.name for path in kept] == ["x y.safetensors"]
     assert kept[0].is_relative_to(weights.cache_folder() / "uploads")
     assert kept[0].stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "shown_as"),
+    [
+        ("model (1)+aug=2.PTH", "model (1)+aug=2.PTH"),
+        (".safetensors", "weights.safetensors"),
+        ("\U00020000" * 90 + ".safetensors", "\U00020000" * 50 + ".safetensors"),
+        ('a:b"c.pth', "a_b_c.pth"),
+        ("C:\\models\\r.pt", "r.pt"),
+    ],
+    ids=("usual", "no stem", "long", "characters", "windows"),
+)
+def test_a_name_stays_as_far_as_file_systems_take_it(given, shown_as):
+    assert uploads._file_name(given) == shown_as
+
+
+def test_what_was_asked_for_outlasts_a_page_without_weights(trained):
+    """Streamlit's page links bring no address along; a page that ends early has fewer widgets."""
+    test = app(eps="0.3", own="layer1.0.conv1:0.4", rule="tight")
+    test.button_group(key=state.WEIGHTS).set_value("own").run()
+    test.query_params.clear()
+    test.switch_page("pages/4_Export.py").run()
+    give(test, b"\xff" * 64)
+    test.query_params.clear()
+    test.switch_page("pages/1_Layers.py").run()
+    give(test, save(trained))
+    assert not test.error
+    assert test.slider(key=state.EPS).value == 0.3
+    assert test.button_group(key=state.RULE).value == "tight"
+    asked = {name: test.query_params[name] for name in (state.EPS, state.RULE, state.OWN)}
+    assert asked == {"eps": "0.3", "rule": "tight", "own": "layer1.0.conv1:0.4"}
+
+
+def test_a_link_with_a_target_waits_for_the_file(trained):
+    test = app(weights="own", ask="target", pcr="2.5", own="layer1.0.conv1:0.4")
+    test.query_params.clear()
+    test.switch_page("pages/4_Export.py").run()
+    give(test, save(trained))
+    assert test.number_input(key=state.PCR).value == 2.5
+    assert test.query_params[state.OWN] == "layer1.0.conv1:0.4"
+
+
+def test_a_lesson_that_is_locked_asks_again_after_a_wrong_file(trained):
+    test = app()
+    for name, value in {"lesson": "3", "lock": "1", "weights": "own"}.items():
+        test.query_params[name] = value
+    test.switch_page("pages/5_Learn.py").run()
+    give(test, b"\xff" * 64).run()
+    assert test.error
+    give(test, save(trained)).run()
+    assert not test.error
+    assert not test.exception
+
+
+def test_a_network_without_a_ring_has_no_lesson(trained):
+    zero = {name: value * 0 if value.ndim == 4 else value for name, value in trained.items()}
+    test = give(app(weights="own"), save(zero))
+    assert "0 of 19 convolutions become rings" in shown(test)
+    test.switch_page("pages/5_Learn.py").run()
+    assert "no convolution of" in test.error[0].value
 
 
 def test_a_disk_without_room_is_told(trained, monkeypatch):
