@@ -11,7 +11,7 @@ import streamlit as st
 
 from rsdtr.plan import TargetKind
 from rsdtr.ui import own, state
-from rsdtr.ui.choosing import MEGABYTES, RATIO
+from rsdtr.ui.inputs import MEGABYTES, RATIO
 
 Asked = Mapping[str, str | float]  # by session key
 

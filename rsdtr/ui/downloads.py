@@ -18,7 +18,8 @@ from rsdtr.manifest import MANIFEST
 from rsdtr.plan import CompressionPlan
 from rsdtr.ui import cached, latency, recovering, sharing, state
 from rsdtr.ui.cached import Network
-from rsdtr.ui.choosing import Chosen, chosen_batch
+from rsdtr.ui.choosing import Chosen
+from rsdtr.ui.inputs import chosen_batch
 from rsdtr.ui.measuring import known_chain, known_metrics, splits
 from rsdtr.ui.metrics import file_stem, size
 from rsdtr.ui.state import Recovery, TestSet

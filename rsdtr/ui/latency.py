@@ -21,8 +21,9 @@ from rsdtr.plan import CompressionPlan
 from rsdtr.targets import Choices
 from rsdtr.ui import busy, cached, in_browser, metrics, state
 from rsdtr.ui.cached import Network
-from rsdtr.ui.choosing import Chosen, chosen_batch
+from rsdtr.ui.choosing import Chosen
 from rsdtr.ui.fastest import BATCHES, THREADS
+from rsdtr.ui.inputs import chosen_batch
 from rsdtr.ui.memo import Memo
 from rsdtr.ui.page import plain
 from rsdtr.ui.widgets import chart

@@ -16,7 +16,8 @@ from rsdtr.ring import TensorRing
 from rsdtr.search import Candidate, ring_svd, smallest
 from rsdtr.ui import cached, state, url
 from rsdtr.ui.cached import Network
-from rsdtr.ui.choosing import choose_eps, choose_network, eps_of_all
+from rsdtr.ui.choosing import choose_network
+from rsdtr.ui.inputs import choose_eps, eps_of_all
 from rsdtr.ui.memo import Memo
 from rsdtr.ui.own import ring_layers
 from rsdtr.ui.page import plain
@@ -75,7 +76,7 @@ def choose_step() -> tuple[int, bool]:
 
 def choose(number: int, locked: bool) -> Lesson:
     """The layer and ε_p of a step; what is not its own control is hidden when it is locked."""
-    network = choose_network(inputs=not locked)
+    network = choose_network(drawn=not locked)
     shapes = {name: network.profile.layer(name).shape for name in ring_layers(network.profile)}
     if not shapes:
         raise PlanError(
