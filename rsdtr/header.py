@@ -72,37 +72,38 @@ _TEXTS = TypeAdapter(dict[str, str])
 _ANY = TypeAdapter(dict[str, Any])
 
 
-def read_header(path: Path) -> Header:
-    """The checked header of a safetensors file.
+def read_header(path: Path, source: Path | None = None) -> Header:
+    """The checked header of a safetensors file; source: the file to be named, if not this one.
 
     Raises WeightsError that names what is wrong: the header's length, its JSON, a dtype, a shape,
     offsets that leave gaps or overlap, or a file of another size than they say.
     """
+    named = source or path
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or not 2 <= length <= min(size - 8, MOST_HEADER_BYTES):
-                raise _refusal(path, f"its header cannot be {length:,} bytes long")
+                raise _refusal(named, f"its header cannot be {length:,} bytes long")
             text = file.read(length)
     except OSError as error:
-        raise _refusal(path, error.strerror or str(error)) from error
+        raise _refusal(named, error.strerror or str(error)) from error
     try:
         content = _ANY.validate_json(text)
         metadata = _TEXTS.validate_python(content.pop("__metadata__", {}))
         entries = _ENTRIES.validate_python(content)
     except ValidationError as error:
-        raise _refusal(path, first_problem(error)) from None
+        raise _refusal(named, first_problem(error)) from None
     if len(entries) > MOST_TENSORS:
-        raise _refusal(path, f"it holds {len(entries):,} tensors")
+        raise _refusal(named, f"it holds {len(entries):,} tensors")
     ordered = dict(sorted(entries.items(), key=lambda item: item[1].data_offsets))
     end = 0
     for name, entry in ordered.items():
         if entry.data_offsets[0] != end:
-            raise _refusal(path, f"{name[:80]} begins at byte {entry.data_offsets[0]}, not {end}")
+            raise _refusal(named, f"{name[:80]} begins at byte {entry.data_offsets[0]}, not {end}")
         end = entry.data_offsets[1]
     if 8 + length + end != size:
-        raise _refusal(path, f"it has {size:,} bytes where its header says {8 + length + end:,}")
+        raise _refusal(named, f"it has {size:,} bytes where its header says {8 + length + end:,}")
     return Header(ordered, 8 + length, metadata)
 
 

@@ -131,7 +131,7 @@ def read_state_dict(path: Path) -> "OrderedDict[str, Tensor]":
 
 
 def _read_safetensors(path: Path, source: Path) -> "OrderedDict[str, Tensor]":
-    header = read_header(path)
+    header = read_header(path, source)
     if not header.entries:
         raise WeightsError(f"{source} {NO_STATE}")
     _check_finite(not_finite(path, header), str(source))
