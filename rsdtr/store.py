@@ -100,7 +100,7 @@ def make_folder() -> None:
     private_folder(store_folder())
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Write a file of the store so that a reader sees the old or the new one, never a part."""
     descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
     try:

@@ -13,7 +13,7 @@ from rsdtr.data import load_data
 from rsdtr.errors import JobError
 from rsdtr.job import Job, read_spec
 from rsdtr.job_worker import Running
-from rsdtr.kinds.network import original, same_weights
+from rsdtr.kinds.network import original, same_data, same_weights
 from rsdtr.methods.catalogue import Subject, check_methods
 from rsdtr.store import replace_file
 from rsdtr.weights import cache_folder
@@ -37,10 +37,9 @@ def queue_comparison(asked: Comparison, weights_sha256: str, subject: str = "") 
     subject: as in `jobs.submit`. UnknownName for a method there is not; JobError.
     """
     check_methods(asked.methods)
-    data = asked.data
     same = asked.model_copy(
         update={
-            "data": str(Path(data).resolve()) if data and Path(data).is_dir() else data,
+            "data": same_data(asked.data),
             "weights": same_weights(asked.weights),
         }
     )

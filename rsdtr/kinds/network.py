@@ -56,11 +56,10 @@ def queue_on(
     Names of folders and files are made to mean the same wherever the worker is started, and the
     seconds that planning took are no part of what the result depends on.
     """
-    data = content.data
     same = content.model_copy(
         update={
             "plan": same_plan(content.plan),
-            "data": str(Path(data).resolve()) if data and Path(data).is_dir() else data,
+            "data": same_data(content.data),
             "weights": same_weights(content.weights),
         }
     )
@@ -86,6 +85,11 @@ def same_plan(plan: CompressionPlan) -> CompressionPlan:
     return plan.model_copy(update={"seconds": 0.0, "layers": layers})
 
 
+def same_data(data: str | None) -> str | None:
+    """What images are loaded with, so that it means the same wherever a worker is started."""
+    return str(Path(data).resolve()) if data and Path(data).is_dir() else data
+
+
 def same_weights(weights: str | None) -> str | None:
     """What weights are loaded with, so that it means the same wherever a worker is started."""
     return weights if weights in (None, "none") else str(Path(weights).resolve())
@@ -106,7 +110,7 @@ def weights_told(weights: str | None) -> dict[str, JsonValue]:
     """What a network's metrics say of the weights it was made from: of published ones nothing."""
     if weights is None:
         return {}
-    return {"weights": weights if weights == "none" else Path(weights).name}
+    return {"weights": Path(weights).name}  # "none" is its own name
 
 
 def original(model: str, weights: str | None) -> nn.Module:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
@@ -14,13 +13,13 @@ import streamlit as st
 
 from rsdtr.errors import WeightsError
 from rsdtr.plan import CompressionPlan
+from rsdtr.store import replace_file
 from rsdtr.ui import state
 from rsdtr.ui.page import plain
 from rsdtr.weights import SUFFIXES, cache_folder, private_folder
 
 MOST_BYTES = 4 << 30  # that stay, of all readers; what was used least recently goes first
 _MOST_NAME_BYTES = 200
-_WRITING = ".part"  # at the end of what is still being written
 
 
 def choose(model: str, inputs: bool = True) -> str | None:
@@ -93,13 +92,7 @@ def _kept(name: str, content: memoryview) -> str:
         if path.is_file():
             return str(path)
         private_folder(path.parent)
-        descriptor, temporary = tempfile.mkstemp(suffix=_WRITING, dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as out:
-                out.write(content)
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        replace_file(path, content)
     except OSError as error:
         raise WeightsError(
             f"{name} could not be kept ({error.strerror or error}): make room in the cache folder, "
@@ -121,7 +114,8 @@ def _make_room(folder: Path) -> None:
     """Remove what was used least recently, until the rest fits; never the newest."""
     total = 0
     with suppress(OSError):  # another session makes room as well
-        files = [file for file in folder.glob("*/*") if file.suffix != _WRITING]
+        # No name given by a reader begins with a dot: what does is being written by `replace_file`.
+        files = [file for file in folder.glob("*/*") if not file.name.startswith(".")]
         files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
         for place, file in enumerate(files):
             total += file.stat().st_size
