@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsdtr.data import LabelledImages
-from rsdtr.evaluate import device_of, evaluating
+from rsdtr.evaluate import evaluating, fresh_input
 
 
 class Divergence:
@@ -27,7 +27,7 @@ class Divergence:
         return float(value.nan_to_num(torch.finfo(value.dtype).max))
 
     def _log_probabilities(self, model: nn.Module) -> Tensor:
-        device = device_of(model)
+        batches = self.images.batches(self.batch_size)
         with evaluating(model):
-            logits = [model(x.to(device)).cpu() for x, _ in self.images.batches(self.batch_size)]
+            logits = [model(fresh_input(model, pixels)).cpu() for pixels, _ in batches]
         return torch.cat(logits).detach().double().log_softmax(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,7 @@ from rsdtr.errors import RsdtrError
 from rsdtr.evaluate import accuracy, device_of
 from rsdtr.finetune import Run
 from rsdtr.recipe import FinetuneOptions
+from rsdtr.surgery import copied
 
 TIMED_STEPS = 3
 _SLACK = 1.25  # buffers of convolutions and of the allocator, which nothing here can see
@@ -40,7 +40,7 @@ def estimate(
     RsdtrError if the memory that is free now would not suffice; errors as `finetune` otherwise.
     """
     memory = check_memory(model, data, options, teacher)
-    run = Run(copy.deepcopy(model), data, options, teacher)
+    run = Run(copied(model), data, options, teacher)
     device = device_of(run.model)
     batches = data.train.batches(options.batch_size, torch.Generator().manual_seed(options.seed))
     times = []
@@ -117,7 +117,7 @@ def _kept(
     model: nn.Module, data: DataSplits, options: FinetuneOptions, pixels: Tensor, labels: Tensor
 ) -> int:
     """Bytes that autograd keeps of one step, each storage once, the weights left out."""
-    run = Run(copy.deepcopy(model), data, replace(options, distill=0.0))
+    run = Run(copied(model), data, replace(options, distill=0.0))
     device = device_of(model)
     kept: dict[int, int] = {}
 

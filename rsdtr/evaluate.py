@@ -71,6 +71,15 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
+def fresh_input(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """A copy of the images for this model alone, which may write into it: on its device, and in its
+    precision where both are floating-point numbers.
+    """
+    first = next((p for p in model.parameters() if p.is_floating_point()), None)
+    dtype = first.dtype if first is not None and images.is_floating_point() else images.dtype
+    return images.to(device_of(model), dtype, copy=True)
+
+
 def accuracy(
     model: nn.Module,
     images: LabelledImages,
@@ -84,10 +93,9 @@ def accuracy(
     """
     images.check_labelled("accuracy")
     correct = seen = 0
-    device = device_of(model)
     with evaluating(model):
         for pixels, labels in images.batches(batch_size):
-            correct += int((model(pixels.to(device)).argmax(1).cpu() == labels).sum())
+            correct += int((model(fresh_input(model, pixels)).argmax(1).cpu() == labels).sum())
             seen += len(labels)
             if progress:
                 progress(seen, len(images))

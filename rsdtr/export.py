@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 import shutil
@@ -42,6 +41,7 @@ from rsdtr.manifest import (
 )
 from rsdtr.plan import CompressionPlan
 from rsdtr.saved import Saved, is_saved, load, save
+from rsdtr.surgery import copied
 from rsdtr.zoo import ModelSpec, model_spec
 
 __all__ = ["FORMATS", "Artefact", "Saved", "export", "load", "save"]
@@ -103,7 +103,7 @@ def export(
             f"the images are prepared for {images.spec.name}, the plan is for {plan.model}: "
             f"load them with model_spec({plan.model!r})"
         )
-    network = copy.deepcopy(model).eval().requires_grad_(False).float().cpu()
+    network = copied(model).eval().requires_grad_(False).float().cpu()
     spec = model_spec(plan.model)
     target = Path(out).expanduser().resolve()
     zipped = target.suffix == ".zip"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rsdtr.answers import Boxes, answers, chooses_boxes, detections, in_rows, tensors
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.evaluate import device_of, evaluating
+from rsdtr.evaluate import evaluating, fresh_input
 from rsdtr.images import LabelledImages, fitting_batch
 
 IOU = 0.5
@@ -98,11 +98,10 @@ class _Answered:
 
 
 def _answered(model: nn.Module, pixels: Tensor) -> _Answered:
-    here = pixels.to(device_of(model))
     if chooses_boxes(model):
-        return _Answered(answers(model, here).cpu(), boxes=detections(model, here))
-    said = [part.cpu() for part in tensors(model(here))]
-    return _Answered(in_rows(said, len(here)), first=said[0])
+        return _Answered(answers(model, pixels).cpu(), boxes=detections(model, pixels))
+    said = [part.cpu() for part in tensors(model(fresh_input(model, pixels)))]
+    return _Answered(in_rows(said, len(pixels)), first=said[0])
 
 
 def _relative(expected: Tensor, found: Tensor) -> Tensor:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from rsdtr.errors import RingError
 from rsdtr.forms import FORMS, Form, Kernels, Sublayer, sublayer_kernels, sublayers
 from rsdtr.ring import TensorRing, too_coarse
+from rsdtr.surgery import ConvReplacement
 
 Pair = tuple[int, int]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 PADDING_MODES = get_args(PaddingMode)
 
 
-class TRConv2d(nn.Module):
+class TRConv2d(ConvReplacement):
     """`nn.Conv2d` whose kernel (O, I, KH, KW) is a ring of four cores (arXiv 2405.10802, sec. 3.2).
 
     Same arguments as `nn.Conv2d` without groups, plus `ranks` (R_0…R_3, in the mode order
@@ -33,7 +34,9 @@ class TRConv2d(nn.Module):
     as it does for autograd. What is kept is neither saved nor copied.
 
     Parameters that train and save: `cores.0` … `cores.3`, core k of shape (R_k, n_k, R_{k+1}),
-    and `bias` (O,) or None. RingError for arguments that make no convolution.
+    and `bias` (O,) or None; in a state_dict they stand where `weight` and `bias` stood. `weight` can
+    be read, as all that a convolution says of itself, but not set. RingError for arguments that
+    make no convolution.
     """
 
     def __init__(
@@ -95,8 +98,9 @@ class TRConv2d(nn.Module):
     def from_conv(cls, conv: nn.Conv2d, ring: TensorRing, *, form: Form = "pipeline") -> TRConv2d:
         """The layer that computes `conv` with `ring` for its kernel, on conv's device and dtype.
 
-        RingError for a grouped convolution, one in half precision, or a ring of another shape;
-        `conv` is not changed.
+        Its cores train if the kernel did, and its bias if that did. Hooks stay with `conv`:
+        `surgery.replaced` moves them when it puts the layer in its place. RingError for a grouped
+        convolution, one in half precision, or a ring of another shape; `conv` is not changed.
         """
         if conv.groups != 1:
             raise RingError(
@@ -123,6 +127,8 @@ class TRConv2d(nn.Module):
                 parameter.copy_(core)
             if layer.bias is not None and conv.bias is not None:
                 layer.bias.copy_(conv.bias)
+                layer.bias.requires_grad_(conv.bias.requires_grad)
+        layer.cores.requires_grad_(conv.weight.requires_grad)
         return layer.train(conv.training)
 
     @property

@@ -14,7 +14,7 @@ from rsdtr.cost import pipeline_macs
 from rsdtr.errors import PlanError, first_problem
 from rsdtr.filesize import safetensors_bytes, with_ring
 from rsdtr.forms import Form
-from rsdtr.profile import LayerProfile, ModelProfile
+from rsdtr.profile import LayerProfile, ModelProfile, NotCounted
 from rsdtr.ring import ring_shapes, ring_storage
 from rsdtr.search import Candidate
 from rsdtr.truncation import MINIMUM_EPS, checked_eps
@@ -118,8 +118,9 @@ class CompressionPlan(_Frozen):
 
     eps: the ε_p of every layer that has none of its own, or None where a target gave each its own;
     pcr, fcr: whole-network ratios original/compressed of parameters and of FLOPs (the paper's four
-    sublayers; 1 MAC = 2 FLOPs; convolutions and linear layers are counted). Once forms were chosen
-    by their times: fcr_run, the same ratio of FLOPs for the forms that run; measured_on, where.
+    sublayers; 1 MAC = 2 FLOPs; convolutions and linear layers are counted); not_counted: what they
+    leave out. Once forms were chosen by their times: fcr_run, the same ratio of FLOPs for the forms
+    that run; measured_on, where.
     """
 
     model: str
@@ -132,6 +133,7 @@ class CompressionPlan(_Frozen):
     macs: Ratio
     seconds: float
     layers: tuple[LayerPlan, ...]
+    not_counted: tuple[NotCounted, ...] = ()
     target: Target | None = None
     fcr_run: float | None = None
     measured_on: MeasuredOn | None = None
@@ -205,6 +207,7 @@ def plan(
         objective=objective,
         seconds=time.perf_counter() - started,
         layers=tuple(planned),
+        not_counted=profile.not_counted,
         **_costs(profile, planned),
     )
 

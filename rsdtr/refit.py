@@ -8,7 +8,6 @@ that is what the rest of the network sees; before a ReLU, only its positive part
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeVar
@@ -20,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rsdtr.data import LabelledImages
 from rsdtr.divergence import Divergence
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.evaluate import device_of
+from rsdtr.evaluate import fresh_input
 from rsdtr.layers import TRConv2d
 from rsdtr.moments import Inputs, Moments, Patches, Targets
 from rsdtr.recover import norms_of, recalibrate
@@ -28,6 +27,7 @@ from rsdtr.refit_options import SWEEP, RefitOptions
 from rsdtr.regression import fitted
 from rsdtr.ring import TensorRing
 from rsdtr.sites import Site, sites
+from rsdtr.surgery import copied
 from rsdtr.walk import Walk
 
 Measure = Literal["relative error", "rectified error", "divergence"]
@@ -119,19 +119,18 @@ def refit(
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(asked.seed))
     held = min(len(chosen) - 1, max(1, round(asked.held_out * len(chosen))))
     learnt, judged = chosen.select(order[held:]), chosen.select(order[:held])
-    new = copy.deepcopy(model).eval()
+    new = copied(model).eval()
     for module in new.modules():
         if isinstance(module, TRConv2d):
             module.form = "dense"  # computes the same, and faster where nobody measured
-    device = device_of(new)
     # The part that judges comes first; every batch is of one part.
     judging, learning = (
-        [pixels.to(device) for pixels, _ in part.batches(asked.batch_size)]
+        [fresh_input(new, pixels) for pixels, _ in part.batches(asked.batch_size)]
         for part in (judged, learnt)
     )
     batches = judging + learning
     ours = Walk(new, batches, asked.budget / 2)
-    dense = Walk(copy.deepcopy(reference).eval(), batches, asked.budget / 2)
+    dense = Walk(copied(reference).eval(), batches, asked.budget / 2)
     places = sites(ours)
     if not places:
         raise RsdtrError("the model has no ring layer to refit: compress it first")
@@ -152,8 +151,8 @@ def refit(
         if on_layer:
             on_layer(Begun(done + 1, tuple(steps), new.state_dict()))
     divergence_of = Divergence(reference, judged, asked.batch_size)
-    best, divergence = copy.deepcopy(model), divergence_of(model)
-    trial = copy.deepcopy(model)  # not `new`, which has other forms and works in place nowhere
+    best, divergence = copied(model), divergence_of(model)
+    trial = copied(model)  # not `new`, which has other forms and works in place nowhere
     trial.load_state_dict(new.state_dict())
     for name in ("cores", "BatchNorm"):
         if name == "BatchNorm":

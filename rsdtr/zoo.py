@@ -3,10 +3,10 @@
 import difflib
 import functools
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from rsdtr import vision
 from rsdtr.architectures import CifarResNet, CifarVGG
 from rsdtr.errors import RsdtrError, UnknownName, WeightsError
 from rsdtr.spectrum import decaying_spectrum_
+from rsdtr.surgery import copied
 from rsdtr.weights import Progress, fill, published_file, read_state_dict, weights_sha256
 
 __all__ = [
@@ -60,7 +61,8 @@ class ModelSpec:
 
     input_shape is (C, H, W); mean and std are per channel, of pixels in 0..1; resize is the short
     side before the centre crop (None: the input's own size); sha256 is the full hash of
-    weights_file or its first 8 or more hex digits.
+    weights_file or its first 8 or more hex digits; example_inputs: what the network is run on where
+    that is not one image, as torch.export takes them.
     """
 
     name: str
@@ -77,6 +79,7 @@ class ModelSpec:
     bundled: bool
     source: str
     interpolation: str = "bilinear"
+    example_inputs: Any = field(default=None, compare=False, repr=False)
 
     @property
     def task(self) -> Task:
@@ -87,10 +90,14 @@ class ModelSpec:
         return _TASKS.get(self.family, "classification")
 
     def build(self) -> nn.Module:
-        """The architecture with fresh weights from torch's global random state."""
-        if self.name in _OWN:
-            return _OWN[self.name][0]()
-        return vision.build(self.name)
+        """The architecture with fresh weights from torch's global random state.
+
+        Of `own_model` a copy of what its `build` answers, which may be the trained network itself.
+        """
+        if self.name not in _OWN:
+            return vision.build(self.name)
+        network = _OWN[self.name][0]()
+        return copied(network) if self.family.startswith("own ") else network
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) in 0..255 -> float32 (B, C, H, W), mean 0 and std 1 per channel."""
@@ -207,12 +214,14 @@ def own_model(
     task: Task = "classification",
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | Tensor | None = None,
 ) -> ModelSpec:
     """Make a network of one's own a model of this process: its spec, which its name stands for.
 
-    build: makes the network anew, with the weights that `load_model` shall give; input_shape:
-    (C, H, W); mean, std: per channel, of pixels in 0..1, by default 0 and 1. What was saved of it
-    is read where it was made known before, by the same name.
+    build: answers the network with the weights that `load_model` shall give, which is copied and
+    never changed; input_shape: (C, H, W); mean, std: per channel, of pixels in 0..1, by default 0
+    and 1; example_inputs: as `profile` takes them, for a network that takes more than one image.
+    What was saved of it is read where it was made known before, by the same name.
     RsdtrError for a name that is taken, or numbers that do not fit each other.
     """
     known = _OWN.get(name)
@@ -239,6 +248,7 @@ def own_model(
         sha256=None,
         bundled=False,
         source="given by its user",
+        example_inputs=example_inputs,
     )
     _OWN[name] = (build, spec)
     return spec

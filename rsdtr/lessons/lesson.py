@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +12,13 @@ from torch import Tensor, nn
 
 from rsdtr.cost import Size, sublayer_macs
 from rsdtr.errors import RingError
+from rsdtr.evaluate import fresh_input
 from rsdtr.forms import FORMS, Form, sublayers
 from rsdtr.fuse import plain_convolutions
 from rsdtr.layers import TRConv2d
 from rsdtr.ring import MODES, TensorRing
 from rsdtr.search import Candidate, KernelSpectra, divisors
+from rsdtr.surgery import copied
 from rsdtr.truncation import equal_split, rank_of_tails
 
 
@@ -148,11 +149,11 @@ class Stage:
 def reaches(model: nn.Module, name: str, picture: Tensor) -> Tensor:
     """What reaches the convolution `name` when the model sees a picture (1, C, H, W)."""
     caught: list[Tensor] = []
-    watched = copy.deepcopy(model).eval()  # others may be running the model at this moment
+    watched = copied(model).eval()  # others may be running the model at this moment
     watched.get_submodule(name).register_forward_pre_hook(
         lambda _, inputs: caught.append(inputs[0].clone())
     )
-    watched(picture)
+    watched(fresh_input(watched, picture))
     return caught[0]
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rsdtr.cost import Size
 from rsdtr.errors import RingError
 from rsdtr.layers import along, margins
+from rsdtr.surgery import ConvReplacement
 
 
 class Stage(BaseModel):
@@ -36,7 +37,7 @@ class Stage(BaseModel):
     groups: int = 1
 
 
-class FactoredConv2d(nn.Module):
+class FactoredConv2d(ConvReplacement):
     """`nn.Conv2d` without groups as a chain of stages (O, I, KH, KW being the kernel they make up).
 
     Made from the convolution that it stands for, whose stride, dilation, padding, padding_mode and

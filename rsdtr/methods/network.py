@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -10,7 +9,6 @@ from typing import cast
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from rsdtr.compress import replace_module
 from rsdtr.errors import PlanError
 from rsdtr.methods.factored import FactoredConv2d
 from rsdtr.methods.lowrank import (
@@ -25,6 +23,7 @@ from rsdtr.methods.lowrank import (
 )
 from rsdtr.plan import policy_layers
 from rsdtr.profile import LayerProfile, ModelProfile
+from rsdtr.surgery import replaced
 from rsdtr.truncation import checked_eps
 
 STEPS = (20, 980)  # the ε_p that are tried, in thousandths
@@ -159,7 +158,7 @@ def network_of(
             eps = eps_for(lambda e: kernels.pcr(kernels.ranks(e)), pcr, method.title)
         assert eps is not None  # one of the three is given
         ranks = kernels.ranks(eps)
-    new = copy.deepcopy(model) if model is not None else None
+    chains: dict[nn.Module, nn.Module] = {}
     layers, macs = [], profile.macs
     for layer in profile.layers:
         found = ranks[layer.name]
@@ -170,12 +169,12 @@ def network_of(
         cost = kernels.of(layer).macs(found, layer.input_size, layer.output_size)
         macs += cost - layer.macs
         layers.append(LayerDecision(name=layer.name, choice=choice, macs=cost))
-        if new is not None:
-            conv = new.get_submodule(layer.name)
+        if model is not None:
+            conv = model.get_submodule(layer.name)
             assert isinstance(conv, nn.Conv2d)  # the profile is of this model
-            replace_module(new, conv, FactoredConv2d(conv, choice.stages, cores))
+            chains[conv] = FactoredConv2d(conv, choice.stages, cores)
     decision = NetworkDecision(
         model=profile.model, method=method.name, eps=eps, pcr=kernels.pcr(ranks),
         fcr=profile.macs / macs, layers=tuple(layers),
     )  # fmt: skip
-    return decision, new
+    return decision, None if model is None else replaced(model, chains)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rsdtr.data import LabelledImages
 from rsdtr.errors import PlanError
+from rsdtr.evaluate import fresh_input
 from rsdtr.profile import ModelProfile, profile
 from rsdtr.zoo import ModelSpec
 
@@ -126,4 +127,4 @@ def _kept(model: nn.Module, example: Tensor) -> list[nn.Module]:
 def _take_gradients(model: nn.Module, images: LabelledImages) -> None:
     model.requires_grad_(True)
     for pixels, labels in images.subset(TAYLOR_IMAGES).batches(BATCH):
-        F.cross_entropy(model(pixels), labels).backward()
+        F.cross_entropy(model(fresh_input(model, pixels)), labels).backward()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -11,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from rsdtr import measure
-from rsdtr.compress import replace_module
 from rsdtr.forms import FORMS
 from rsdtr.fuse import fuse, plain_convolutions
 from rsdtr.layers import TRConv2d
 from rsdtr.methods.factored import FactoredConv2d
 from rsdtr.profile import ModelProfile
+from rsdtr.surgery import copied, replaced
 
 BATCH = 16
 _LAYER_RUNS, _NETWORK_RUNS = 5, 9
@@ -28,14 +27,15 @@ def fastest(model: nn.Module, profile: ModelProfile, batch: int = BATCH) -> nn.M
     Whichever took least processor time on one thread, for a batch of noise. profile: of the
     original network.
     """
-    new = copy.deepcopy(model).eval().requires_grad_(False)
+    modules = dict(model.named_modules())
+    best: dict[nn.Module, nn.Module] = {}
     for layer in profile.layers:
-        module = dict(new.named_modules()).get(layer.name)
+        module = modules.get(layer.name)
         if isinstance(module, TRConv2d | FactoredConv2d):
             images = torch.randn(batch, layer.shape[1], *layer.input_size)
-            best = _fastest({str(k): form for k, form in enumerate(_forms(module))}, images)
-            replace_module(new, module, best)
-    return fuse(new)
+            forms = {str(k): form for k, form in enumerate(_forms(copied(module)))}
+            best[module] = _fastest(forms, images)
+    return fuse(replaced(model, best).requires_grad_(False))
 
 
 def latency_ratio(model: nn.Module, dense: nn.Module, images: Tensor) -> float:
