@@ -15,14 +15,6 @@ aten = torch.ops.aten
 Shape = Sequence[int]
 
 
-def _matrix_vector(matrix: Shape, *_: Any, **__: Any) -> int:
-    return 2 * prod(matrix)
-
-
-def _added_matrix_vector(_bias: Any, matrix: Shape, *_: Any, **__: Any) -> int:
-    return 2 * prod(matrix)
-
-
 def _trilinear(one: Shape, weight: Shape, *_: Any, **__: Any) -> int:
     """nn.Bilinear: (B, I), (O, I, J), (B, J)."""
     return 2 * one[0] * prod(weight)
@@ -40,7 +32,7 @@ def _self_attention(query: Shape, *_: Any, **__: Any) -> int:
 
 
 def _encoder_layer(source: Shape, *args: Any, **__: Any) -> int:
-    """A whole nn.TransformerEncoderLayer: attention, and two linear layers with `hidden` between."""
+    """A whole nn.TransformerEncoderLayer: attention, and linear layers to `hidden` and back."""
     batch, length, width = source
     (hidden, _) = args[13]
     return _self_attention(source) + 2 * batch * length * 2 * width * hidden
@@ -52,9 +44,6 @@ def _recurrent(source: Shape, inner: Shape, hidden: Shape, *_: Any, **__: Any) -
 
 
 FORMULAS: dict[Any, Callable[..., int]] = {
-    aten.mv: _matrix_vector,
-    aten.addmv: _added_matrix_vector,
-    aten.dot: _matrix_vector,
     aten._trilinear: _trilinear,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._native_multi_head_attention: _self_attention,

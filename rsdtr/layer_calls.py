@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rsdtr.cost import Size
 from rsdtr.flop_formulas import FORMULAS
-from rsdtr.surgery import CONVOLUTION, ConvReplacement
+from rsdtr.surgery import CONVOLUTION, ConvReplacement, copied, replaced
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 
@@ -48,37 +48,54 @@ class Rehearsal(ConvReplacement):
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
+        self._stands_for = (copied(conv),)  # in a tuple: no module of the network
         for name in CONVOLUTION:
             setattr(self, name, getattr(conv, name))
         cores = (torch.empty_like(conv.weight[:1, :1, :1, 0]) for _ in range(4))
         self.cores = nn.ParameterList(cores)
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach())
-        self._stands_for = (conv,)  # in a tuple: no module of the network
         self.train(conv.training)
 
     def kernel(self) -> Tensor:
-        """The convolution's."""
+        """A copy of the convolution's, always the same one."""
         (conv,) = self._stands_for
-        return conv.weight.detach()
+        return cast(nn.Conv2d, conv).weight
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         (conv,) = self._stands_for
-        return conv._conv_forward(x, conv.weight, self.bias)
+        return cast(nn.Conv2d, conv)._conv_forward(input, self.kernel(), self.bias)
 
 
-def observed(network: nn.Module, example: Example, kernels: Mapping[str, Tensor]) -> Observation:
+def rehearsed(
+    model: nn.Module, convolutions: Mapping[str, nn.Conv2d], example: Example
+) -> Observation:
+    """What runs once these convolutions, by their names, are another kind of layer.
+
+    Raises whatever the network raises then.
+    """
+    parts = {conv: Rehearsal(conv) for conv in convolutions.values()}
+    kernels = [(conv.weight, part.kernel()) for conv, part in parts.items()]
+    network = replaced(model, parts, kernels)
+    return observed(network, example, convolutions)
+
+
+def observed(
+    network: nn.Module, example: Example, convolutions: Mapping[str, nn.Conv2d]
+) -> Observation:
     """Run a network once in eval mode and note what each layer does.
 
     network: a copy for this purpose, which is changed; example: its inputs, as `called` takes them;
-    kernels: of convolutions, by their names, however many networks hold them. Raises whatever the
+    convolutions: of the network that was copied, which a closure may run. Raises whatever the
     network raises.
     """
     names = {module: name for name, module in network.named_modules()}
     watch = _Watch(network)
-    for name, given in kernels.items():
-        watch.belongs(given, name)
+    for name, conv in convolutions.items():
+        watch.belongs(conv.weight, name)
     for module, name in names.items():
         kernel = module._parameters.get("weight") if isinstance(module, nn.Conv2d) else None
+        if isinstance(module, Rehearsal):
+            kernel = module.kernel()
         if kernel is not None:
             watch.belongs(kernel, name)
         if not isinstance(module, torch.jit.ScriptModule):
@@ -198,6 +215,8 @@ class _Watch(FlopCounterMode):
 
 def _note(call: Call, module: nn.Module, given: object, output: object) -> None:
     if isinstance(module, nn.Linear):
+        # Of one vector torch's counter counts nothing.
+        call.macs = call.macs or module.in_features * sum(x.numel() for x in _tensors(output))
         return
     before, after = next(_tensors(given), None), next(_tensors(output), None)
     if before is not None and before.ndim > 1:

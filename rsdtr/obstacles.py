@@ -13,7 +13,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from rsdtr.layer_calls import Call
 from rsdtr.ring import too_coarse
 from rsdtr.search import LARGEST, SMALLEST
-from rsdtr.surgery import STATE_HOOKS, ConvReplacement, attributes_of_user
+from rsdtr.surgery import ConvReplacement, attributes_of_user
 
 # What computes a kernel before each pass, by the hook that it leaves, and what takes it away.
 _COMPUTED_BY = {
@@ -74,14 +74,10 @@ def _computed(conv: nn.Conv2d) -> str:
 
 
 def _shared(model: nn.Module, conv: nn.Conv2d) -> str | None:
-    """Another holder of the memory that its kernel lies in."""
-    kernel = conv._parameters["weight"]
-    assert kernel is not None
+    """Who else holds its kernel."""
     for name, module in model.named_modules():
         for key, other in module._parameters.items():
-            if other is None or (module is conv and key == "weight"):
-                continue
-            if other is kernel or (kernel.data_ptr() and other.data_ptr() == kernel.data_ptr()):
+            if other is conv.weight and module is not conv:
                 return (
                     f"shares its kernel with {name or type(module).__name__}.{key}: "
                     "layer.weight = nn.Parameter(layer.weight.detach().clone()) frees it"
@@ -104,8 +100,8 @@ def _beside(conv: nn.Conv2d) -> str | None:
         return f"its {replaced[0]} was replaced by another"
     if clashing := [name for name in set_on_it if hasattr(ConvReplacement, name)]:
         return f"has an attribute {clashing[0]}, which means something else in a ring"
-    if any(conv.__dict__.get(name) for name in STATE_HOOKS):
+    if conv._state_dict_hooks or conv._state_dict_pre_hooks:
         return "has hooks on its state_dict, which is another in a ring"
-    if conv._parameters["weight"] is not None and conv._parameters["weight"]._backward_hooks:
+    if conv.weight._backward_hooks:
         return "its kernel has hooks on its gradient"
     return None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, fx, nn
-from torch.export.unflatten import UnflattenedModule
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
@@ -21,10 +20,10 @@ from rsdtr.errors import PlanError, UnknownName
 from rsdtr.evaluate import evaluating, fresh_input
 from rsdtr.filesize import Entry, entries_of
 from rsdtr.kept import Kept
-from rsdtr.layer_calls import Example, Observation, Rehearsal, called, first_of_each, observed
+from rsdtr.layer_calls import Example, Observation, called, first_of_each, observed, rehearsed
 from rsdtr.ring import ring_storage
 from rsdtr.search import Candidate, KernelSpectra, SearchResult
-from rsdtr.surgery import copied, replaced
+from rsdtr.surgery import copied, made_by
 from rsdtr.tight import best_tight
 from rsdtr.winners import Objective, Question, Winners
 from rsdtr.zoo import ModelSpec, weights_sha256
@@ -48,6 +47,10 @@ class NotCounted(BaseModel):
     macs: int = Field(ge=0)
     share: float = Field(ge=0, le=1)
     reason: str
+
+    def __str__(self) -> str:
+        costs = f", {100 * self.share:.3g} % of the network's MACs" if self.macs else ""
+        return f"{self.name}{costs} ({self.reason})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +158,8 @@ def profile(
     """
     example = _example(model, spec, example_inputs)
     if any(is_lazy(parameter) for parameter in model.parameters()):
-        with evaluating(model):  # lazy layers get their weights by the first pass
+        # Lazy layers get their weights by the first pass, and they are to train afterwards.
+        with evaluating(model), torch.inference_mode(False), torch.no_grad():
             called(model, example)
     convolutions = {
         name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
@@ -214,21 +218,19 @@ def _observe(
     model: nn.Module, spec: ModelSpec, example: Example, free: Mapping[str, nn.Conv2d]
 ) -> tuple[Observation, set[str]]:
     """What runs, and which of the `free` convolutions still run once they are another layer."""
-    kernels = {name: conv.weight for name, conv in free.items()}
 
-    def rehearsed(names: Iterable[str]) -> Observation | None:
-        parts = {free[name]: Rehearsal(free[name]) for name in names}
+    def tried(some: Mapping[str, nn.Conv2d]) -> Observation | None:
         try:
-            return observed(replaced(model, parts), example, kernels)
+            return rehearsed(model, some, example)
         except Exception:  # whatever the network's own code raises at the sight of another layer
             return None
 
-    every = rehearsed(free)
+    every = tried(free)
     if every is not None and all(every.calls.get(name) for name in free):
         return every, set(free)
     network = copied(model)
     try:
-        plain = observed(network, example, kernels)
+        plain = observed(network, example, free)
     except Exception as error:  # whatever a network raises that takes something else
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise PlanError(
@@ -237,7 +239,7 @@ def _observe(
         ) from error
     met = set()
     for name in free:
-        alone = every if every is not None else rehearsed([name])
+        alone = every if every is not None else tried({name: free[name]})
         if plain.calls.get(name) and alone is not None and alone.calls.get(name):
             met.add(name)
     return plain, met
@@ -251,15 +253,9 @@ def _told(example: Example) -> str:
 
 def _nothing(model: nn.Module, spec: ModelSpec) -> str:
     """Why there is nothing to compress, in words."""
-    for module in model.modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            made = "torch.jit"
-        elif isinstance(module, fx.GraphModule | UnflattenedModule):
-            made = "torch.export"
-        else:
-            continue
+    if tool := made_by(model):
         return (
-            f"{spec.name} has no nn.Conv2d, for it came out of {made}: give the nn.Module that it "
+            f"{spec.name} has no nn.Conv2d, for it came out of {tool}: give the nn.Module that it "
             "was made from"
         )
     return f"{spec.name} has no nn.Conv2d that runs: there is nothing to compress"
@@ -276,10 +272,12 @@ def _not_counted(model: nn.Module, seen: Observation, macs: int) -> tuple[NotCou
         (name, count, "its kernel is used outside of a call of the layer")
         for name, count in seen.past.items()
     ]
+    ran = {name for name, calls in seen.calls.items() if calls} | seen.past.keys()
+    ran |= {name for name, _ in seen.elsewhere}
     idle = [
         (name, 0, "did not run on the example input")
         for name, module in model.named_modules()
-        if isinstance(module, _ConvNd) and not seen.calls.get(name) and name not in seen.past
+        if isinstance(module, _ConvNd) and name not in ran
     ]
     return tuple(
         NotCounted(name=name, macs=count, share=count / total, reason=reason)

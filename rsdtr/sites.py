@@ -35,13 +35,16 @@ class Site:
 def sites(walk: Walk) -> list[Site]:
     """A site for each ring layer that runs once per input, in the order they run.
 
+    One whose hooks may change what goes in or out is left out: it is no convolution.
     A shortcut that holds a ring layer which runs later is no addend: it is not settled yet.
     """
     calls = Counter(node.target for node in walk.nodes if node.op == "call_module")
     return [
         _site(walk, node, calls)
         for node in walk.nodes
-        if isinstance(_module(walk, node), TRConv2d) and calls[node.target] == 1
+        if isinstance(ring := _module(walk, node), TRConv2d)
+        and calls[node.target] == 1
+        and not (ring._forward_hooks or ring._forward_pre_hooks)
     ]
 
 
@@ -50,6 +53,7 @@ def _site(walk: Walk, call: fx.Node, calls: Counter[object]) -> Site:
     after = _only_user(value)
     module = None if after is None else _module(walk, after)
     known = isinstance(module, _BatchNorm) and module.running_mean is not None
+    known = known and module is not None and not module._forward_hooks
     if after is not None and known and calls[after.target] == 1:
         norm, value = str(after.target), _unchanged(walk, after)
         after = _only_user(value)

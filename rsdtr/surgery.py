@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, fx, nn
 
 from rsdtr.errors import RsdtrError
 
@@ -14,10 +15,6 @@ _HOOKS = (
     "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
     "_backward_pre_hooks", "_backward_hooks", "_is_full_backward_hook", "_non_full_backward_hooks",
-)  # fmt: skip
-STATE_HOOKS = (
-    "_state_dict_hooks", "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
 )  # fmt: skip
 # What a convolution says of itself, and a layer in its place as well.
 CONVOLUTION = (
@@ -30,7 +27,7 @@ class ConvReplacement(nn.Module):
     """What can stand where an `nn.Conv2d` stood: it answers what a forward may ask of one.
 
     Those who derive from it set in_channels to padding_mode as the convolution has them, and say
-    in `kernel` what `weight` is: rebuilt at each look, and not to be set.
+    in `kernel` what `weight` is.
     """
 
     in_channels: int
@@ -52,15 +49,8 @@ class ConvReplacement(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The kernel (O, I, KH, KW), rebuilt; RsdtrError when it is set."""
+        """The kernel."""
         return self.kernel()
-
-    @weight.setter
-    def weight(self, value: Tensor) -> None:
-        raise RsdtrError(
-            f"the kernel of a {type(self).__name__} is rebuilt from its cores and cannot be set: "
-            "change the network before it is compressed"
-        )
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -72,16 +62,22 @@ def copied(model: nn.Module) -> nn.Module:
     return replaced(model, {})
 
 
-def replaced(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
+def replaced(
+    model: nn.Module,
+    new: Mapping[nn.Module, nn.Module],
+    tensors: Iterable[tuple[Tensor, Tensor]] = (),
+) -> nn.Module:
     """A copy as `copied` makes it, with new modules wherever some of its modules are referred to.
 
     Not only where they are registered: in lists, tuples, dicts and bound hooks as well. A new
     module takes over the hooks of the one before, what its user has set on it, and, as a
     ConvReplacement, its bias, which stays shared where it was. Functions are not copied: a closure
-    goes on with the module that it saw.
+    goes on with the module that it saw. tensors: pairs of one of the model's, and what stands
+    wherever it is referred to.
     """
     memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _computed(model)}
     memo |= {id(old): module for old, module in new.items()}
+    memo |= {id(old): tensor for old, tensor in tensors}
     try:
         other: nn.Module = copy.deepcopy(model, memo)
         for old, module in new.items():
@@ -103,6 +99,20 @@ def with_identities(model: nn.Module, old: Sequence[nn.Module]) -> nn.Module:
     memo |= {id(module): nn.Identity() for module in old}
     other: nn.Module = copy.deepcopy(model, memo)
     return other
+
+
+def made_by(model: nn.Module) -> str | None:
+    """What made a network with no nn.Conv2d: `torch.jit`, `torch.export`, or None for neither."""
+    modules = list(model.modules())
+    if any(isinstance(module, nn.Conv2d) for module in modules):
+        return None
+    if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
+        return "torch.jit"
+    exported = any(
+        isinstance(module, fx.GraphModule) or type(module).__module__.startswith("torch.export.")
+        for module in modules
+    )
+    return "torch.export" if exported else None
 
 
 def attributes_of_user(module: nn.Module) -> tuple[str, ...]:

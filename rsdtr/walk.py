@@ -7,7 +7,6 @@ kept instead, as long as it fits a budget of bytes, and the next walk goes on fr
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from rsdtr.errors import RsdtrError
 from rsdtr.layers import TRConv2d
+from rsdtr.out_of_place import rewrite_out_of_place
 
 Values = dict[fx.Node, Any]
 
@@ -22,9 +22,10 @@ Values = dict[fx.Node, Any]
 class Walk:
     """The nodes of one network, and its values where each batch's walk stopped.
 
-    network: changed so that no operation works in place, its weights may change while it is walked
+    network: changed so that no operation works in place; its weights may change while it is walked
     as long as only layers that were not passed yet do; budget: bytes of values that may be kept.
-    RsdtrError for a network that torch.fx cannot trace.
+    RsdtrError for a network that torch.fx cannot trace, or whose operations in place have no other
+    form.
     """
 
     def __init__(self, network: nn.Module, batches: Iterable[Tensor], budget: float) -> None:
@@ -96,9 +97,6 @@ class _Tracer(fx.Tracer):
         return isinstance(m, TRConv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
-_COPYING = {operator.iadd: operator.add, operator.imul: operator.mul}
-
-
 def _traced(network: nn.Module) -> fx.Graph:
     try:
         graph = _Tracer().trace(network)
@@ -107,13 +105,6 @@ def _traced(network: nn.Module) -> fx.Graph:
             f"the layers of this network cannot be walked one by one ({error}): its forward must "
             "be traceable by torch.fx"
         ) from error
-    for node in graph.nodes:
-        # A value that is kept must not change when the walk goes on from it.
-        if node.op == "call_function":
-            node.target = _COPYING.get(node.target, node.target)
-        if "inplace" in node.kwargs:
-            node.kwargs = {**node.kwargs, "inplace": False}
-    for module in network.modules():
-        if getattr(module, "inplace", False):
-            setattr(module, "inplace", False)  # noqa: B010 (modules have attributes of all types)
+    # A value that is kept must not change when the walk goes on from it.
+    rewrite_out_of_place(network, graph)
     return graph

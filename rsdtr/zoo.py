@@ -1,10 +1,12 @@
 """The models: what each one is called, what it eats, and where its weights come from."""
 
+from __future__ import annotations
+
 import difflib
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,7 +17,7 @@ from rsdtr import vision
 from rsdtr.architectures import CifarResNet, CifarVGG
 from rsdtr.errors import RsdtrError, UnknownName, WeightsError
 from rsdtr.spectrum import decaying_spectrum_
-from rsdtr.surgery import copied
+from rsdtr.surgery import copied, made_by
 from rsdtr.weights import Progress, fill, published_file, read_state_dict, weights_sha256
 
 __all__ = [
@@ -38,6 +40,7 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 _CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 _CIFAR10_STD = (0.2023, 0.1994, 0.2010)
 Task = Literal["classification", "segmentation", "detection", "other"]
+ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
 _TASKS: dict[str, Task] = {"voc": "segmentation", "coco": "detection"}
 
@@ -61,8 +64,7 @@ class ModelSpec:
 
     input_shape is (C, H, W); mean and std are per channel, of pixels in 0..1; resize is the short
     side before the centre crop (None: the input's own size); sha256 is the full hash of
-    weights_file or its first 8 or more hex digits; example_inputs: what the network is run on where
-    that is not one image, as torch.export takes them.
+    weights_file or its first 8 or more hex digits.
     """
 
     name: str
@@ -79,7 +81,6 @@ class ModelSpec:
     bundled: bool
     source: str
     interpolation: str = "bilinear"
-    example_inputs: Any = field(default=None, compare=False, repr=False)
 
     @property
     def task(self) -> Task:
@@ -89,6 +90,11 @@ class ModelSpec:
                 return task
         return _TASKS.get(self.family, "classification")
 
+    @property
+    def example_inputs(self) -> ExampleInputs | None:
+        """What the network is run on where that is not one image, as torch.export takes it."""
+        return _EXAMPLES.get(self.name)
+
     def build(self) -> nn.Module:
         """The architecture with fresh weights from torch's global random state.
 
@@ -97,7 +103,14 @@ class ModelSpec:
         if self.name not in _OWN:
             return vision.build(self.name)
         network = _OWN[self.name][0]()
-        return copied(network) if self.family.startswith("own ") else network
+        if not self.family.startswith("own "):
+            return network
+        if tool := made_by(network):
+            raise RsdtrError(
+                f"{self.name} has no nn.Conv2d, for it came out of {tool}: give the nn.Module that "
+                "it was made from"
+            )
+        return copied(network)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) in 0..255 -> float32 (B, C, H, W), mean 0 and std 1 per channel."""
@@ -183,6 +196,9 @@ _OWN: dict[str, tuple[Callable[[], nn.Module], ModelSpec]] = {
 }
 
 
+_EXAMPLES: dict[str, ExampleInputs | None] = {}
+
+
 def model_names() -> tuple[str, ...]:
     """Every model: the bundled one first, then CIFAR-10's and those of `own_model`, then
     torchvision's CNNs for classification, segmentation and detection.
@@ -214,7 +230,7 @@ def own_model(
     task: Task = "classification",
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-    example_inputs: Sequence[Any] | Mapping[str, Any] | Tensor | None = None,
+    example_inputs: ExampleInputs | None = None,
 ) -> ModelSpec:
     """Make a network of one's own a model of this process: its spec, which its name stands for.
 
@@ -248,9 +264,9 @@ def own_model(
         sha256=None,
         bundled=False,
         source="given by its user",
-        example_inputs=example_inputs,
     )
     _OWN[name] = (build, spec)
+    _EXAMPLES[name] = example_inputs
     return spec
 
 

@@ -71,8 +71,8 @@ class FactoredConv2d(ConvReplacement):
         """The kernel (O, I, KH, KW) that the chain stands for."""
         return composed(self.stages, self.kernels())
 
-    def forward(self, x: Tensor) -> Tensor:
-        kernels = self.kernels()
+    def forward(self, input: Tensor) -> Tensor:
+        x, kernels = input, self.kernels()
         for position, (stage, kernel) in enumerate(zip(self.stages, kernels, strict=True)):
             rows, columns = (
                 self.margins[axis] if axis in stage.axes else (0, 0) for axis in (0, 1)

@@ -15,6 +15,7 @@ from rsdtr.lessons.glossary import meaning
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import LayerProfile
 from rsdtr.search import Candidate
+from rsdtr.ui.page import plain
 from rsdtr.winners import GRID
 
 _RATIO = st.column_config.NumberColumn(format="%.2f")
@@ -170,6 +171,9 @@ def show(now: ModelCard, latency: NetworkLatency, pinned: ModelCard | None = Non
         change=change,
     )
     _latency_card(row, latency, pinned)
+    if plan.not_counted:
+        parts = "; ".join(str(part) for part in plan.not_counted)
+        st.caption(plain(f"Not counted in MACs and FCR: {parts}."))
 
 
 def show_latency(plan: CompressionPlan, latency: NetworkLatency) -> None:
