@@ -31,11 +31,11 @@ VERSION = 2  # part of every cell's key: raise it when a result may change
 CELLS = "cells"
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Comparison(_Frozen):
+class Comparison(Frozen):
     """What is compared: the methods, the PCRs they are to reach, and what happens before testing.
 
     recalibrate: BatchNorm statistics from so many unlabelled training images, if any; epochs: of
@@ -69,7 +69,7 @@ class Comparison(_Frozen):
         )
 
 
-class Cell(_Frozen):
+class Cell(Frozen):
     """One method at one PCR.
 
     asked: the PCR that was asked for; pcr, fcr: reached, of the whole network (FCR of a ring by the

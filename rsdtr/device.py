@@ -28,11 +28,11 @@ KEPT_CASES = 5000  # of a machine: a megabyte for a thousand, written after each
 _ALIKE = 1.03  # training times within this factor count as equal: memory decides
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class LayerCase(_Frozen):
+class LayerCase(Frozen):
     """All that decides how long a ring layer takes; none of it is a weight.
 
     shape (O, I, KH, KW) and ranks R_0…R_3; stride to padding_mode as `nn.Conv2d` has them;
@@ -70,7 +70,7 @@ class LayerCase(_Frozen):
         return layer.train(self.mode == "training")
 
 
-class FormTime(_Frozen):
+class FormTime(Frozen):
     """One form: median, interquartile range and best time in ms; for a training step also the
     most bytes that its tensors take at one time.
 
@@ -84,7 +84,7 @@ class FormTime(_Frozen):
     peak_bytes: int | None = Field(default=None, ge=0)
 
 
-class LayerTimes(_Frozen):
+class LayerTimes(Frozen):
     """The times of every form of one case, measured in turns in one process."""
 
     case: LayerCase
@@ -117,7 +117,7 @@ class LayerTimes(_Frozen):
         return ring if ring.best_ms < WORTHWHILE * dense.best_ms else dense
 
 
-class DeviceProfile(_Frozen):
+class DeviceProfile(Frozen):
     """Times of ring layers on one machine; `machine` says in words on which."""
 
     format_version: Literal[1] = 1

@@ -32,11 +32,11 @@ from rsdtr.worker import ROOT
 STATUS, REQUEST, LOG = "measuring.json", "request.json", "measuring.log"
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class _Request(_Frozen):
+class _Request(Frozen):
     """What the process is to measure, and for what, in words; again: even if it is known."""
 
     label: str
@@ -44,7 +44,7 @@ class _Request(_Frozen):
     again: bool = False
 
 
-class _Status(_Frozen):
+class _Status(Frozen):
     """The status file; failure: why it ended before its time, as a sentence."""
 
     label: str

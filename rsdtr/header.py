@@ -35,7 +35,7 @@ MOST_TENSORS = 100_000
 _BLOCK = 1 << 20  # values that are looked at together
 
 
-class Entry(BaseModel):
+class HeaderEntry(BaseModel):
     """One tensor: its dtype, its shape, and where it lies among the tensors' bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -45,7 +45,7 @@ class Entry(BaseModel):
     data_offsets: tuple[int, int] = Field(strict=False)
 
     @model_validator(mode="after")
-    def _fits(self) -> Entry:
+    def _fits(self) -> HeaderEntry:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype[:20]!r} is not one of {', '.join(DTYPES)}")
         if any(not 0 <= size < 1 << 31 for size in self.shape):
@@ -62,12 +62,12 @@ class Header:
     the texts of its `__metadata__`.
     """
 
-    entries: dict[str, Entry]
+    entries: dict[str, HeaderEntry]
     start: int
     metadata: dict[str, str]
 
 
-_ENTRIES = TypeAdapter(dict[str, Entry])
+_HEADER_ENTRIES = TypeAdapter(dict[str, HeaderEntry])
 _TEXTS = TypeAdapter(dict[str, str])
 _ANY = TypeAdapter(dict[str, Any])
 
@@ -91,7 +91,7 @@ def read_header(path: Path, source: Path | None = None) -> Header:
     try:
         content = _ANY.validate_json(text)
         metadata = _TEXTS.validate_python(content.pop("__metadata__", {}))
-        entries = _ENTRIES.validate_python(content)
+        entries = _HEADER_ENTRIES.validate_python(content)
     except ValidationError as error:
         raise _refusal(named, first_problem(error)) from None
     if len(entries) > MOST_TENSORS:
@@ -122,7 +122,7 @@ def not_finite(path: Path, header: Header) -> list[str]:
     ]
 
 
-def _blocks(content: mmap.mmap, entry: Entry, start: int) -> Iterator[torch.Tensor]:
+def _blocks(content: mmap.mmap, entry: HeaderEntry, start: int) -> Iterator[torch.Tensor]:
     dtype, values = DTYPES[entry.dtype], prod(entry.shape)
     for first in range(0, values, _BLOCK):
         yield torch.frombuffer(

@@ -29,11 +29,11 @@ RESERVE_BYTES = 256 << 10  # given back on a full disk, so that the job's end ca
 SILENT_SECONDS = 15.0  # a worker that is alive says so every half second
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class JobSpec(_Frozen):
+class JobSpec(Frozen):
     """What a job is made of; it never changes.
 
     id: see `content_id`; subject: what it is about and whose it is, so that a page finds its own
@@ -51,14 +51,14 @@ class JobSpec(_Frozen):
     content: dict[str, JsonValue]
 
 
-class Outcome(_Frozen):
+class Outcome(Frozen):
     """How a job ended; message: one sentence, empty when all went well."""
 
     state: State
     message: str = ""
 
 
-class Worker(_Frozen):
+class Worker(Frozen):
     """Who works on a job, or did last."""
 
     pid: int = Field(ge=1)

@@ -33,18 +33,18 @@ _MOST_MANIFEST_BYTES = 64 << 20
 _LIBRARIES = ("torch", "torchvision", "safetensors", "numpy")
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class FileRecord(_Frozen):
+class FileRecord(Frozen):
     """What a file must be: its SHA-256 in hex and its size in bytes."""
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     bytes: int = Field(ge=1)
 
 
-class Proof(_Frozen):
+class Proof(Frozen):
     """What a fresh process found when it ran a file on n real images, one by one and in fives:
     largest and mean absolute difference of a logit, and the share of images with the same class.
     """
@@ -55,7 +55,7 @@ class Proof(_Frozen):
     n: int = Field(ge=1)
 
 
-class Manifest(_Frozen):
+class Manifest(Frozen):
     """manifest.json: all that is needed to rebuild the model that model.safetensors fills.
 
     proofs: of an export, by format; data: the images they were made on. sha256: of everything

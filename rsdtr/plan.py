@@ -27,18 +27,18 @@ _ASKED = "asked to stay dense"
 _NOT_NEEDED = "the target does without it, or it was asked to stay dense"
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Ratio(_Frozen):
+class Ratio(Frozen):
     """A cost before and after compression: parameters (scalars) or MACs for one input."""
 
     original: int = Field(ge=0)
     compressed: int = Field(ge=0)
 
 
-class Target(_Frozen):
+class Target(Frozen):
     """What a whole network should reach: a PCR or FCR at least, or a file of at most so many MB.
 
     1 MB = 1,000,000 bytes of the safetensors file.
@@ -53,14 +53,14 @@ class Target(_Frozen):
         return f"{self.kind.upper()} ≥ {self.value:g}"
 
 
-class Milliseconds(_Frozen):
+class Milliseconds(Frozen):
     """Best measured time of one pass before and after compression, in ms."""
 
     original: float = Field(gt=0)
     compressed: float = Field(gt=0)
 
 
-class MeasuredOn(_Frozen):
+class MeasuredOn(Frozen):
     """What the forms of a plan were chosen for: a machine in words, its device and threads, the
     images in a batch, and forward passes (`inference`) or training steps.
     """
@@ -72,7 +72,7 @@ class MeasuredOn(_Frozen):
     mode: Literal["inference", "training"]
 
 
-class LayerPlan(_Frozen):
+class LayerPlan(Frozen):
     """What one convolution becomes.
 
     A ring: its own ε_p, shift, r0, ranks R_0…R_3 (mode order O, I, KH, KW), its storage in scalars,
@@ -113,7 +113,7 @@ class LayerPlan(_Frozen):
         return self
 
 
-class CompressionPlan(_Frozen):
+class CompressionPlan(Frozen):
     """The decision for a model: JSON-able, and all that `compress` obeys.
 
     eps: the ε_p of every layer that has none of its own, or None where a target gave each its own;

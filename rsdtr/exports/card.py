@@ -14,11 +14,11 @@ from rsdtr.plan import CompressionPlan, Ratio, planned_bytes
 from rsdtr.profile import ModelProfile
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class StageAccuracy(_Frozen):
+class StageAccuracy(Frozen):
     """Top-1 accuracy of one stage in percent, its 95 % interval, and the test images it is of."""
 
     stage: str
@@ -27,7 +27,7 @@ class StageAccuracy(_Frozen):
     n: int = Field(ge=1)
 
 
-class CardLatency(_Frozen):
+class CardLatency(Frozen):
     """Sums of the best times of all convolutions in ms, dense and as they run; ratio: runs/dense.
 
     machine, batch, threads: what they were measured on and for.
@@ -41,7 +41,7 @@ class CardLatency(_Frozen):
     ratio: float
 
 
-class ModelCard(_Frozen):
+class ModelCard(Frozen):
     """One configuration of a network and what is known of it.
 
     bytes: of the safetensors file; accuracy: of the stages that were measured; latency: None where
