@@ -19,7 +19,7 @@ from torch import Tensor
 from rsdtr.errors import RsdtrError
 from rsdtr.evaluate import Accuracy
 from rsdtr.recipe import FinetuneOptions
-from rsdtr.store import replace_file
+from rsdtr.system.atomic_files import replace_file
 
 _RECORD = "training"
 _log = logging.getLogger("rsdtr.checkpoint")

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from torch import nn
 
 from rsdtr.errors import RsdtrError
-from rsdtr.evaluate import accuracy, saved_bytes
+from rsdtr.evaluate import accuracy
 from rsdtr.exports.graph import onnx_file
 from rsdtr.finetune import finetune
 from rsdtr.fuse import fuse
@@ -25,14 +25,12 @@ from rsdtr.methods.quantized import OnnxNetwork, int8_file
 from rsdtr.methods.running import BATCH, fastest, latency_ratio
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.recover import move_statistics, recalibrate
-from rsdtr.store import replace_file
+from rsdtr.system.atomic_files import replace_file
+from rsdtr.system.safetensors_format import saved_bytes
+from rsdtr.typing import Frozen
 
 VERSION = 2  # part of every cell's key: raise it when a result may change
 CELLS = "cells"
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Comparison(Frozen):

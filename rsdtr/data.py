@@ -20,7 +20,7 @@ from rsdtr.pictures import (
     fitted,
     obstacle,
 )
-from rsdtr.weights import cache_folder, private_folder
+from rsdtr.system.cache_folder import cache_folder, private_folder
 from rsdtr.zoo import CIFAR10_CLASSES, ModelSpec, class_names
 
 __all__ = ["NAMES", "DataSplits", "LabelledImages", "load_data", "stratified"]

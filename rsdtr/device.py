@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
 from rsdtr.errors import RsdtrError, first_problem
 from rsdtr.forms import FORMS, Form
 from rsdtr.layers import PaddingMode, TRConv2d
 from rsdtr.measure import interleaved, machine, peak_bytes, threads
-from rsdtr.weights import cache_folder, private_folder
+from rsdtr.system.cache_folder import cache_folder, private_folder
+from rsdtr.typing import Frozen
 
 Mode = Literal["inference", "training"]
 Positive = Field(ge=1)
@@ -26,10 +27,6 @@ Positive = Field(ge=1)
 WORTHWHILE = 0.98
 KEPT_CASES = 5000  # of a machine: a megabyte for a thousand, written after each that is measured
 _ALIKE = 1.03  # training times within this factor count as equal: memory decides
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class LayerCase(Frozen):

@@ -19,21 +19,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from rsdtr import process
 from rsdtr.device import DeviceProfile, LayerCase, measure, own_path
 from rsdtr.errors import RsdtrError
-from rsdtr.process import ProcessId
-from rsdtr.store import locked, make_folder, replace_file
-from rsdtr.weights import private_folder
-from rsdtr.worker import ROOT
+from rsdtr.store import make_folder
+from rsdtr.system import processes
+from rsdtr.system.atomic_files import locked, replace_file
+from rsdtr.system.cache_folder import private_folder
+from rsdtr.system.processes import ROOT, ProcessId
+from rsdtr.typing import Frozen
 
 STATUS, REQUEST, LOG = "measuring.json", "request.json", "measuring.log"
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class _Request(Frozen):
@@ -119,7 +116,7 @@ def start(label: str, cases: Iterable[LayerCase], *, again: bool = False) -> boo
             replace_file(folder() / REQUEST, request.model_dump_json().encode())
             log.write_bytes(b"")
             environment = {"PYTHONPATH": os.pathsep.join(path)}
-            begun = process.start([*command, str(folder() / REQUEST)], log, environment)
+            begun = processes.start([*command, str(folder() / REQUEST)], log, environment)
             if begun is not None:
                 _write(_Status(label=label, pid=begun.pid, born=begun.born))
     except OSError as error:
@@ -132,7 +129,7 @@ def start(label: str, cases: Iterable[LayerCase], *, again: bool = False) -> boo
 
 def progress() -> Measuring | None:
     """How far the latest measuring on this machine is; None if there was none. Cheap to ask."""
-    process.reap()
+    processes.reap()
     status = _read()
     if status is None:
         return None

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -129,9 +128,3 @@ def _milliseconds(model: nn.Module, noise: torch.Tensor) -> float:
     if noise.is_cuda:
         torch.cuda.synchronize()
     return (time.perf_counter() - start) * 1000
-
-
-def saved_bytes(model: nn.Module) -> int:
-    """Bytes of the model's state_dict as a safetensors file."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    return len(safetensors.torch.save(state))

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -19,15 +19,12 @@ import torch
 from torch import nn
 
 from rsdtr.answers import chooses_boxes
-from rsdtr.archive import write_zip
 from rsdtr.data import LabelledImages
 from rsdtr.errors import ExportError, UnknownName
-from rsdtr.evaluate import saved_bytes
 from rsdtr.exports.graph import onnx_file
 from rsdtr.exports.proving import proved, write_cases
 from rsdtr.exports.readme import readme
 from rsdtr.exports.writer import Writer
-from rsdtr.folder import put
 from rsdtr.manifest import (
     CARD,
     FILES,
@@ -42,13 +39,15 @@ from rsdtr.manifest import (
 )
 from rsdtr.plan import CompressionPlan
 from rsdtr.saved import Saved, is_saved, load, save
+from rsdtr.system.folder_exchange import put
+from rsdtr.system.safetensors_format import saved_bytes
+from rsdtr.system.zip_archive import write_zip
+from rsdtr.typing import Progress
 from rsdtr.zoo import ModelSpec, model_spec
 
 __all__ = ["FORMATS", "Artefact", "Saved", "export", "load", "save"]
 
 FORMATS = ("safetensors", "onnx", "pt2", "int8")
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Literal, get_args
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
-from rsdtr.process import ProcessId
-from rsdtr.store import replace_file
-from rsdtr.weights import cache_folder, private_folder
+from rsdtr.system.atomic_files import replace_file
+from rsdtr.system.cache_folder import cache_folder, private_folder
+from rsdtr.system.processes import ProcessId
+from rsdtr.typing import Frozen
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 STATES = get_args(State)
@@ -27,10 +28,6 @@ SPEC, OUTCOME, WORKER, LOG, RESERVE = (
 )  # fmt: skip
 RESERVE_BYTES = 256 << 10  # given back on a full disk, so that the job's end can be written down
 SILENT_SECONDS = 15.0  # a worker that is alive says so every half second
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class JobSpec(Frozen):

@@ -12,9 +12,10 @@ from typing import TypeVar
 
 from rsdtr.errors import JobError
 from rsdtr.job import STATES, Job, jobs_folder, stored
-from rsdtr.process import ProcessId
-from rsdtr.store import locked, make_folder
-from rsdtr.weights import private_folder
+from rsdtr.store import make_folder
+from rsdtr.system.atomic_files import locked
+from rsdtr.system.cache_folder import private_folder
+from rsdtr.system.processes import ProcessId
 
 VERSION = 1
 BUSY_SECONDS = 20.0  # others hold the table for milliseconds

@@ -25,7 +25,7 @@ from pydantic import JsonValue
 from rsdtr import jobs
 from rsdtr.errors import JobError, RsdtrError
 from rsdtr.job import Job, State, begin, read_spec
-from rsdtr.process import ProcessId
+from rsdtr.system.processes import ProcessId
 
 BEAT_SECONDS = 0.5
 TEND_SECONDS = 5.0  # between two looks at the other workers

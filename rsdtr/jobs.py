@@ -19,7 +19,6 @@ from uuid import uuid4
 
 import torch
 
-from rsdtr import process
 from rsdtr.errors import JobError, UnknownName
 from rsdtr.job import (
     LOG,
@@ -37,7 +36,8 @@ from rsdtr.job import (
     write_outcome,
 )
 from rsdtr.job_table import Table, transact
-from rsdtr.process import ProcessId
+from rsdtr.system import processes
+from rsdtr.system.processes import ProcessId
 
 GRACE_SECONDS = 10.0  # between a polite cancel and a forced one
 KEPT = 200  # jobs that have ended, with their results; the oldest go first
@@ -205,7 +205,7 @@ def tend() -> None:
 
     Cheap when there is nothing to do. JobError if the table cannot be used.
     """
-    process.reap()
+    processes.reap()
     transact(_tended)
 
 
@@ -215,7 +215,7 @@ def _tended(table: Table) -> None:
     waiting = [job for job in jobs if job.state == "queued"]
     for job in waiting[: max(slots() - len(running), 0)]:
         try:
-            worker = process.start(
+            worker = processes.start(
                 command(job), job.folder / LOG, _environment(job)
             )  # fmt: skip
         except OSError as error:

@@ -10,11 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 from pydantic_core import from_json
 
 from rsdtr.errors import ExportError, first_problem
 from rsdtr.plan import CompressionPlan
+from rsdtr.typing import Frozen
 from rsdtr.zoo import ModelSpec, model_spec
 
 FORMAT_VERSION: Literal[2] = 2
@@ -31,10 +32,6 @@ FILES = {
 MEMBERS = frozenset({CARD, REPORT, *FILES.values()})  # all that a manifest may name
 _MOST_MANIFEST_BYTES = 64 << 20
 _LIBRARIES = ("torch", "torchvision", "safetensors", "numpy")
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class FileRecord(Frozen):

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rsdtr.cost import pipeline_macs
 from rsdtr.errors import PlanError, first_problem
-from rsdtr.filesize import safetensors_bytes, with_ring
 from rsdtr.forms import Form
 from rsdtr.profile import LayerProfile, ModelProfile
 from rsdtr.ring import ring_shapes, ring_storage
 from rsdtr.search import Candidate
+from rsdtr.system.safetensors_format import safetensors_bytes, with_ring
 from rsdtr.truncation import MINIMUM_EPS, checked_eps
+from rsdtr.typing import Frozen, Progress
 from rsdtr.winners import Objective, Question, Rule
 
-Progress = Callable[[int, int], None]
 TargetKind = Literal["pcr", "fcr", "mb"]
 Positive = Field(ge=1)
 _ASKED = "asked to stay dense"
 _NOT_NEEDED = "the target does without it, or it was asked to stay dense"
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Ratio(Frozen):

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from rsdtr.bounds import Cost
 from rsdtr.cost import Size, conv_macs, pipeline_macs
 from rsdtr.errors import PlanError, UnknownName
-from rsdtr.filesize import Entry, entries_of
 from rsdtr.kept import Kept
 from rsdtr.ring import ring_storage, too_coarse
 from rsdtr.search import LARGEST, SMALLEST, Candidate, KernelSpectra, SearchResult
+from rsdtr.system.safetensors_format import Entry, entries_of
 from rsdtr.tight import best_tight
 from rsdtr.winners import Objective, Question, Winners
 from rsdtr.zoo import ModelSpec, weights_sha256

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from rsdtr.charts.accuracy import Stage, stages_figure
 from rsdtr.charts.plan import layers_figure
-from rsdtr.evaluate import Accuracy, saved_bytes
+from rsdtr.evaluate import Accuracy
 from rsdtr.exports.card import ModelCard, StageAccuracy
 from rsdtr.plan import Ratio
 from rsdtr.saved import Saved
+from rsdtr.system.safetensors_format import saved_bytes
 from rsdtr.tables import layers_table
 from rsdtr.weights import weights_sha256
 

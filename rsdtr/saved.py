@@ -14,9 +14,9 @@ from torch import nn
 
 from rsdtr.compress import skeleton
 from rsdtr.errors import ExportError
-from rsdtr.folder import put, sibling
 from rsdtr.manifest import MANIFEST, WEIGHTS, check_file, new_manifest, read_manifest
 from rsdtr.plan import CompressionPlan
+from rsdtr.system.folder_exchange import put, sibling
 from rsdtr.weights import fill, read_state_dict
 from rsdtr.zoo import ModelSpec, model_spec
 

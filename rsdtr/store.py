@@ -15,12 +15,9 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -31,12 +28,12 @@ from rsdtr.cost import pipeline_macs_per_pixel
 from rsdtr.profile import LayerProfile, ModelProfile
 from rsdtr.ring import ring_storage
 from rsdtr.search import SEARCH_VERSION, Candidate
-from rsdtr.weights import cache_folder, private_folder
+from rsdtr.system.atomic_files import locked, replace_file
+from rsdtr.system.cache_folder import cache_folder, private_folder
 from rsdtr.winners import GRID, OBJECTIVES, RULES, Question
 
 FORMAT_VERSION = 1
 KEPT_BYTES = 64 << 20  # of all models together: a whole ResNet-50 takes half a million
-LOCK_SECONDS = 5.0  # a writer holds the lock for milliseconds; then we go on without it
 ABANDONED_SECONDS = 3600.0  # temporary files this old belong to a writer that was killed
 SUFFIX = ".safetensors"
 UNKNOWN = -1
@@ -98,51 +95,6 @@ def save_winners(profile: ModelProfile) -> bool:
 def make_folder() -> None:
     """Create the store's folder, readable by its owner only; OSError if that is not possible."""
     private_folder(store_folder())
-
-
-def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file of the store so that a reader sees the old or the new one, never a part."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-@contextmanager
-def locked() -> Iterator[None]:
-    """Keep other writers out of the store, as far as this platform and file system can.
-
-    The operating system lifts the lock of a process that dies. Without a lock no file is ever
-    broken: at worst one of two writers has to compute or write something again.
-    """
-    with (store_folder() / "lock").open("ab") as file:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                _lock(file)
-                break
-            except (BlockingIOError, PermissionError):
-                time.sleep(0.01)
-            except OSError as error:
-                _log.debug("no lock on %s (%s): going on without", file.name, error)
-                break
-        yield  # closing the file unlocks it
-
-
-if os.name == "nt":
-    import msvcrt
-
-    def _lock(file: IO[bytes]) -> None:
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]  # Windows only
-
-else:
-    import fcntl
-
-    def _lock(file: IO[bytes]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _identity(profile: ModelProfile) -> str:

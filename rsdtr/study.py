@@ -26,7 +26,7 @@ from rsdtr.evaluate import Accuracy, accuracy
 from rsdtr.finetune import Step, finetune
 from rsdtr.plan import CompressionPlan
 from rsdtr.recipe import FinetuneOptions
-from rsdtr.store import replace_file
+from rsdtr.system.atomic_files import replace_file
 
 Start = Literal["factors", "scratch"]
 STARTS: tuple[Start, ...] = get_args(Start)

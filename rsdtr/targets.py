@@ -17,8 +17,15 @@ from numpy.typing import NDArray
 
 from rsdtr.cost import pipeline_macs
 from rsdtr.errors import PlanError
-from rsdtr.plan import CompressionPlan, Progress, Target, plan, planned_bytes, policy_layers
+from rsdtr.plan import (
+    CompressionPlan,
+    Target,
+    plan,
+    planned_bytes,
+    policy_layers,
+)
 from rsdtr.profile import LayerProfile, ModelProfile
+from rsdtr.typing import Progress
 from rsdtr.winners import GRID, Objective, Question, Rule
 
 Numbers = NDArray[np.float64]

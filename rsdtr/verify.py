@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-from rsdtr.archive import unzipped
 from rsdtr.data import NAMES, LabelledImages, load_data
 from rsdtr.errors import ExportError
 from rsdtr.exports.proving import proved, write_cases
@@ -23,9 +21,10 @@ from rsdtr.manifest import (
     read_manifest,
 )
 from rsdtr.saved import load
+from rsdtr.system.zip_archive import unzipped
+from rsdtr.typing import Progress
 from rsdtr.zoo import model_spec
 
-Progress = Callable[[int, int], None]
 _PROGRAMS = ("python", "pt2")  # formats whose file is run, not only read
 
 

@@ -1,17 +1,14 @@
 """Files of weights: where they lie, how they are downloaded, read, checked and hashed."""
 
 import hashlib
-import http.client
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import safetensors
@@ -21,88 +18,14 @@ from torch import Tensor, nn
 
 from rsdtr import quarantine
 from rsdtr.errors import WeightsError
-from rsdtr.header import not_finite, read_header
 from rsdtr.quarantine import NO_STATE, REFUSED, UNREADABLE
+from rsdtr.system.cache_folder import cache_folder, private_folder
+from rsdtr.system.download import file_sha256
+from rsdtr.system.safetensors_format import not_finite, read_header
 
-Progress = Callable[[int, int], None]
 SUFFIXES = (".safetensors", ".pth", ".th", ".pt")
-_CHUNK = 1 << 20
 _QUARANTINE_SECONDS = 300
 _MOST_CONVERTED = 8  # files that stay; the least recently used goes first
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: $RSDTR_CACHE, else rsdtr/ in the platform's cache folder."""
-    if chosen := os.environ.get("RSDTR_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rsdtr"
-
-
-def private_folder(path: Path) -> Path:
-    """Make a folder that only its owner can read, and those above it; OSError if that fails.
-
-    Within the cache folder those above are the owner's alone as well.
-    """
-    for folder in (*reversed(path.parents), path):
-        inside = folder.is_relative_to(cache_folder())
-        folder.mkdir(mode=0o700 if inside else 0o777, exist_ok=True)
-    return path
-
-
-def published_file(file: str, url: str, sha256: str, progress: Progress | None = None) -> Path:
-    """The path of a published file whose SHA-256 begins with `sha256`.
-
-    Looks into $RSDTR_WEIGHTS, then the cache folder, and downloads it only then. `progress` gets
-    (bytes so far, bytes in all; 0 when the server does not say).
-    Raises WeightsError: a file with another hash, no network, no such address.
-    """
-    cache = cache_folder() / "weights"
-    own = os.environ.get("RSDTR_WEIGHTS")
-    for folder in ([Path(own)] if own else []) + [cache]:
-        path = folder / file
-        if path.is_file():
-            found = _file_sha256(path)
-            if not found.startswith(sha256):
-                raise WeightsError(
-                    f"{path} has SHA-256 {found[:8]}…, expected {sha256[:8]}…: "
-                    f"replace it by the published file, {url}"
-                )
-            return path
-    return _download(url, cache / file, sha256, Path(own) if own else cache, progress)
-
-
-def _download(url: str, path: Path, sha256: str, folder: Path, progress: Progress | None) -> Path:
-    private_folder(path.parent)
-    descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
-    try:
-        digest = hashlib.sha256()
-        with os.fdopen(descriptor, "wb") as out, urllib.request.urlopen(url, timeout=30) as answer:
-            total, done = int(answer.headers.get("Content-Length") or 0), 0
-            while chunk := answer.read(_CHUNK):
-                out.write(chunk)
-                digest.update(chunk)
-                done += len(chunk)
-                if progress:
-                    progress(done, total)
-        if not digest.hexdigest().startswith(sha256):
-            raise WeightsError(
-                f"{url} gave a file with SHA-256 {digest.hexdigest()[:8]}…, expected "
-                f"{sha256[:8]}…: get {path.name} elsewhere and put it into {folder}"
-            )
-        os.replace(temporary, path)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise WeightsError(
-            f"{path.name} could not be downloaded ({reason}): get {url} and put it into {folder}"
-        ) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return path
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_state_dict(path: Path) -> "OrderedDict[str, Tensor]":
@@ -153,7 +76,7 @@ def _read_safetensors(path: Path, source: Path) -> "OrderedDict[str, Tensor]":
 def _converted(path: Path) -> Path:
     """The safetensors file that the quarantine made, or makes now, of another weights file."""
     folder = private_folder(cache_folder() / "converted")
-    target = folder / f"{_file_sha256(path)}.safetensors"
+    target = folder / f"{file_sha256(path)}.safetensors"
     if target.is_file():
         os.utime(target)
         return target

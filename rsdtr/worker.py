@@ -19,24 +19,22 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rsdtr import process
 from rsdtr.grid import GridProgress, profile_grid
-from rsdtr.process import ProcessId
 from rsdtr.profile import ModelProfile
 from rsdtr.store import (
     load_winners,
-    locked,
     make_folder,
-    replace_file,
     save_winners,
     store_folder,
     store_path,
 )
+from rsdtr.system import processes
+from rsdtr.system.atomic_files import locked, replace_file
+from rsdtr.system.processes import ROOT, ProcessId
 
 SAVE_SECONDS = 1.0  # between two writings of the store while the grid grows
 MOST_AT_WORK = 2  # of those that `start` starts: each uses every core
 NICE = 10  # it steps back behind the page that is waiting for its user
-ROOT = Path(__file__).parents[1]
 
 _log = logging.getLogger("rsdtr.worker")
 
@@ -127,7 +125,7 @@ def start(profile: ModelProfile, weights: str | Path | None = None) -> bool:
                 return False
             log = store_path(profile).with_suffix(".log")
             log.write_bytes(b"")
-            begun = process.start(command, log, {"PYTHONPATH": os.pathsep.join(path)}, NICE)
+            begun = processes.start(command, log, {"PYTHONPATH": os.pathsep.join(path)}, NICE)
             if begun is not None:
                 _write(profile, _Status(model=profile.model, pid=begun.pid, born=begun.born))
     except OSError as error:
@@ -137,7 +135,7 @@ def start(profile: ModelProfile, weights: str | Path | None = None) -> bool:
 
 def progress(profile: ModelProfile) -> Progress | None:
     """How far the latest worker for this model is; None if there has been none. Cheap to ask."""
-    process.reap()
+    processes.reap()
     status = _read(_status_path(profile))
     if status is None:
         return None

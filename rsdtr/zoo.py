@@ -15,7 +15,9 @@ from rsdtr import vision
 from rsdtr.architectures import CifarResNet, CifarVGG
 from rsdtr.errors import RsdtrError, UnknownName, WeightsError
 from rsdtr.spectrum import decaying_spectrum_
-from rsdtr.weights import Progress, fill, published_file, read_state_dict, weights_sha256
+from rsdtr.system.download import published_file
+from rsdtr.typing import Progress
+from rsdtr.weights import fill, read_state_dict, weights_sha256
 
 __all__ = [
     "ModelSpec",

@@ -16,13 +16,14 @@ from types import ModuleType
 
 from made_up import times_by_rank
 
-from rsdtr import checkpoint, device, job_worker, jobs, process
+from rsdtr import checkpoint, device, job_worker, jobs
 from rsdtr.device import LayerCase, LayerTimes
 from rsdtr.errors import RsdtrError
 from rsdtr.job import Job
 from rsdtr.job_worker import Running
 from rsdtr.kinds import refit as refit_job
-from rsdtr.store import replace_file
+from rsdtr.system import processes
+from rsdtr.system.atomic_files import replace_file
 
 
 def stop_all() -> None:
@@ -30,10 +31,10 @@ def stop_all() -> None:
     for job in jobs.listed():
         if job.worker is not None:
             job.worker.kill()
-    for child in list(process._started):
+    for child in list(processes._started):
         child.kill()
         child.wait()
-    process.reap()
+    processes.reap()
 
 
 def command(job: Job) -> list[str]:

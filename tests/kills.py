@@ -27,7 +27,6 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from rsdtr.archive import unzipped
 from rsdtr.checkpoint import read_checkpoint
 from rsdtr.compress import compress
 from rsdtr.data import DataSplits, load_data
@@ -40,6 +39,7 @@ from rsdtr.profile import ModelProfile, profile
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.saved import load, save
 from rsdtr.store import load_winners, save_winners
+from rsdtr.system.zip_archive import unzipped
 from rsdtr.verify import unchanged, verify
 from rsdtr.winners import Question
 from rsdtr.zoo import load_model, model_spec, weights_sha256

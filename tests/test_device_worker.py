@@ -9,11 +9,12 @@ import psutil
 import pytest
 from made_up import layer_times
 
-from rsdtr import device_worker, process
+from rsdtr import device_worker
 from rsdtr.device import DeviceProfile, LayerCase
 from rsdtr.device_worker import cancel, folder, measured, progress, start
 from rsdtr.errors import RsdtrError
-from rsdtr.process import ProcessId
+from rsdtr.system import processes
+from rsdtr.system.processes import ProcessId
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
@@ -137,7 +138,7 @@ def test_started_watched_and_ended():
     assert (at.label, at.done, at.total, at.failure) == ("a model", 2, 2, None)
     assert DeviceProfile.own().missing(cases(2)) == ()
     assert (folder() / device_worker.LOG).read_bytes() == b""
-    assert process._started == []
+    assert processes._started == []
 
 
 @posix

@@ -10,8 +10,9 @@ from torch import nn
 
 from rsdtr.data import LabelledImages, load_data
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.evaluate import Accuracy, accuracy, latency, saved_bytes
+from rsdtr.evaluate import Accuracy, accuracy, latency
 from rsdtr.pictures import ArrayPictures
+from rsdtr.system.safetensors_format import saved_bytes
 from rsdtr.zoo import load_model, model_spec
 
 DIGITS = model_spec("digits_resnet20")

@@ -4,10 +4,9 @@ import torch
 from networks import varied, varied_spec
 
 from rsdtr.compress import skeleton
-from rsdtr.evaluate import saved_bytes
-from rsdtr.filesize import entries_of, safetensors_bytes
 from rsdtr.plan import plan, planned_bytes
 from rsdtr.profile import profile
+from rsdtr.system.safetensors_format import entries_of, safetensors_bytes, saved_bytes
 from rsdtr.zoo import model_spec
 
 

@@ -16,12 +16,13 @@ import pytest
 from click.testing import CliRunner, Result
 from test_process import until
 
-from rsdtr import jobs, process
+from rsdtr import jobs
 from rsdtr.cli import cli
 from rsdtr.errors import RsdtrError
 from rsdtr.job import RESERVE_BYTES, Job, jobs_folder
 from rsdtr.job_worker import FULL, sentence
 from rsdtr.jobs import find, listed, resume, submit
+from rsdtr.system import processes
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 ROOT = Path(__file__).parents[1]
@@ -69,7 +70,7 @@ def test_fifty_jobs_queued_at_once(monkeypatch):
     assert all(job.result.is_dir() for job in now)
     assert most == 2
     assert len(workers) < 10  # a worker goes on with the next job
-    until(lambda: (process.reap(), process._started)[1] == [])
+    until(lambda: (processes.reap(), processes._started)[1] == [])
     assert not [child for child in psutil.Process().children(recursive=True)
                 if child.status() == psutil.STATUS_ZOMBIE]  # fmt: skip
 

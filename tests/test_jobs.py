@@ -12,7 +12,7 @@ import psutil
 import pytest
 from test_process import until
 
-from rsdtr import job_table, jobs, process
+from rsdtr import job_table, jobs
 from rsdtr.errors import JobError, UnknownName
 from rsdtr.job import (
     Job,
@@ -25,7 +25,8 @@ from rsdtr.job import (
 )
 from rsdtr.job_table import transact
 from rsdtr.jobs import ahead, cancel, find, listed, resume, submit, tend
-from rsdtr.process import ProcessId
+from rsdtr.system import processes
+from rsdtr.system.processes import ProcessId
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 ROOT = Path(__file__).parents[1]
@@ -38,10 +39,10 @@ def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("RSDTR_JOBS", "2")
     monkeypatch.setattr(jobs, "command", lambda _: ["sleep", "100"])
     yield tmp_path / "cache"
-    for child in list(process._started):
+    for child in list(processes._started):
         child.kill()
         child.wait()
-    process.reap()
+    processes.reap()
 
 
 def queued(number: int, **content: object) -> list[Job]:

@@ -12,7 +12,7 @@ import torch
 
 from rsdtr import quarantine, weights
 from rsdtr.errors import WeightsError
-from rsdtr.header import DTYPES
+from rsdtr.system.safetensors_format import DTYPES
 from rsdtr.weights import read_state_dict
 
 

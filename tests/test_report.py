@@ -9,13 +9,14 @@ from click.testing import CliRunner
 from rsdtr.asked import Asked
 from rsdtr.cli import cli
 from rsdtr.compress import compress
-from rsdtr.evaluate import Accuracy, saved_bytes
+from rsdtr.evaluate import Accuracy
 from rsdtr.exports.card import ModelCard, model_card
 from rsdtr.latency import NetworkLatency, network_latency
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.report import report_html, saved_report
 from rsdtr.saved import load, save
+from rsdtr.system.safetensors_format import saved_bytes
 from rsdtr.tables import pins_table
 from rsdtr.targets import Choices
 from rsdtr.zoo import load_model, model_spec, weights_sha256

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from rsdtr.archive import unzipped, write_zip
 from rsdtr.compress import compress
 from rsdtr.data import load_data
 from rsdtr.errors import ExportError
@@ -18,6 +17,7 @@ from rsdtr.manifest import MANIFEST, WEIGHTS, read_manifest
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.saved import save
+from rsdtr.system.zip_archive import unzipped, write_zip
 from rsdtr.verify import unchanged, verify
 from rsdtr.zoo import load_model, model_spec
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from rsdtr.errors import ExportError
 from rsdtr.exports import web
-from rsdtr.weights import cache_folder
+from rsdtr.system.cache_folder import cache_folder
 
 CONTENT = {web.SCRIPT: b"export default 1", web.PROGRAM: b"\0asm"}
 ANSWER = {

@@ -14,11 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 from networks import varied, varied_spec
 
-from rsdtr import process, worker
+from rsdtr import worker
 from rsdtr.cli import cli
-from rsdtr.process import ProcessId
 from rsdtr.profile import LayerProfile, ModelProfile, profile
 from rsdtr.store import load_winners, store_path
+from rsdtr.system import processes
+from rsdtr.system.processes import ProcessId
 from rsdtr.winners import GRID, OBJECTIVES, RULES, Question
 from rsdtr.worker import cancel, fill_store, progress, start
 from rsdtr.zoo import load_model, model_spec
@@ -232,7 +233,7 @@ def test_after_a_kill_nothing_blocks_and_nobody_is_left():
 def test_others_wait_while_as_many_as_may_are_at_work(folder, monkeypatch):
     """Each search takes every core: five networks opened at once were ten processes."""
     me, begun = ProcessId.own(), []
-    monkeypatch.setattr(process, "start", lambda command, *_: begun.append(command) or me)
+    monkeypatch.setattr(processes, "start", lambda command, *_: begun.append(command) or me)
     folder.mkdir(parents=True)
     status = {"model": "varied", "pid": me.pid, "born": me.born}
     for other in range(worker.MOST_AT_WORK):
@@ -271,6 +272,6 @@ def test_started_watched_and_cancelled_by_the_app():
 
     def left() -> list[int]:
         progress(found)
-        return [started.pid for started in process._started]
+        return [started.pid for started in processes._started]
 
     until(lambda: pid not in left(), 5)  # no zombie stays, once its last thread has ended

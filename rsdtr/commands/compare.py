@@ -17,7 +17,7 @@ from rsdtr.errors import RsdtrError
 from rsdtr.measure import machine
 from rsdtr.methods.catalogue import METHODS, Subject, check_methods, methods_for
 from rsdtr.saved import writable_folder
-from rsdtr.store import replace_file
+from rsdtr.system.atomic_files import replace_file
 from rsdtr.tables import cells_table
 from rsdtr.zoo import load_model, model_spec
 

@@ -13,11 +13,12 @@ from rsdtr.commands.console import emit, progress
 from rsdtr.commands.requested import find, read_model
 from rsdtr.data import load_data
 from rsdtr.errors import DataError, WeightsError
-from rsdtr.evaluate import accuracy, saved_bytes
+from rsdtr.evaluate import accuracy
 from rsdtr.fidelity import Fidelity, fidelity
 from rsdtr.images import LabelledImages
 from rsdtr.manifest import read_manifest
 from rsdtr.profile import profile
+from rsdtr.system.safetensors_format import saved_bytes
 from rsdtr.zoo import ModelSpec, weights_sha256
 
 

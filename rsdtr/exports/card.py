@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rsdtr.asked import Asked
 from rsdtr.evaluate import Accuracy
-from rsdtr.filesize import safetensors_bytes
 from rsdtr.latency import NetworkLatency
 from rsdtr.plan import CompressionPlan, Ratio, planned_bytes
 from rsdtr.profile import ModelProfile
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from rsdtr.system.safetensors_format import safetensors_bytes
+from rsdtr.typing import Frozen
 
 
 class StageAccuracy(Frozen):

@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsdtr.errors import ExportError
-from rsdtr.weights import cache_folder, private_folder
+from rsdtr.system.cache_folder import cache_folder, private_folder
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 SCRIPT, PROGRAM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"

@@ -15,8 +15,8 @@ from rsdtr.job import Job, read_spec
 from rsdtr.job_worker import Running
 from rsdtr.kinds.network import original, same_data, same_weights
 from rsdtr.methods.catalogue import Subject, check_methods
-from rsdtr.store import replace_file
-from rsdtr.weights import cache_folder
+from rsdtr.system.atomic_files import replace_file
+from rsdtr.system.cache_folder import cache_folder
 from rsdtr.zoo import model_spec
 
 KIND = "compare"

@@ -25,7 +25,7 @@ from rsdtr.kinds.network import (
 )
 from rsdtr.plan import CompressionPlan
 from rsdtr.saved import load
-from rsdtr.store import replace_file
+from rsdtr.system.atomic_files import replace_file
 
 KIND = "export"
 ARTEFACTS = "artefacts.json"

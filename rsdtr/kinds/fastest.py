@@ -17,7 +17,8 @@ from rsdtr.kinds.network import content_of, original, same_plan, same_weights
 from rsdtr.measure import machine
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import profile
-from rsdtr.store import load_winners, replace_file
+from rsdtr.store import load_winners
+from rsdtr.system.atomic_files import replace_file
 from rsdtr.zoo import model_spec
 
 KIND = "fastest"

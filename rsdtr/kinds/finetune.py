@@ -31,7 +31,7 @@ from rsdtr.kinds.network import (
 from rsdtr.plan import CompressionPlan
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.saved import load, save
-from rsdtr.store import replace_file
+from rsdtr.system.atomic_files import replace_file
 
 KIND = "finetune"
 CHECKPOINT, LOSSES, CURVE = "checkpoint.safetensors", "losses.csv", "curve.json"

@@ -32,7 +32,7 @@ from rsdtr.plan import CompressionPlan
 from rsdtr.refit import Begun, Step, refit, refit_record
 from rsdtr.refit_options import RefitOptions
 from rsdtr.saved import load, save
-from rsdtr.store import replace_file
+from rsdtr.system.atomic_files import replace_file
 
 KIND = "refit"
 CHECKPOINT, REPORT = "checkpoint.safetensors", "steps.json"

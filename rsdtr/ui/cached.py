@@ -15,11 +15,12 @@ from torch import nn
 from rsdtr.compress import compress
 from rsdtr.damage import measure_damage
 from rsdtr.data import DataSplits, load_data
-from rsdtr.filesize import safetensors_bytes
-from rsdtr.plan import CompressionPlan, Progress, planned_bytes, policy_layers
+from rsdtr.plan import CompressionPlan, planned_bytes, policy_layers
 from rsdtr.profile import LayerProfile, ModelProfile, profile
 from rsdtr.search import Candidate, SearchResult
+from rsdtr.system.safetensors_format import safetensors_bytes
 from rsdtr.targets import Choices, Damage
+from rsdtr.typing import Progress
 from rsdtr.ui.memo import Memo
 from rsdtr.ui.state import Configuration
 from rsdtr.winners import GRID, Question

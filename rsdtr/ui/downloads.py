@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from rsdtr.archive import write_zip
 from rsdtr.export import Artefact
 from rsdtr.job import Job
 from rsdtr.kinds.export import KIND, ExportedFiles, queue_export
 from rsdtr.manifest import MANIFEST
 from rsdtr.plan import CompressionPlan
+from rsdtr.system.zip_archive import write_zip
 from rsdtr.ui import cached, latency, recovering, sharing, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.choosing import Chosen

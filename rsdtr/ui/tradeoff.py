@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from rsdtr.charts.plan import FrontPoint, RatioPoint
 from rsdtr.errors import PlanError
-from rsdtr.plan import CompressionPlan, Progress, Target, TargetKind
+from rsdtr.plan import CompressionPlan, Target, TargetKind
 from rsdtr.targets import Choices, total_damage
+from rsdtr.typing import Progress
 from rsdtr.ui import cached, latency
 from rsdtr.ui.cached import Network
 from rsdtr.ui.memo import Memo

@@ -13,10 +13,11 @@ import streamlit as st
 
 from rsdtr.errors import WeightsError
 from rsdtr.plan import CompressionPlan
-from rsdtr.store import replace_file
+from rsdtr.system.atomic_files import replace_file
+from rsdtr.system.cache_folder import cache_folder, private_folder
 from rsdtr.ui import state
 from rsdtr.ui.page import plain
-from rsdtr.weights import SUFFIXES, cache_folder, private_folder
+from rsdtr.weights import SUFFIXES
 
 MOST_BYTES = 4 << 30  # that stay, of all readers; what was used least recently goes first
 _MOST_NAME_BYTES = 200

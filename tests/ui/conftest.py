@@ -2,7 +2,8 @@
 
 import pytest
 
-from rsdtr import device_worker, jobs, process, worker
+from rsdtr import device_worker, jobs, worker
+from rsdtr.system import processes
 from rsdtr.ui import fastest, latency, page, warming, watching
 
 
@@ -18,7 +19,7 @@ def _cold(tmp_path, monkeypatch):
     monkeypatch.setattr(watching, "POLL_SECONDS", None)
     monkeypatch.setenv("RSDTR_JOBS", "1")
     yield
-    if process._started:  # jobs of a test that has failed
+    if processes._started:  # jobs of a test that has failed
         for job in jobs.listed():
             jobs.cancel(job.id)
             if job.worker is not None:

@@ -6,7 +6,7 @@ from test_pages import app
 from test_recover_page import until
 
 from rsdtr import jobs
-from rsdtr.archive import unzipped
+from rsdtr.system.zip_archive import unzipped
 from rsdtr.ui import downloads, state
 from rsdtr.verify import unchanged
 

@@ -13,8 +13,8 @@ from rsdtr.errors import RsdtrError
 from rsdtr.latency import network_cases, network_latency
 from rsdtr.measure import machine
 from rsdtr.plan import plan
-from rsdtr.process import ProcessId
 from rsdtr.profile import profile
+from rsdtr.system.processes import ProcessId
 from rsdtr.ui import latency, state
 from rsdtr.zoo import load_model, model_spec
 

@@ -12,10 +12,11 @@ from test_pages import DIGITS, PAGES, app, metrics_of
 from test_quarantine import Malicious
 from test_recover_page import start, until
 
-from rsdtr import jobs, weights
+from rsdtr import jobs
 from rsdtr.job import read_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
+from rsdtr.system import cache_folder
 from rsdtr.ui import state, uploads
 from rsdtr.zoo import load_model, model_spec
 
@@ -80,8 +81,8 @@ def test_the_file_is_kept_on_every_page_and_its_place_is_shown_on_none(trained):
         assert not test.error
         assert not any("Give a file" in info.value for info in test.info)
         assert test.query_params[state.WEIGHTS] == "own"
-        assert str(weights.cache_folder()) not in shown(test)
-    assert str(weights.cache_folder()) not in shown(test.switch_page("app.py").run())
+        assert str(cache_folder.cache_folder()) not in shown(test)
+    assert str(cache_folder.cache_folder()) not in shown(test.switch_page("app.py").run())
 
 
 def test_another_model_asks_for_its_own_file(trained):
@@ -111,7 +112,7 @@ def test_a_file_that_is_taken_away_is_forgotten(trained):
 def test_what_is_no_such_network_is_said_in_one_sentence(content, name, sentence):
     test = give(app(weights="own"), content, name)
     assert test.error[0].value.replace("\\", "").startswith(sentence)
-    assert str(weights.cache_folder()) not in shown(test).replace("\\", "")
+    assert str(cache_folder.cache_folder()) not in shown(test).replace("\\", "")
     assert not test.metric
 
 
@@ -124,7 +125,7 @@ def test_a_job_works_on_the_file(trained):
     assert jobs.find(job.id).state == "done"
     kept = Path(read_spec(job.folder).content["weights"])
     assert kept.name == "mine.safetensors"
-    assert not any(str(weights.cache_folder()) in line for line in (job.title, shown(test)))
+    assert not any(str(cache_folder.cache_folder()) in line for line in (job.title, shown(test)))
 
 
 def test_a_file_that_would_run_code_runs_none(tmp_path):
@@ -138,9 +139,9 @@ def test_a_file_that_would_run_code_runs_none(tmp_path):
 def test_a_name_leads_to_no_other_folder(trained):
     test = give(app(weights="own"), save(trained), "../../../-rf /etc/x y.safetensors")
     assert metrics_of(test)["PCR"]
-    kept = list(weights.cache_folder().parent.rglob("*x y*"))
+    kept = list(cache_folder.cache_folder().parent.rglob("*x y*"))
     assert [path.name for path in kept] == ["x y.safetensors"]
-    assert kept[0].is_relative_to(weights.cache_folder() / "uploads")
+    assert kept[0].is_relative_to(cache_folder.cache_folder() / "uploads")
     assert kept[0].stat().st_mode & 0o077 == 0
 
 
@@ -213,12 +214,12 @@ def test_a_disk_without_room_is_told(trained, monkeypatch):
     monkeypatch.setattr(uploads.os, "replace", full)
     give(test, save(trained))
     assert "mine.safetensors could not be kept (No space left on device)" in test.error[0].value
-    assert not list((weights.cache_folder() / "uploads").rglob(".writing-*"))
+    assert not list((cache_folder.cache_folder() / "uploads").rglob(".writing-*"))
 
 
 def test_the_oldest_files_make_room_and_are_asked_for_again(trained, monkeypatch):
     test = give(app(weights="own"), save(trained))
-    kept = next((weights.cache_folder() / "uploads").rglob("mine.safetensors"))
+    kept = next((cache_folder.cache_folder() / "uploads").rglob("mine.safetensors"))
     os.utime(kept, (1, 1))
     monkeypatch.setattr(uploads, "MOST_BYTES", kept.stat().st_size)
     give(app(weights="own"), save({name: value + 1 for name, value in trained.items()}))

@@ -110,3 +110,6 @@ def _born(process: psutil.Process) -> str:
         if Path("/proc/self/stat").exists():
             raise
         return f"{process.create_time():.2f}"
+
+
+ROOT = Path(__file__).parents[1]
