@@ -31,16 +31,16 @@ from torch.nn import functional as F
 
 from rsdtr.bench import network_variants
 from rsdtr.compress import skeleton
-from rsdtr.cost import Size, form_activations, form_macs
 from rsdtr.device import DeviceProfile, LayerCase
 from rsdtr.exports.graph import onnx_file
 from rsdtr.fast import layer_cases, measured_forms, use_forms
-from rsdtr.forms import FORMS, Form, sublayers
 from rsdtr.fuse import fuse
 from rsdtr.measure import Work, interleaved, machine, peak_bytes, threads
+from rsdtr.models.zoo import ModelSpec, load_model, model_spec
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import ModelProfile, profile
-from rsdtr.zoo import ModelSpec, load_model, model_spec
+from rsdtr.ring.cost import Size, form_activations, form_macs
+from rsdtr.ring.forms import FORMS, Form, sublayers
 
 PARTS = ("network", "layers", "training", "curve")
 CURVE = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)

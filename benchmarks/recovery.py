@@ -26,9 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsdtr.compress import compress
 from rsdtr.damage import measure_damage
-from rsdtr.data import LabelledImages, load_data
+from rsdtr.data.datasets import LabelledImages, load_data
 from rsdtr.evaluate import accuracy
 from rsdtr.layers import TRConv2d
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import CompressionPlan, Target
 from rsdtr.profile import ModelProfile, profile
 from rsdtr.recover import recalibrate
@@ -37,7 +38,6 @@ from rsdtr.refit_options import RefitOptions
 from rsdtr.store import load_winners
 from rsdtr.targets import Choices, Damage
 from rsdtr.timing import machine
-from rsdtr.zoo import load_model, model_spec
 
 
 def main() -> None:

@@ -30,11 +30,11 @@ from serving import ROOT, running
 
 from rsdtr import worker
 from rsdtr.measure import machine
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import policy_layers
 from rsdtr.profile import ModelProfile, profile
+from rsdtr.search.candidate import GRID, Question
 from rsdtr.store import load_winners, save_winners
-from rsdtr.winners import GRID, Question
-from rsdtr.zoo import load_model, model_spec
 
 DECOMPOSITIONS = ("eigh", "eigvalsh", "svd", "svdvals", "qr")
 # What the figure of the layers shows: the outlines of its bars.

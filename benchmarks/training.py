@@ -25,13 +25,13 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsdtr.compress import compress
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.recipe import PRECISIONS
 from rsdtr.store import load_winners
 from rsdtr.timing import machine
 from rsdtr.training_forms import laid_out_for_training
-from rsdtr.zoo import load_model, model_spec
 
 IMAGES = 50_000
 

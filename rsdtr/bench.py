@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from rsdtr.errors import RsdtrError, UnknownName
 from rsdtr.exports.graph import onnx_file
 from rsdtr.fast import in_one_form, use_forms
-from rsdtr.forms import FORMS
 from rsdtr.layers import TRConv2d
+from rsdtr.models.zoo import ModelSpec
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import ModelProfile
+from rsdtr.ring.forms import FORMS
 from rsdtr.timing import Run, Timing, eager, timings
-from rsdtr.zoo import ModelSpec
 
 ENGINES = ("eager", "onnxruntime", "openvino", "torch.compile")
 PEER = Path(__file__).parents[1] / "benchmarks" / "paper_pipeline.py"

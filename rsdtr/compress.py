@@ -11,8 +11,8 @@ from torch import nn
 from rsdtr.errors import PlanError
 from rsdtr.layers import TRConv2d
 from rsdtr.plan import CompressionPlan, LayerPlan
-from rsdtr.ring import TensorRing, ring_shapes
-from rsdtr.search import ring_svd
+from rsdtr.ring.tensor_ring import TensorRing, ring_shapes
+from rsdtr.search.ring_svd import ring_svd
 
 Ranks = tuple[int, int, int, int]
 

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rsdtr.answers import answers
+from rsdtr.data.image_sets import LabelledImages, fitting_batch
 from rsdtr.errors import DataError
-from rsdtr.evaluate import device_of
-from rsdtr.images import LabelledImages, fitting_batch
+from rsdtr.models.outputs import answers
+from rsdtr.models.run import device_of
 from rsdtr.plan import policy_layers
 from rsdtr.profile import ModelProfile
-from rsdtr.search import ring_svd
+from rsdtr.search.candidate import Objective, Question, Rule
+from rsdtr.search.ring_svd import ring_svd
 from rsdtr.targets import Damage
-from rsdtr.winners import Objective, Question, Rule
 
 MEASURED_EPS = (0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9)
 LARGE = 16  # images, where every pixel or anchor has an answer

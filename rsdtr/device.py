@@ -15,9 +15,9 @@ from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
 from rsdtr.errors import RsdtrError, first_problem
-from rsdtr.forms import FORMS, Form
 from rsdtr.layers import PaddingMode, TRConv2d
 from rsdtr.measure import interleaved, machine, peak_bytes, threads
+from rsdtr.ring.forms import FORMS, Form
 from rsdtr.system.cache_folder import cache_folder, private_folder
 from rsdtr.typing import Frozen
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsdtr.data import LabelledImages
-from rsdtr.evaluate import device_of, evaluating
+from rsdtr.data.datasets import LabelledImages
+from rsdtr.models.run import device_of, evaluating
 
 
 class Divergence:

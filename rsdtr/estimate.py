@@ -10,10 +10,11 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from rsdtr.data import DataSplits
+from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import RsdtrError
-from rsdtr.evaluate import accuracy, device_of
+from rsdtr.evaluate import accuracy
 from rsdtr.finetune import Run
+from rsdtr.models.run import device_of
 from rsdtr.recipe import FinetuneOptions
 
 TIMED_STEPS = 3

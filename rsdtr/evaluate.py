@@ -1,17 +1,17 @@
 """What a model is worth: accuracy with its interval, latency with its spread, bytes on disk."""
 
-import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from rsdtr.data import LabelledImages
+from rsdtr.data.datasets import LabelledImages
 from rsdtr.errors import DataError, RsdtrError
+from rsdtr.models.run import device_of, evaluating
 
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
@@ -49,25 +49,6 @@ class Latency:
     batch: int
     threads: int
     runs: int
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode without gradients; afterwards every module has its mode back."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the first parameter lies; the CPU for a model without parameters."""
-    first = next(model.parameters(), None)
-    return torch.device("cpu") if first is None else first.device
 
 
 def accuracy(

@@ -18,8 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from rsdtr.answers import chooses_boxes
-from rsdtr.data import LabelledImages
+from rsdtr.data.datasets import LabelledImages
 from rsdtr.errors import ExportError, UnknownName
 from rsdtr.exports.graph import onnx_file
 from rsdtr.exports.proving import proved, write_cases
@@ -37,13 +36,14 @@ from rsdtr.manifest import (
     new_manifest,
     read_manifest,
 )
+from rsdtr.models.outputs import chooses_boxes
+from rsdtr.models.zoo import ModelSpec, model_spec
 from rsdtr.plan import CompressionPlan
 from rsdtr.saved import Saved, is_saved, load, save
 from rsdtr.system.folder_exchange import put
 from rsdtr.system.safetensors_format import saved_bytes
 from rsdtr.system.zip_archive import write_zip
 from rsdtr.typing import Progress
-from rsdtr.zoo import ModelSpec, model_spec
 
 __all__ = ["FORMATS", "Artefact", "Saved", "export", "load", "save"]
 

@@ -8,13 +8,13 @@ from typing import cast
 import torch
 from torch import nn
 
-from rsdtr.cost import form_macs
 from rsdtr.device import DeviceProfile, LayerCase, LayerTimes, measured_profile
 from rsdtr.errors import PlanError
-from rsdtr.forms import Form
 from rsdtr.layers import TRConv2d
 from rsdtr.plan import CompressionPlan, LayerPlan, MeasuredOn, Milliseconds
 from rsdtr.profile import LayerProfile, ModelProfile
+from rsdtr.ring.cost import form_macs
+from rsdtr.ring.forms import Form
 
 
 def layer_cases(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from rsdtr.cost import form_macs, pipeline_macs_per_pixel
 from rsdtr.device import LayerCase, measured_profile
 from rsdtr.fast import layer_case, with_forms
-from rsdtr.forms import FORMS
 from rsdtr.plan import CompressionPlan, LayerPlan, ring_plan, with_layers
 from rsdtr.profile import LayerProfile, ModelProfile
-from rsdtr.search import Candidate
-from rsdtr.winners import OBJECTIVES, Question
+from rsdtr.ring.cost import form_macs, pipeline_macs_per_pixel
+from rsdtr.ring.forms import FORMS
+from rsdtr.search.candidate import OBJECTIVES, Candidate, Question
 
 TRIED = 4  # rings of a layer that are measured, those of fewest MACs in their best form
 

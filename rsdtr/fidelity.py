@@ -9,10 +9,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rsdtr.answers import Boxes, answers, chooses_boxes, detections, in_rows, tensors
+from rsdtr.data.image_sets import LabelledImages, fitting_batch
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.evaluate import device_of, evaluating
-from rsdtr.images import LabelledImages, fitting_batch
+from rsdtr.models.outputs import (
+    Boxes,
+    answers,
+    chooses_boxes,
+    detections,
+    in_rows,
+    tensors,
+)
+from rsdtr.models.run import device_of, evaluating
 
 IOU = 0.5
 SCORE = 0.5

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rsdtr.augment import augmented
 from rsdtr.checkpoint import Checkpoint, EpochResult, Record, read_checkpoint, write_checkpoint
-from rsdtr.data import DataSplits
+from rsdtr.data.augmentation import augmented
+from rsdtr.data.datasets import DataSplits
 from rsdtr.distributed import average_buffers, sum_gradients, world
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.evaluate import accuracy, device_of
+from rsdtr.evaluate import accuracy
 from rsdtr.identity import training_identity
 from rsdtr.layers import TRConv2d
+from rsdtr.models.run import device_of
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.training_forms import laid_out_for_training
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from rsdtr.forms import Sublayer
 from rsdtr.layers import TRConv2d, along
+from rsdtr.ring.forms import Sublayer
 
 _STATE = ("running_mean", "running_var", "eps", "weight", "bias")
 

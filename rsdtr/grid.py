@@ -23,8 +23,14 @@ from multiprocessing.process import BaseProcess
 import torch
 
 from rsdtr.profile import LayerProfile, ModelProfile
-from rsdtr.search import Candidate
-from rsdtr.winners import COARSE, GRID, OBJECTIVES, RULES, Question
+from rsdtr.search.candidate import (
+    COARSE,
+    GRID,
+    OBJECTIVES,
+    RULES,
+    Candidate,
+    Question,
+)
 
 PATIENCE = 0.2  # seconds between two looks at `should_stop`
 SPLIT_SCALARS = 1 << 19  # kernels this large are several tasks, lest one of them ends last alone

@@ -6,15 +6,13 @@ import hashlib
 import json
 from dataclasses import asdict
 
-import torch
 from torch import nn
 
-from rsdtr.data import DataSplits, LabelledImages
+from rsdtr.data.datasets import DataSplits, LabelledImages
+from rsdtr.data.image_sets import _fingerprint
+from rsdtr.models.zoo import weights_sha256
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.refit_options import RefitOptions
-from rsdtr.zoo import weights_sha256
-
-_SEEN_PICTURES = 64  # of each set, spread over it, are looked at to tell two data sets apart
 
 
 def refit_identity(
@@ -51,10 +49,3 @@ def export_identity(model: nn.Module, images: LabelledImages, calibration: Label
         "data": [_fingerprint(part) for part in (images, calibration)],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _fingerprint(images: LabelledImages) -> list[str]:
-    places = torch.linspace(0, len(images) - 1, min(_SEEN_PICTURES, len(images))).long()
-    arrays = [images.labels.numpy(), *(pixels.numpy() for pixels, _ in
-              images.select(places).batches(_SEEN_PICTURES))]  # fmt: skip
-    return [images.name, *(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays)]

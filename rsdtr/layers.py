@@ -10,8 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdtr.errors import RingError
-from rsdtr.forms import FORMS, Form, Kernels, Sublayer, sublayer_kernels, sublayers
-from rsdtr.ring import TensorRing, too_coarse
+from rsdtr.ring.forms import (
+    FORMS,
+    Form,
+    Kernels,
+    Sublayer,
+    sublayer_kernels,
+    sublayers,
+)
+from rsdtr.ring.tensor_ring import TensorRing, too_coarse
 
 Pair = tuple[int, int]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]

@@ -14,9 +14,9 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 from pydantic_core import from_json
 
 from rsdtr.errors import ExportError, first_problem
+from rsdtr.models.zoo import ModelSpec, model_spec
 from rsdtr.plan import CompressionPlan
 from rsdtr.typing import Frozen
-from rsdtr.zoo import ModelSpec, model_spec
 
 FORMAT_VERSION: Literal[2] = 2
 WEIGHTS, MANIFEST, CARD = "model.safetensors", "manifest.json", "README.md"
@@ -64,11 +64,11 @@ class Manifest(Frozen):
     model: str
     plan: CompressionPlan
     spec: ModelSpec | None = None
-    metrics: dict[str, JsonValue] = {}
+    metrics: dict[str, JsonValue] = Field(default_factory=dict)
     libraries: dict[str, str]
     files: dict[str, FileRecord]
     data: str | None = None
-    proofs: dict[str, Proof] = {}
+    proofs: dict[str, Proof] = Field(default_factory=dict)
     sha256: str = ""
 
     @model_validator(mode="after")

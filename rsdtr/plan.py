@@ -10,16 +10,15 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from rsdtr.cost import pipeline_macs
 from rsdtr.errors import PlanError, first_problem
-from rsdtr.forms import Form
 from rsdtr.profile import LayerProfile, ModelProfile
-from rsdtr.ring import ring_shapes, ring_storage
-from rsdtr.search import Candidate
+from rsdtr.ring.cost import pipeline_macs
+from rsdtr.ring.forms import Form
+from rsdtr.ring.rank_selection import MINIMUM_EPS, checked_eps
+from rsdtr.ring.tensor_ring import ring_shapes, ring_storage
+from rsdtr.search.candidate import Candidate, Objective, Question, Rule
 from rsdtr.system.safetensors_format import safetensors_bytes, with_ring
-from rsdtr.truncation import MINIMUM_EPS, checked_eps
 from rsdtr.typing import Frozen, Progress
-from rsdtr.winners import Objective, Question, Rule
 
 TargetKind = Literal["pcr", "fcr", "mb"]
 Positive = Field(ge=1)

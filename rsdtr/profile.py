@@ -10,16 +10,16 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from rsdtr.bounds import Cost
-from rsdtr.cost import Size, conv_macs, pipeline_macs
 from rsdtr.errors import PlanError, UnknownName
-from rsdtr.kept import Kept
-from rsdtr.ring import ring_storage, too_coarse
-from rsdtr.search import LARGEST, SMALLEST, Candidate, KernelSpectra, SearchResult
+from rsdtr.models.zoo import ModelSpec, weights_sha256
+from rsdtr.ring.cost import Size, conv_macs, pipeline_macs
+from rsdtr.ring.tensor_ring import ring_storage, too_coarse
+from rsdtr.search.bounds import Cost
+from rsdtr.search.candidate import Candidate, Objective, Question, SearchResult, Winners
+from rsdtr.search.memory_budget import Kept
+from rsdtr.search.paper_rule import LARGEST, SMALLEST, KernelSpectra
+from rsdtr.search.tight_rule import best_tight
 from rsdtr.system.safetensors_format import Entry, entries_of
-from rsdtr.tight import best_tight
-from rsdtr.winners import Objective, Question, Winners
-from rsdtr.zoo import ModelSpec, weights_sha256
 
 # Spectra of all models in a process, by the scalars of their kernels: each takes some 60 bytes.
 _SPECTRA = Kept(1 << 23)

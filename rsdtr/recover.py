@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rsdtr.data.image_sets import LabelledImages, fitting_batch
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.evaluate import device_of
-from rsdtr.images import LabelledImages, fitting_batch
+from rsdtr.models.run import device_of
 
 
 def recalibrate(

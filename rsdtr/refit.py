@@ -17,16 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rsdtr.data import LabelledImages
+from rsdtr.data.datasets import LabelledImages
 from rsdtr.divergence import Divergence
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.evaluate import device_of
 from rsdtr.layers import TRConv2d
+from rsdtr.models.run import device_of
 from rsdtr.moments import Inputs, Moments, Patches, Targets
 from rsdtr.recover import norms_of, recalibrate
 from rsdtr.refit_options import SWEEP, RefitOptions
 from rsdtr.regression import fitted
-from rsdtr.ring import TensorRing
+from rsdtr.ring.tensor_ring import TensorRing
 from rsdtr.sites import Site, sites
 from rsdtr.walk import Walk
 

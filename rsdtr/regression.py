@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from rsdtr.errors import RingError
-from rsdtr.forms import sublayer_kernels
 from rsdtr.moments import Moments
-from rsdtr.ring import TensorRing
+from rsdtr.ring.forms import sublayer_kernels
+from rsdtr.ring.tensor_ring import TensorRing
 
 # Above so many unknowns a core is solved by conjugate gradients, without its normal matrix; below
 # it too where the matrix takes more arithmetic.

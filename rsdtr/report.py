@@ -14,11 +14,11 @@ from rsdtr.charts.accuracy import Stage, stages_figure
 from rsdtr.charts.plan import layers_figure
 from rsdtr.evaluate import Accuracy
 from rsdtr.exports.card import ModelCard, StageAccuracy
+from rsdtr.models.weights import weights_sha256
 from rsdtr.plan import Ratio
 from rsdtr.saved import Saved
 from rsdtr.system.safetensors_format import saved_bytes
 from rsdtr.tables import layers_table
-from rsdtr.weights import weights_sha256
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1B2430; background: #FFF;

@@ -15,10 +15,10 @@ from torch import nn
 from rsdtr.compress import skeleton
 from rsdtr.errors import ExportError
 from rsdtr.manifest import MANIFEST, WEIGHTS, check_file, new_manifest, read_manifest
+from rsdtr.models.weights import fill, read_state_dict
+from rsdtr.models.zoo import ModelSpec, model_spec
 from rsdtr.plan import CompressionPlan
 from rsdtr.system.folder_exchange import put, sibling
-from rsdtr.weights import fill, read_state_dict
-from rsdtr.zoo import ModelSpec, model_spec
 
 
 @dataclass(frozen=True, eq=False)

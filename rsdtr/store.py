@@ -24,13 +24,13 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from rsdtr.cost import pipeline_macs_per_pixel
 from rsdtr.profile import LayerProfile, ModelProfile
-from rsdtr.ring import ring_storage
-from rsdtr.search import SEARCH_VERSION, Candidate
+from rsdtr.ring.cost import pipeline_macs_per_pixel
+from rsdtr.ring.tensor_ring import ring_storage
+from rsdtr.search.candidate import GRID, OBJECTIVES, RULES, Candidate, Question
+from rsdtr.search.paper_rule import SEARCH_VERSION
 from rsdtr.system.atomic_files import locked, replace_file
 from rsdtr.system.cache_folder import cache_folder, private_folder
-from rsdtr.winners import GRID, OBJECTIVES, RULES, Question
 
 FORMAT_VERSION = 1
 KEPT_BYTES = 64 << 20  # of all models together: a whole ResNet-50 takes half a million

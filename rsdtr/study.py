@@ -20,7 +20,7 @@ from torch import nn
 
 from rsdtr.checkpoint import EpochResult
 from rsdtr.compress import compress
-from rsdtr.data import DataSplits
+from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import RsdtrError, first_problem
 from rsdtr.evaluate import Accuracy, accuracy
 from rsdtr.finetune import Step, finetune

@@ -15,7 +15,7 @@ from rsdtr.parts import Part
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import LayerProfile, ModelProfile
 from rsdtr.refit import Step
-from rsdtr.search import Candidate, Pruned
+from rsdtr.search.candidate import Candidate, Pruned
 
 if TYPE_CHECKING:  # importing them would load the ONNX stack
     from rsdtr.compare import Cell

@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rsdtr.cost import pipeline_macs
 from rsdtr.errors import PlanError
 from rsdtr.plan import (
     CompressionPlan,
@@ -25,8 +24,9 @@ from rsdtr.plan import (
     policy_layers,
 )
 from rsdtr.profile import LayerProfile, ModelProfile
+from rsdtr.ring.cost import pipeline_macs
+from rsdtr.search.candidate import GRID, Objective, Question, Rule
 from rsdtr.typing import Progress
-from rsdtr.winners import GRID, Objective, Question, Rule
 
 Numbers = NDArray[np.float64]
 # Damage of a layer's relative error e, where nothing was measured: e² times this power of the

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from rsdtr.cost import form_activations, form_macs
-from rsdtr.evaluate import evaluating
-from rsdtr.forms import FORMS, Form
 from rsdtr.layers import TRConv2d
+from rsdtr.models.run import evaluating
+from rsdtr.ring.cost import form_activations, form_macs
+from rsdtr.ring.forms import FORMS, Form
 
 MACS_PER_KEPT = 64  # what writing an element, and reading it in the backward pass, costs about
 

@@ -6,7 +6,7 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
-from rsdtr.data import NAMES, LabelledImages, load_data
+from rsdtr.data.datasets import NAMES, LabelledImages, load_data
 from rsdtr.errors import ExportError
 from rsdtr.exports.proving import proved, write_cases
 from rsdtr.exports.writer import Writer
@@ -20,10 +20,10 @@ from rsdtr.manifest import (
     check_file,
     read_manifest,
 )
+from rsdtr.models.zoo import model_spec
 from rsdtr.saved import load
 from rsdtr.system.zip_archive import unzipped
 from rsdtr.typing import Progress
-from rsdtr.zoo import model_spec
 
 _PROGRAMS = ("python", "pt2")  # formats whose file is run, not only read
 

@@ -29,20 +29,20 @@ from torch import nn
 
 from rsdtr.checkpoint import read_checkpoint
 from rsdtr.compress import compress
-from rsdtr.data import DataSplits, load_data
+from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.export import export
 from rsdtr.exports import proof
 from rsdtr.finetune import finetune
 from rsdtr.manifest import Proof
+from rsdtr.models.zoo import load_model, model_spec, weights_sha256
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import ModelProfile, profile
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.saved import load, save
+from rsdtr.search.candidate import Question
 from rsdtr.store import load_winners, save_winners
 from rsdtr.system.zip_archive import unzipped
 from rsdtr.verify import unchanged, verify
-from rsdtr.winners import Question
-from rsdtr.zoo import load_model, model_spec, weights_sha256
 
 NAME = "digits_resnet20"
 OLD, NEW = {"version": "old"}, {"version": "new"}

@@ -23,17 +23,17 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from rsdtr.data import _cifar10_parquet
+from rsdtr.data.datasets import _cifar10_parquet
+from rsdtr.data.image_sources import FilePictures, obstacle
 from rsdtr.device import DeviceProfile, FormTime, LayerCase, LayerTimes
 from rsdtr.errors import RsdtrError
-from rsdtr.forms import FORMS
 from rsdtr.manifest import MANIFEST, WEIGHTS, new_manifest, read_manifest
-from rsdtr.pictures import FilePictures, obstacle
+from rsdtr.models.weights import read_state_dict
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import profile
+from rsdtr.ring.forms import FORMS
 from rsdtr.ui import own, url
-from rsdtr.weights import read_state_dict
-from rsdtr.zoo import load_model, model_spec
 
 MOST_SECONDS = 1.0
 BATCH = 10_000  # mutations between two lines of a long run

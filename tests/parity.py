@@ -27,12 +27,12 @@ from rsdtr.compress import compress
 from rsdtr.errors import RsdtrError
 from rsdtr.exports.graph import onnx_file
 from rsdtr.fast import in_one_form
-from rsdtr.forms import FORMS, Form
 from rsdtr.layers import TRConv2d
+from rsdtr.models.zoo import ModelSpec, load_model, model_names, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
+from rsdtr.ring.forms import FORMS, Form
 from rsdtr.saved import load, save
-from rsdtr.zoo import ModelSpec, load_model, model_names, model_spec
 
 EPS = (0.3, 0.6)
 FORMATS = ("safetensors", "onnx")

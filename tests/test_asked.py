@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from rsdtr.asked import Asked
 from rsdtr.cli import cli
 from rsdtr.damage import measure_damage
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import CompressionPlan, Target
 from rsdtr.profile import profile
 from rsdtr.targets import Choices
-from rsdtr.zoo import load_model, model_spec
 
 NAME = "digits_resnet20"
 CASES = {

@@ -8,13 +8,13 @@ import torch
 from test_cli import done, refused
 from torch import Tensor, nn
 
-from rsdtr import zoo
 from rsdtr.compress import compress
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import ExportError, RsdtrError
 from rsdtr.export import export
 from rsdtr.fidelity import fidelity
 from rsdtr.manifest import MANIFEST, read_manifest
+from rsdtr.models import zoo
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import profile
 from rsdtr.refit import refit

@@ -13,7 +13,7 @@ from rsdtr.charts.plan import RatioPoint, layers_figure, ratios_figure
 from rsdtr.evaluate import Accuracy
 from rsdtr.plan import plan
 from rsdtr.profile import profile
-from rsdtr.search import smallest
+from rsdtr.search.paper_rule import smallest
 from rsdtr.tables import candidates_table, layers_table
 
 

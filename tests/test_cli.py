@@ -19,9 +19,9 @@ from rsdtr.cli import cli
 from rsdtr.errors import RsdtrError
 from rsdtr.evaluate import Accuracy
 from rsdtr.finetune import Step
+from rsdtr.models.zoo import ASSETS, model_names, weights_sha256
 from rsdtr.plan import CompressionPlan
 from rsdtr.saved import load
-from rsdtr.zoo import ASSETS, model_names, weights_sha256
 
 NAME = "digits_resnet20"
 ONE_LAYER = ["--layers", "layer3.2.conv2", "--eps", "0.7"]

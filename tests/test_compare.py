@@ -16,14 +16,14 @@ from rsdtr import compare, jobs
 from rsdtr.charts.compare import AXES, comparison_figure, pair_figure
 from rsdtr.cli import cli
 from rsdtr.compare import Cell, Comparison, _recovered, cell_path, front, run
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError, UnknownName
 from rsdtr.kinds.compare import KIND, cells_folder, queue_comparison, report
 from rsdtr.layers import TRConv2d
 from rsdtr.methods.catalogue import AFTER, INT8, Subject, method, methods_for, title_of
 from rsdtr.methods.factored import FactoredConv2d
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.tables import cells_table, pair_table
-from rsdtr.zoo import load_model, model_spec
 
 DIGITS = "digits_resnet20"
 ASKED = Comparison(

@@ -12,8 +12,8 @@ from rsdtr.errors import RingError
 from rsdtr.layers import TRConv2d
 from rsdtr.plan import plan
 from rsdtr.profile import profile
-from rsdtr.ring import TensorRing
-from rsdtr.search import KernelSpectra
+from rsdtr.ring.tensor_ring import TensorRing
+from rsdtr.search.paper_rule import KernelSpectra
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -8,11 +8,11 @@ from torch import nn
 
 from rsdtr.compress import compress
 from rsdtr.damage import MEASURED_EPS, measure_damage
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import DataError
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
-from rsdtr.zoo import load_model, model_spec
 
 LAYERS = ["layer1.0.*", "layer3.2.conv2"]
 

@@ -17,8 +17,8 @@ from rsdtr.device import (
     own_path,
 )
 from rsdtr.errors import RsdtrError
-from rsdtr.forms import FORMS
 from rsdtr.layers import TRConv2d
+from rsdtr.ring.forms import FORMS
 
 
 @pytest.fixture(autouse=True)

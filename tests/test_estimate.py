@@ -12,8 +12,8 @@ from torch import nn
 from rsdtr.errors import RsdtrError
 from rsdtr.estimate import estimate, required_bytes
 from rsdtr.finetune import finetune
+from rsdtr.models.zoo import weights_sha256
 from rsdtr.recipe import FinetuneOptions
-from rsdtr.zoo import weights_sha256
 
 module = importlib.import_module("rsdtr.estimate")
 

@@ -14,17 +14,17 @@ import torch
 from torch import nn
 
 from rsdtr.compress import compress
-from rsdtr.data import LabelledImages, load_data
+from rsdtr.data.datasets import LabelledImages, load_data
 from rsdtr.errors import ExportError, UnknownName
 from rsdtr.export import FORMATS, Artefact, export
 from rsdtr.exports import writer
 from rsdtr.exports.graph import compact, onnx_bytes, program
 from rsdtr.manifest import FILES, MANIFEST, REPORT, Proof, read_manifest
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import profile
 from rsdtr.saved import load
 from rsdtr.verify import unchanged, verify
-from rsdtr.zoo import load_model, model_spec
 
 NAME = "digits_resnet20"
 # `rsdtr.export` names the function; the module is what the tests have to reach into.

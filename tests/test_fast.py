@@ -14,10 +14,10 @@ from rsdtr.compress import compress
 from rsdtr.device import DeviceProfile, FormTime, LayerTimes
 from rsdtr.errors import PlanError, UnknownName
 from rsdtr.fast import in_one_form, layer_cases, measured_forms, use_forms, with_forms
-from rsdtr.forms import FORMS
 from rsdtr.layers import TRConv2d
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import profile
+from rsdtr.ring.forms import FORMS
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from networks import varied, varied_spec
 
 from rsdtr import device
 from rsdtr.cli import cli
-from rsdtr.cost import form_macs
 from rsdtr.device import DeviceProfile
 from rsdtr.fastest import TRIED, Stopped, fastest_rings, planned_ring
-from rsdtr.forms import FORMS
 from rsdtr.plan import plan
 from rsdtr.profile import profile
+from rsdtr.ring.cost import form_macs
+from rsdtr.ring.forms import FORMS
 
 
 @pytest.fixture(scope="module")

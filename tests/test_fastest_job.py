@@ -19,9 +19,9 @@ from rsdtr.job_worker import Running
 from rsdtr.jobs import cancel, find
 from rsdtr.kinds import fastest as fastest_job
 from rsdtr.kinds.fastest import PLAN, fastest_plan, queue_fastest, run
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import ModelProfile, profile
-from rsdtr.zoo import load_model, model_spec
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 DIGITS = "digits_resnet20"

@@ -4,10 +4,10 @@ import torch
 from networks import varied, varied_spec
 
 from rsdtr.compress import skeleton
+from rsdtr.models.zoo import model_spec
 from rsdtr.plan import plan, planned_bytes
 from rsdtr.profile import profile
 from rsdtr.system.safetensors_format import entries_of, safetensors_bytes, saved_bytes
-from rsdtr.zoo import model_spec
 
 
 @pytest.mark.parametrize("name", ["digits_resnet20", "cifar10_vgg16_bn", "squeezenet1_1"])

@@ -13,7 +13,7 @@ from torch import nn
 
 from rsdtr import jobs
 from rsdtr.compress import compress
-from rsdtr.data import DataSplits, load_data
+from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.errors import JobError, RsdtrError
 from rsdtr.evaluate import accuracy
 from rsdtr.finetune import finetune
@@ -22,11 +22,11 @@ from rsdtr.jobs import cancel, find, resume
 from rsdtr.kinds import finetune as finetune_job
 from rsdtr.kinds.finetune import best_model, curve, queue_finetuning
 from rsdtr.kinds.network import original
+from rsdtr.models.zoo import load_model, model_spec, weights_sha256
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import profile
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.saved import load
-from rsdtr.zoo import load_model, model_spec, weights_sha256
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 DIGITS = "digits_resnet20"

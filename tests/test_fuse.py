@@ -12,12 +12,12 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from rsdtr.compress import compress
 from rsdtr.fast import in_one_form
-from rsdtr.forms import FORMS
 from rsdtr.fuse import fuse, plain_convolutions
 from rsdtr.layers import PADDING_MODES, TRConv2d
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.ring.forms import FORMS
 
 
 @pytest.mark.parametrize("form", FORMS)

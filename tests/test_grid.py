@@ -10,7 +10,13 @@ from networks import varied, varied_spec
 
 from rsdtr.grid import COARSE_REST, FINE, FIRST, cores, grid_tasks, profile_grid
 from rsdtr.profile import LayerProfile, ModelProfile, profile
-from rsdtr.winners import COARSE, GRID, OBJECTIVES, RULES, Question
+from rsdtr.search.candidate import (
+    COARSE,
+    GRID,
+    OBJECTIVES,
+    RULES,
+    Question,
+)
 
 PER_LAYER = len(GRID) * len(RULES) * len(OBJECTIVES)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from rsdtr.errors import RingError
 from rsdtr.layers import FORMS, PADDING_MODES, TRConv2d
-from rsdtr.ring import TensorRing
+from rsdtr.ring.tensor_ring import TensorRing
 
 
 def layer_and_dense(conv, ranks=(2, 3, 4, 2), form="pipeline"):

@@ -39,8 +39,10 @@ from rsdtr.lessons.quiz import quiz
 from rsdtr.lessons.text import STEPS
 from rsdtr.plan import plan
 from rsdtr.profile import profile
-from rsdtr.ring import TensorRing
-from rsdtr.search import Candidate, KernelSpectra, candidates, ring_svd, smallest
+from rsdtr.ring.tensor_ring import TensorRing
+from rsdtr.search.candidate import Candidate
+from rsdtr.search.paper_rule import KernelSpectra, candidates, smallest
+from rsdtr.search.ring_svd import ring_svd
 from rsdtr.targets import layer_damages, total_damage
 
 ROOT = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ import tensorly as tl
 import torch
 from tensorly.decomposition import tensor_ring
 
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import PlanError, RingError, UnknownName
 from rsdtr.methods import rings
 from rsdtr.methods.canonical import CP, Canonical
@@ -18,10 +18,11 @@ from rsdtr.methods.network import Kernels, NetworkDecision, network_of
 from rsdtr.methods.pruning import pruned
 from rsdtr.methods.pstrn import PSTRN, searched_ranks
 from rsdtr.methods.tensorized import TRN, TensorizedRing, _contraction_macs, factors
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.profile import profile
-from rsdtr.search import Candidate, ring_svd
-from rsdtr.truncation import tail_energies
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.ring.rank_selection import tail_energies
+from rsdtr.search.candidate import Candidate
+from rsdtr.search.ring_svd import ring_svd
 
 DIGITS = "digits_resnet20"
 LOW_RANK = {method.name: method for method in (*FACTORIZATIONS, MPO, CP, TRN)}

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from rsdtr.charts.ratio import layer_ratio_figure, ratio_figure
 from rsdtr.cli import cli
-from rsdtr.cost import pipeline_macs
 from rsdtr.layers import TRConv2d
 from rsdtr.methods.factored import composed, stage_kernels
 from rsdtr.methods.ratio import CHANNELS, curve, flops_ratio, layer_ratios, rank_for
 from rsdtr.methods.tensorized import TensorizedRing, tensorized_macs, tensorized_storage
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
-from rsdtr.ring import TensorRing
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.ring.cost import pipeline_macs
+from rsdtr.ring.tensor_ring import TensorRing
 
 SHAPE, RANK = (16, 8, 3, 3), 3  # O = 4·4, I = 4·2
 DIGITS = "digits_resnet20"

@@ -10,7 +10,7 @@ from rsdtr import regression
 from rsdtr.errors import RingError
 from rsdtr.moments import Inputs, Moments, Targets
 from rsdtr.regression import fitted
-from rsdtr.ring import TensorRing
+from rsdtr.ring.tensor_ring import TensorRing
 
 SHAPE, RANKS = (6, 4, 3, 2), (2, 2, 3, 2)
 ZERO = torch.zeros(SHAPE[0])

@@ -12,6 +12,7 @@ from rsdtr.compress import compress
 from rsdtr.evaluate import Accuracy
 from rsdtr.exports.card import ModelCard, model_card
 from rsdtr.latency import NetworkLatency, network_latency
+from rsdtr.models.zoo import load_model, model_spec, weights_sha256
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.report import report_html, saved_report
@@ -19,7 +20,6 @@ from rsdtr.saved import load, save
 from rsdtr.system.safetensors_format import saved_bytes
 from rsdtr.tables import pins_table
 from rsdtr.targets import Choices
-from rsdtr.zoo import load_model, model_spec, weights_sha256
 
 NAME = "digits_resnet20"
 ACCURACIES = [("dense", Accuracy.of(99, 100)), ("<recalibrated>", Accuracy.of(90, 100))]

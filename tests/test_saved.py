@@ -10,11 +10,11 @@ import torch
 from rsdtr.compress import compress
 from rsdtr.errors import ExportError, PlanError, UnknownName, WeightsError
 from rsdtr.manifest import MANIFEST, WEIGHTS
+from rsdtr.models.zoo import load_model, model_spec, weights_sha256
 from rsdtr.plan import CompressionPlan, plan
 from rsdtr.profile import profile
 from rsdtr.saved import load, save, writable_folder
 from rsdtr.system import folder_exchange as folder_module
-from rsdtr.zoo import load_model, model_spec, weights_sha256
 
 NAME = "digits_resnet20"
 

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from rsdtr.compress import compress
 from rsdtr.fuse import fuse
 from rsdtr.layers import TRConv2d
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.sites import sites
 from rsdtr.walk import Walk
-from rsdtr.zoo import load_model, model_spec
 
 DIGITS = model_spec("digits_resnet20")
 

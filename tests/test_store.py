@@ -14,9 +14,9 @@ from networks import varied, varied_spec
 from rsdtr import store
 from rsdtr.plan import plan
 from rsdtr.profile import LayerProfile, ModelProfile, profile
+from rsdtr.search.candidate import GRID, Question
 from rsdtr.store import load_winners, save_winners, store_path
 from rsdtr.system.atomic_files import locked
-from rsdtr.winners import GRID, Question
 
 ASKED = [Question("paper", "storage", eps) for eps in (0.02, 0.4, 0.95)]
 ASKED += [Question("tight", "macs", 0.4), Question("paper", "macs", 0.61)]

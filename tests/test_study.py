@@ -10,13 +10,13 @@ from click.testing import CliRunner
 from rsdtr.charts.study import study_figure
 from rsdtr.cli import cli
 from rsdtr.compress import compress
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.study import Study, factors_vs_scratch, from_scratch
-from rsdtr.zoo import load_model, model_spec
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import pytest
 from networks import varied, varied_spec
 
 from rsdtr.errors import PlanError, UnknownName
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import Target, plan, planned_bytes
 from rsdtr.profile import profile
+from rsdtr.search.candidate import GRID, Question
 from rsdtr.targets import Choices, Damage, solve, total_damage, uniform_front
-from rsdtr.winners import GRID, Question
-from rsdtr.zoo import load_model, model_spec
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from rsdtr.compress import compress
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import ExportError
 from rsdtr.export import export
 from rsdtr.manifest import MANIFEST, WEIGHTS, read_manifest
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.saved import save
 from rsdtr.system.zip_archive import unzipped, write_zip
 from rsdtr.verify import unchanged, verify
-from rsdtr.zoo import load_model, model_spec
 
 NAME = "digits_resnet20"
 

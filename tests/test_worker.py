@@ -16,13 +16,13 @@ from networks import varied, varied_spec
 
 from rsdtr import worker
 from rsdtr.cli import cli
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.profile import LayerProfile, ModelProfile, profile
+from rsdtr.search.candidate import GRID, OBJECTIVES, RULES, Question
 from rsdtr.store import load_winners, store_path
 from rsdtr.system import processes
 from rsdtr.system.processes import ProcessId
-from rsdtr.winners import GRID, OBJECTIVES, RULES, Question
 from rsdtr.worker import cancel, fill_store, progress, start
-from rsdtr.zoo import load_model, model_spec
 
 NAME = "digits_resnet20"
 LAYER = "layer1.0.conv1"

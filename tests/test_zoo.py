@@ -17,10 +17,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from rsdtr import zoo
 from rsdtr.errors import RsdtrError, UnknownName, WeightsError
-from rsdtr.system import cache_folder
-from rsdtr.zoo import (
+from rsdtr.models import zoo
+from rsdtr.models.zoo import (
     class_names,
     decaying_spectrum_,
     load_model,
@@ -28,6 +27,7 @@ from rsdtr.zoo import (
     model_spec,
     weights_sha256,
 )
+from rsdtr.system import cache_folder
 
 DIGITS = "digits_resnet20"
 
@@ -135,7 +135,7 @@ def test_an_unknown_name_is_answered_with_close_ones() -> None:
 
 def test_the_zoo_does_not_import_torchvision_before_it_is_asked() -> None:
     program = (
-        "import sys; from rsdtr.zoo import model_spec; model_spec('digits_resnet20');"
+        "import sys; from rsdtr.models.zoo import model_spec; model_spec('digits_resnet20');"
         "assert 'torchvision' not in sys.modules; model_spec('resnet18');"
         "assert 'torchvision' in sys.modules"
     )

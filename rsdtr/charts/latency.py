@@ -21,7 +21,7 @@ from rsdtr.charts.style import (
     titled,
 )
 from rsdtr.device import FormTime, LayerTimes
-from rsdtr.forms import Form
+from rsdtr.ring.forms import Form
 
 ORDER: tuple[Form, ...] = ("dense", "pipeline", "O|IHW", "I|HWO", "IH|WO")
 _COLOURS: dict[Form, str] = {"dense": GREY, "pipeline": VERMILION}

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from rsdtr.charts.layer import MODE_COLOURS
 from rsdtr.charts.style import BLUE, GREY, ORANGE, VERMILION, Trace, drawn, titled
-from rsdtr.forms import Form
 from rsdtr.lessons.lesson import Cut, Rebuilt, Stage, Turn
 from rsdtr.plan import CompressionPlan
-from rsdtr.ring import MODES, TensorRing
+from rsdtr.ring.forms import Form
+from rsdtr.ring.tensor_ring import MODES, TensorRing
 
 FILTERS = 8  # of each channel mode: as many as the eye takes in
 MAPS = 16

@@ -9,7 +9,7 @@ import click
 
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress, table
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
 from rsdtr.export import FORMATS
 from rsdtr.export import export as exported
 from rsdtr.kinds.export import queue_export

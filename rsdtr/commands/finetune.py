@@ -12,15 +12,15 @@ import click
 from rsdtr.checkpoint import EpochResult, training_record
 from rsdtr.commands import options as shared
 from rsdtr.commands.console import progress
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
 from rsdtr.distributed import World, joined
 from rsdtr.errors import RsdtrError
 from rsdtr.estimate import estimate
 from rsdtr.finetune import finetune as finetuned
 from rsdtr.kinds.finetune import queue_finetuning
+from rsdtr.models.zoo import load_model
 from rsdtr.recipe import AUGMENTS, OPTIMIZERS, PRECISIONS, USUAL_LR, FinetuneOptions
 from rsdtr.saved import Saved, load, save, writable_folder
-from rsdtr.zoo import load_model
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 USUAL_DISTILL, USUAL_EMA = 0.5, 0.999

@@ -11,7 +11,7 @@ from rsdtr.commands import options
 from rsdtr.commands.console import progress
 from rsdtr.commands.requested import check_data_is_read, plan_of
 from rsdtr.compress import compress
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import ExportError
 from rsdtr.evaluate import Accuracy, accuracy
 from rsdtr.exports.card import model_card

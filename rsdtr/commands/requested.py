@@ -9,14 +9,14 @@ from torch import nn
 
 from rsdtr.commands.console import progress
 from rsdtr.damage import measure_damage
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
 from rsdtr.fastest import fastest_rings
+from rsdtr.models.zoo import ModelSpec, load_model, model_names, model_spec
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import ModelProfile, profile
 from rsdtr.saved import is_saved, load
 from rsdtr.store import load_winners
 from rsdtr.targets import Choices, Damage
-from rsdtr.zoo import ModelSpec, load_model, model_names, model_spec
 
 
 def check_data_is_read(data: str | None, *readers: object) -> None:

@@ -11,7 +11,7 @@ from rsdtr.commands import options
 from rsdtr.commands.console import progress, table
 from rsdtr.commands.finetune import recipe
 from rsdtr.commands.requested import plan_of
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
 from rsdtr.finetune import Step
 from rsdtr.kinds.study import FIGURE, FILE, queue_study, write_study

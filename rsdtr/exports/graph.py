@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rsdtr.errors import ExportError
 from rsdtr.fuse import fuse
-from rsdtr.zoo import ModelSpec
+from rsdtr.models.zoo import ModelSpec
 
 if TYPE_CHECKING:
     from onnx import AttributeProto

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from rsdtr.models.zoo import ModelSpec, model_spec
 from rsdtr.plan import CompressionPlan
 from rsdtr.saved import load, save
-from rsdtr.zoo import ModelSpec, model_spec
 
 
 class RingNetwork(nn.Module):

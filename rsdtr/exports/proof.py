@@ -37,7 +37,7 @@ def network(form: str, artefact: Path) -> Network:
         return torch.export.load(artefact).module()
     if __package__ in (None, ""):
         sys.path.insert(0, str(Path(__file__).parents[2]))
-    from rsdtr.answers import compared_output
+    from rsdtr.models.outputs import compared_output
     from rsdtr.saved import load
 
     model = load(artefact.parent).model

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from rsdtr.answers import compared_output
+from rsdtr.data.image_sets import LabelledImages
 from rsdtr.errors import ExportError
-from rsdtr.images import LabelledImages
 from rsdtr.manifest import Proof
+from rsdtr.models.outputs import compared_output
 
 TOLERANCE = 1e-4  # of a float32 logit
 INT8_AGREEMENT = 0.9  # of the classes: eight bits move every logit

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from rsdtr.manifest import FILES, REPORT, WEIGHTS, Manifest
+from rsdtr.models.zoo import ModelSpec
 from rsdtr.plan import CompressionPlan
-from rsdtr.zoo import ModelSpec
 
 _TEXT = """\
 # {model}, compressed with tensor rings

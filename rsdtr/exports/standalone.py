@@ -15,8 +15,8 @@ from torch import fx
 from torch.export.graph_signature import InputKind
 
 from rsdtr.errors import ExportError
+from rsdtr.models.zoo import ModelSpec
 from rsdtr.plan import CompressionPlan
-from rsdtr.zoo import ModelSpec
 
 _MOST_CONSTANTS = 64  # values of a tensor that is written out as text
 _OPERATORS = {

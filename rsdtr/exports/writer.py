@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rsdtr.data import LabelledImages
+from rsdtr.data.datasets import LabelledImages
 from rsdtr.exports.graph import onnx_bytes, program, quantised
 from rsdtr.exports.standalone import source
 from rsdtr.fuse import fuse
 from rsdtr.manifest import WEIGHTS
+from rsdtr.models.zoo import model_spec
 from rsdtr.plan import CompressionPlan
 from rsdtr.saved import write_into
-from rsdtr.zoo import model_spec
 
 CALIBRATION_IMAGES = 256
 

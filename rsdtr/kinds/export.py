@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from torch import nn
 
-from rsdtr.data import DataSplits, load_data
+from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.export import Artefact, checked_formats, export
 from rsdtr.exports.card import ModelCard
 from rsdtr.identity import export_identity

@@ -15,11 +15,11 @@ from rsdtr.job import Job, content_id, jobs_folder
 from rsdtr.job_worker import Running
 from rsdtr.kinds.network import content_of, original, same_plan, same_weights
 from rsdtr.measure import machine
+from rsdtr.models.zoo import model_spec
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import profile
 from rsdtr.store import load_winners
 from rsdtr.system.atomic_files import replace_file
-from rsdtr.zoo import model_spec
 
 KIND = "fastest"
 PLAN = "plan.json"  # in the folder of the result

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from rsdtr.checkpoint import EpochResult, read_checkpoint, read_record, training_record
-from rsdtr.data import DataSplits
+from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import RsdtrError
 from rsdtr.estimate import check_memory
 from rsdtr.evaluate import Accuracy, accuracy

@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from torch import nn
 
 from rsdtr import jobs
-from rsdtr.data import DataSplits, load_data
+from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.errors import JobError
 from rsdtr.job import Job
 from rsdtr.job_worker import Running
+from rsdtr.models.zoo import load_model
 from rsdtr.plan import CompressionPlan
 from rsdtr.saved import Saved, load, save
-from rsdtr.zoo import load_model
 
 START = "start"  # the folder of the network as it was when the job was queued
 

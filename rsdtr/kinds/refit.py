@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from rsdtr import jobs
-from rsdtr.data import DataSplits
+from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import DataError
 from rsdtr.identity import refit_identity
 from rsdtr.job import Job, read_spec

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from torch import nn
 
-from rsdtr.data import DataSplits, load_data
+from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.evaluate import accuracy
 from rsdtr.finetune import Step
 from rsdtr.identity import training_identity
@@ -21,10 +21,10 @@ from rsdtr.kinds.network import (
     original,
     queue_on,
 )
+from rsdtr.models.zoo import model_spec
 from rsdtr.plan import CompressionPlan
 from rsdtr.recipe import FinetuneOptions
 from rsdtr.study import STARTS, Study, factors_vs_scratch
-from rsdtr.zoo import model_spec
 
 KIND = "study"
 FILE, FIGURE = "study.json", "study.html"

@@ -11,14 +11,15 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from rsdtr.cost import Size, sublayer_macs
 from rsdtr.errors import RingError
-from rsdtr.forms import FORMS, Form, sublayers
 from rsdtr.fuse import plain_convolutions
 from rsdtr.layers import TRConv2d
-from rsdtr.ring import MODES, TensorRing
-from rsdtr.search import Candidate, KernelSpectra, divisors
-from rsdtr.truncation import equal_split, rank_of_tails
+from rsdtr.ring.cost import Size, sublayer_macs
+from rsdtr.ring.forms import FORMS, Form, sublayers
+from rsdtr.ring.rank_selection import equal_split, rank_of_tails
+from rsdtr.ring.tensor_ring import MODES, TensorRing
+from rsdtr.search.candidate import Candidate
+from rsdtr.search.paper_rule import KernelSpectra, divisors
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod, sqrt
 
-from rsdtr.cost import Size
 from rsdtr.lessons.lesson import Turn
-from rsdtr.search import Candidate, divisors
+from rsdtr.ring.cost import Size
+from rsdtr.search.candidate import Candidate
+from rsdtr.search.paper_rule import divisors
 
 
 @dataclass(frozen=True)

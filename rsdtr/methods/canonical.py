@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rsdtr.methods.factored import Stage
 from rsdtr.methods.lowrank import Chain, LowRank, Ranks
-from rsdtr.ring import checked_kernel
+from rsdtr.ring.tensor_ring import checked_kernel
 
 ITERATIONS = 40
 CLOSE = 50  # the search for a rank ends once it is known to one part in so many

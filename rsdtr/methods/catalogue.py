@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from rsdtr.compress import compress
-from rsdtr.data import DataSplits
+from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import UnknownName
 from rsdtr.methods import pruning, rings
 from rsdtr.methods.canonical import CP
@@ -20,10 +20,10 @@ from rsdtr.methods.mpo import MPO
 from rsdtr.methods.network import Kernels, network_of
 from rsdtr.methods.pstrn import PSTRN, SEARCHED, searched_ranks
 from rsdtr.methods.tensorized import TRN
+from rsdtr.models.zoo import ModelSpec
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import ModelProfile, profile
 from rsdtr.targets import Damage
-from rsdtr.zoo import ModelSpec
 
 INT8 = "int8"  # alone, or after another method: NAME+int8
 AFTER = f"+{INT8}"

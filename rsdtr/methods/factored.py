@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from rsdtr.cost import Size
 from rsdtr.errors import RingError
 from rsdtr.layers import along, margins
+from rsdtr.ring.cost import Size
 
 
 class Stage(BaseModel):

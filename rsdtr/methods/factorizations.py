@@ -28,7 +28,7 @@ from rsdtr.methods.lowrank import (
     left_vectors,
     unfolding_tails,
 )
-from rsdtr.ring import checked_kernel
+from rsdtr.ring.tensor_ring import checked_kernel
 
 O, I, KH, KW = range(4)  # noqa: E741  # the modes have these names everywhere
 Counts = Sequence[NDArray[np.int64]]

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from rsdtr.cost import Size
 from rsdtr.methods.factored import Stage, composed, stage_kernels, stage_macs
-from rsdtr.ring import checked_kernel
-from rsdtr.truncation import Energies, tail_energies
+from rsdtr.ring.cost import Size
+from rsdtr.ring.rank_selection import Energies, tail_energies
+from rsdtr.ring.tensor_ring import checked_kernel
 
 Ranks = tuple[int, ...]
 _ROUNDING = 1e-9  # of the energy: what float64 may add to an error that a sum of tails allows

@@ -19,7 +19,7 @@ from torch import Tensor
 from rsdtr.methods.factored import Stage
 from rsdtr.methods.lowrank import Chain, LowRank, Ranks, cheapest, unfolding_tails
 from rsdtr.methods.tensorized import factors
-from rsdtr.ring import checked_kernel
+from rsdtr.ring.tensor_ring import checked_kernel
 
 
 class OperatorTrain(Chain):

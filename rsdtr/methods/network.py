@@ -25,7 +25,7 @@ from rsdtr.methods.lowrank import (
 )
 from rsdtr.plan import policy_layers
 from rsdtr.profile import LayerProfile, ModelProfile
-from rsdtr.truncation import checked_eps
+from rsdtr.ring.rank_selection import checked_eps
 
 STEPS = (20, 980)  # the ε_p that are tried, in thousandths
 _OUTSIDE = "outside the layer policy"

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from rsdtr.data import LabelledImages
+from rsdtr.data.datasets import LabelledImages
 from rsdtr.errors import PlanError
+from rsdtr.models.zoo import ModelSpec
 from rsdtr.profile import ModelProfile, profile
-from rsdtr.zoo import ModelSpec
 
 Importance = Literal["l2", "taylor"]
 TAYLOR_IMAGES, BATCH = 512, 128

@@ -7,9 +7,9 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
-from rsdtr.data import LabelledImages
+from rsdtr.data.datasets import LabelledImages
 from rsdtr.exports.graph import onnx_file, quantised
-from rsdtr.zoo import ModelSpec
+from rsdtr.models.zoo import ModelSpec
 
 CALIBRATION_IMAGES = 256
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 
-from rsdtr.cost import Size, pipeline_macs
 from rsdtr.methods.tensorized import tensorized_macs, tensorized_storage
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import ModelProfile
-from rsdtr.ring import ring_storage
+from rsdtr.ring.cost import Size, pipeline_macs
+from rsdtr.ring.tensor_ring import ring_storage
 
 CHANNELS = (16, 32, 64, 128, 256, 512)
 RANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from math import isqrt, prod
 
 from rsdtr.damage import measure_damage
-from rsdtr.data import LabelledImages
+from rsdtr.data.datasets import LabelledImages
 from rsdtr.errors import PlanError
 from rsdtr.methods.network import eps_for
 from rsdtr.plan import (
@@ -26,10 +26,11 @@ from rsdtr.plan import (
     with_layers,
 )
 from rsdtr.profile import LayerProfile, ModelProfile
-from rsdtr.ring import ring_storage
-from rsdtr.search import Candidate, ring_svd, smallest
+from rsdtr.ring.tensor_ring import ring_storage
+from rsdtr.search.candidate import Candidate, Rule
+from rsdtr.search.paper_rule import smallest
+from rsdtr.search.ring_svd import ring_svd
 from rsdtr.targets import Damage, solve
-from rsdtr.winners import Rule
 
 Pick = Callable[[Sequence[Candidate]], Sequence[Candidate]]
 DAMAGE_IMAGES = 512

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from rsdtr import measure
 from rsdtr.compress import replace_module
-from rsdtr.forms import FORMS
 from rsdtr.fuse import fuse, plain_convolutions
 from rsdtr.layers import TRConv2d
 from rsdtr.methods.factored import FactoredConv2d
 from rsdtr.profile import ModelProfile
+from rsdtr.ring.forms import FORMS
 
 BATCH = 16
 _LAYER_RUNS, _NETWORK_RUNS = 5, 9

@@ -16,10 +16,10 @@ from tensorly import tenalg
 from tensorly.decomposition import tensor_ring_als
 from torch import Tensor
 
-from rsdtr.cost import Size
 from rsdtr.methods.factored import Stage
 from rsdtr.methods.lowrank import LowRank, Ranks
-from rsdtr.ring import checked_kernel
+from rsdtr.ring.cost import Size
+from rsdtr.ring.tensor_ring import checked_kernel
 
 LARGEST = 4  # no factor of a channel number is larger, unless it is prime
 ITERATIONS = 15

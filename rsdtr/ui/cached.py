@@ -14,17 +14,16 @@ from torch import nn
 
 from rsdtr.compress import compress
 from rsdtr.damage import measure_damage
-from rsdtr.data import DataSplits, load_data
+from rsdtr.data.datasets import DataSplits, load_data
+from rsdtr.models.zoo import ModelSpec, load_model, model_spec
 from rsdtr.plan import CompressionPlan, planned_bytes, policy_layers
 from rsdtr.profile import LayerProfile, ModelProfile, profile
-from rsdtr.search import Candidate, SearchResult
+from rsdtr.search.candidate import GRID, Candidate, Question, SearchResult
 from rsdtr.system.safetensors_format import safetensors_bytes
 from rsdtr.targets import Choices, Damage
 from rsdtr.typing import Progress
 from rsdtr.ui.memo import Memo
 from rsdtr.ui.state import Configuration
-from rsdtr.winners import GRID, Question
-from rsdtr.zoo import ModelSpec, load_model, model_spec
 
 # Networks of so many scalars in kernels are searched while the reader waits:
 CHEAP_SCALARS = 2_000_000  # at one ε_p; a ResNet-110 for CIFAR takes about a second

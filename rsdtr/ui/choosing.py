@@ -9,12 +9,12 @@ import streamlit as st
 
 from rsdtr.errors import WeightsError
 from rsdtr.plan import CompressionPlan, LayerPlan
+from rsdtr.search.candidate import Objective
 from rsdtr.targets import Choices
 from rsdtr.ui import cached, inputs, own, state, uploads, warming
 from rsdtr.ui.cached import Network
 from rsdtr.ui.fastest import with_fastest_rings
 from rsdtr.ui.page import plain, progress
-from rsdtr.winners import Objective
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,12 @@ from collections.abc import Callable
 import streamlit as st
 
 from rsdtr.lessons.glossary import meaning
+from rsdtr.models.zoo import model_names
 from rsdtr.plan import Target
+from rsdtr.search.candidate import GRID, RULES
 from rsdtr.ui import own, state, url
 from rsdtr.ui.cached import Network
 from rsdtr.ui.fastest import BATCHES
-from rsdtr.winners import GRID, RULES
-from rsdtr.zoo import model_names
 
 DEFAULT_MODEL, DEFAULT_EPS = "digits_resnet20", 0.6
 WEIGHTS = {"published": "Published", "none": "Synthetic", "own": "Own"}

@@ -18,6 +18,7 @@ from rsdtr.device import DeviceProfile, LayerCase, own_path
 from rsdtr.errors import RsdtrError
 from rsdtr.latency import LayerLatency, NetworkLatency, network_cases, network_latency
 from rsdtr.plan import CompressionPlan
+from rsdtr.search.candidate import COARSE
 from rsdtr.targets import Choices
 from rsdtr.ui import busy, cached, in_browser, metrics, state
 from rsdtr.ui.cached import Network
@@ -27,7 +28,6 @@ from rsdtr.ui.inputs import chosen_batch
 from rsdtr.ui.memo import Memo
 from rsdtr.ui.page import plain
 from rsdtr.ui.widgets import chart
-from rsdtr.winners import COARSE
 
 CURVE = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # of ε_p: what is measured for the curve
 POLL_SECONDS = 1.0

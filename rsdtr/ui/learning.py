@@ -32,8 +32,8 @@ from rsdtr.lessons.lesson import (
     stages,
 )
 from rsdtr.plan import Target
-from rsdtr.ring import MODES
-from rsdtr.search import divisors
+from rsdtr.ring.tensor_ring import MODES
+from rsdtr.search.paper_rule import divisors
 from rsdtr.targets import Choices, layer_damages
 from rsdtr.ui import blocks, cached, quizzing, state
 from rsdtr.ui.lessons import Lesson

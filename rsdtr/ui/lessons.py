@@ -12,8 +12,10 @@ from rsdtr.lessons.glossary import meaning
 from rsdtr.lessons.lesson import Turn, turns
 from rsdtr.lessons.text import STEPS, StepText
 from rsdtr.profile import LayerProfile
-from rsdtr.ring import TensorRing
-from rsdtr.search import Candidate, ring_svd, smallest
+from rsdtr.ring.tensor_ring import TensorRing
+from rsdtr.search.candidate import Candidate
+from rsdtr.search.paper_rule import smallest
+from rsdtr.search.ring_svd import ring_svd
 from rsdtr.ui import cached, state, url
 from rsdtr.ui.cached import Network
 from rsdtr.ui.choosing import choose_network

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from torch import nn
 
 from rsdtr.charts.accuracy import Stage
-from rsdtr.data import DataSplits
+from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import RsdtrError
 from rsdtr.evaluate import Accuracy, accuracy
 from rsdtr.kinds.network import weights_told

@@ -14,8 +14,7 @@ from rsdtr.latency import NetworkLatency
 from rsdtr.lessons.glossary import meaning
 from rsdtr.plan import CompressionPlan
 from rsdtr.profile import LayerProfile
-from rsdtr.search import Candidate
-from rsdtr.winners import GRID
+from rsdtr.search.candidate import GRID, Candidate
 
 _RATIO = st.column_config.NumberColumn(format="%.2f")
 _ERROR = st.column_config.NumberColumn(format="%.3f")

@@ -11,8 +11,8 @@ from typing import Any
 import streamlit as st
 
 from rsdtr.profile import ModelProfile
+from rsdtr.search.candidate import GRID
 from rsdtr.ui import state, url
-from rsdtr.winners import GRID
 
 DENSE = "dense"
 EPS_COLUMN, DENSE_COLUMN = "εₚ", "keep dense"

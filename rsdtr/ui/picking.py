@@ -13,11 +13,11 @@ from rsdtr.charts.compare import pair_figure
 from rsdtr.compare import Cell
 from rsdtr.methods.catalogue import title_of
 from rsdtr.profile import ModelProfile
+from rsdtr.search.candidate import GRID
 from rsdtr.tables import pair_table
 from rsdtr.ui import metrics, own, state
 from rsdtr.ui.page import plain
 from rsdtr.ui.widgets import chart, csv_button
-from rsdtr.winners import GRID
 
 RULES = {"rsdtr-paper": "paper", "rsdtr-tight": "tight", "rsdtr-target": "tight"}
 TARGET = "rsdtr-target"

@@ -15,6 +15,7 @@ from torch import nn
 
 from rsdtr import jobs
 from rsdtr.job import Job
+from rsdtr.models.zoo import weights_sha256
 from rsdtr.plan import CompressionPlan
 from rsdtr.recover import recalibrate
 from rsdtr.ui import cached, state
@@ -22,7 +23,6 @@ from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import splits
 from rsdtr.ui.page import progress
 from rsdtr.ui.state import Recovery, TestSet
-from rsdtr.zoo import weights_sha256
 
 RECALIBRATED = "recalibrated"
 

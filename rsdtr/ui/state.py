@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import streamlit as st
 from torch import nn
 
-from rsdtr.forms import Form
+from rsdtr.ring.forms import Form
 
 if TYPE_CHECKING:  # it imports this module
     from rsdtr.ui.in_browser import WebRun

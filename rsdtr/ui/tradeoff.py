@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from rsdtr.charts.plan import FrontPoint, RatioPoint
 from rsdtr.errors import PlanError
 from rsdtr.plan import CompressionPlan, Target, TargetKind
+from rsdtr.search.candidate import COARSE
 from rsdtr.targets import Choices, total_damage
 from rsdtr.typing import Progress
 from rsdtr.ui import cached, latency
 from rsdtr.ui.cached import Network
 from rsdtr.ui.memo import Memo
 from rsdtr.ui.page import plain
-from rsdtr.winners import COARSE
 
 AXES: dict[TargetKind, str] = {
     "pcr": "PCR, parameters original / compressed (×, log)",

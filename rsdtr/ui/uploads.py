@@ -12,12 +12,12 @@ from pathlib import Path
 import streamlit as st
 
 from rsdtr.errors import WeightsError
+from rsdtr.models.weights import SUFFIXES
 from rsdtr.plan import CompressionPlan
 from rsdtr.system.atomic_files import replace_file
 from rsdtr.system.cache_folder import cache_folder, private_folder
 from rsdtr.ui import state
 from rsdtr.ui.page import plain
-from rsdtr.weights import SUFFIXES
 
 MOST_BYTES = 4 << 30  # that stay, of all readers; what was used least recently goes first
 _MOST_NAME_BYTES = 200

@@ -12,12 +12,12 @@ from dataclasses import replace
 import streamlit as st
 
 from rsdtr import worker
+from rsdtr.search.candidate import GRID, OBJECTIVES, RULES
 from rsdtr.store import load_winners, store_path
 from rsdtr.targets import Choices
 from rsdtr.ui import cached, metrics
 from rsdtr.ui.cached import Network
 from rsdtr.ui.memo import Memo
-from rsdtr.winners import GRID, OBJECTIVES, RULES
 
 POLL_SECONDS = 2.0
 

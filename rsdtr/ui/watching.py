@@ -15,6 +15,7 @@ from rsdtr.kinds import finetune as finetune_job
 from rsdtr.kinds import refit as refit_job
 from rsdtr.kinds.finetune import best_model, curve
 from rsdtr.kinds.refit import refit_model, report
+from rsdtr.models.zoo import weights_sha256
 from rsdtr.plan import CompressionPlan
 from rsdtr.ui import comparing, job_bar, recovering, state
 from rsdtr.ui.cached import Network
@@ -22,7 +23,6 @@ from rsdtr.ui.page import plain
 from rsdtr.ui.refitting import show_steps
 from rsdtr.ui.state import Recovery
 from rsdtr.ui.training import show_curve
-from rsdtr.zoo import weights_sha256
 
 POLL_SECONDS: float | None = 1.0
 

@@ -13,16 +13,15 @@ import streamlit as st
 from rsdtr.charts.points import points_table
 from rsdtr.fastest import planned_ring
 from rsdtr.latency import NetworkLatency
+from rsdtr.models.zoo import ModelSpec
 from rsdtr.plan import CompressionPlan, LayerPlan
 from rsdtr.profile import LayerProfile
-from rsdtr.search import Candidate, Pruned
+from rsdtr.search.candidate import Candidate, Objective, Pruned, Question
 from rsdtr.tables import MEASURED, layers_table
 from rsdtr.ui import cached, metrics, own, state, url
 from rsdtr.ui.choosing import Chosen
 from rsdtr.ui.page import plain
 from rsdtr.ui.state import TestSet
-from rsdtr.winners import Objective, Question
-from rsdtr.zoo import ModelSpec
 
 FORMAT_NAMES = {
     "safetensors": "safetensors + manifest",

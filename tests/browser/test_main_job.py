@@ -7,7 +7,7 @@ import pytest
 from driving import metric, right, settle, visit
 from playwright.sync_api import expect
 
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
 from rsdtr.evaluate import accuracy
 from rsdtr.saved import load
 from rsdtr.verify import verify

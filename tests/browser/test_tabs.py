@@ -7,9 +7,9 @@ from driving import SECONDS, right, settle
 from playwright.sync_api import Page, expect
 
 from rsdtr import worker
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import ModelProfile, profile
-from rsdtr.zoo import load_model, model_spec
 
 
 @dataclass(frozen=True)

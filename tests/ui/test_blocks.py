@@ -3,11 +3,11 @@
 import pytest
 from test_pages import DIGITS, app
 
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.ui import state
 from rsdtr.ui.blocks import clicked
-from rsdtr.zoo import load_model, model_spec
 
 LAYER = "layer2.0.conv1"
 

@@ -5,11 +5,11 @@ from streamlit.testing.v1 import AppTest
 from test_pages import DIGITS, app, metrics_of
 
 from rsdtr import worker
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import Target, plan
 from rsdtr.profile import profile
 from rsdtr.targets import Choices
 from rsdtr.ui import cached, own, state, tradeoff, warming
-from rsdtr.zoo import load_model, model_spec
 
 ASKED = {
     "ask": "target",

@@ -14,11 +14,11 @@ from rsdtr.errors import JobError
 from rsdtr.fastest import fastest_rings
 from rsdtr.kinds.fastest import fastest_job, fastest_plan
 from rsdtr.kinds.network import START
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.saved import load
 from rsdtr.ui import fastest, state
-from rsdtr.zoo import load_model, model_spec
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 SLEEPER, QUITTER = ["sleep", "100"], ["true"]

@@ -4,11 +4,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from rsdtr.errors import ExportError
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.ui import in_browser
 from rsdtr.ui.cached import Network
-from rsdtr.zoo import load_model, model_spec
 
 GOOD = {
     "dense_ms": 2.0, "compressed_ms": 0.5, "max_difference": 1e-6, "argmax_agreement": 1.0,
@@ -19,11 +19,11 @@ GOOD = {
 def script() -> None:
     import streamlit as st
 
+    from rsdtr.models.zoo import load_model, model_spec
     from rsdtr.plan import plan
     from rsdtr.profile import profile
     from rsdtr.ui import in_browser, state
     from rsdtr.ui.cached import Network
-    from rsdtr.zoo import load_model, model_spec
 
     spec = model_spec("digits_resnet20")
     model = load_model(spec.name)
@@ -81,11 +81,11 @@ def offered(folder: str, identity: str | None) -> None:
     from pathlib import Path
 
     from rsdtr.kinds.export import ExportedFiles
+    from rsdtr.models.zoo import load_model, model_spec
     from rsdtr.plan import plan
     from rsdtr.profile import profile
     from rsdtr.ui import in_browser
     from rsdtr.ui.cached import Network
-    from rsdtr.zoo import load_model, model_spec
 
     spec = model_spec("digits_resnet20")
     model = load_model(spec.name)

@@ -5,9 +5,9 @@ from streamlit.testing.v1 import AppTest
 from test_pages import DIGITS, ROOT
 
 from rsdtr.lessons.text import STEPS
-from rsdtr.search import candidates, smallest
+from rsdtr.models.zoo import load_model
+from rsdtr.search.paper_rule import candidates, smallest
 from rsdtr.ui import state
-from rsdtr.zoo import load_model
 
 SMALL = "layer1.0.conv1"
 CONTROLS = {3: state.LESSON_R0, 4: state.LESSON_SHIFT, 5: state.LESSON_COMPONENTS,

@@ -12,11 +12,11 @@ from rsdtr.device import DeviceProfile
 from rsdtr.errors import RsdtrError
 from rsdtr.latency import network_cases, network_latency
 from rsdtr.measure import machine
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.system.processes import ProcessId
 from rsdtr.ui import latency, state
-from rsdtr.zoo import load_model, model_spec
 
 
 @pytest.fixture(scope="module")

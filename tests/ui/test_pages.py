@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.ui import page, state
-from rsdtr.zoo import load_model, model_spec
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("pages/1_Layers.py", "pages/2_Recover.py", "pages/3_Compare.py", "pages/4_Export.py")

@@ -13,9 +13,9 @@ from rsdtr.job import Job, read_spec
 from rsdtr.kinds.finetune import curve
 from rsdtr.kinds.network import START
 from rsdtr.kinds.refit import refit_model, report
+from rsdtr.models.zoo import weights_sha256
 from rsdtr.saved import load
 from rsdtr.ui import state
-from rsdtr.zoo import weights_sha256
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 SLEEPER = ["sleep", "100"]

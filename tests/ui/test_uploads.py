@@ -14,11 +14,11 @@ from test_recover_page import start, until
 
 from rsdtr import jobs
 from rsdtr.job import read_spec
+from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.plan import plan
 from rsdtr.profile import profile
 from rsdtr.system import cache_folder
 from rsdtr.ui import state, uploads
-from rsdtr.zoo import load_model, model_spec
 
 
 @pytest.fixture(scope="module")

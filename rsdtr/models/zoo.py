@@ -11,13 +11,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from rsdtr import vision
-from rsdtr.architectures import CifarResNet, CifarVGG
 from rsdtr.errors import RsdtrError, UnknownName, WeightsError
-from rsdtr.spectrum import decaying_spectrum_
+from rsdtr.models import torchvision_networks
+from rsdtr.models.cifar_networks import CifarResNet, CifarVGG
+from rsdtr.models.synthetic_weights import decaying_spectrum_
+from rsdtr.models.weights import fill, read_state_dict, weights_sha256
 from rsdtr.system.download import published_file
 from rsdtr.typing import Progress
-from rsdtr.weights import fill, read_state_dict, weights_sha256
 
 __all__ = [
     "ModelSpec",
@@ -92,7 +92,7 @@ class ModelSpec:
         """The architecture with fresh weights from torch's global random state."""
         if self.name in _OWN:
             return _OWN[self.name][0]()
-        return vision.build(self.name)
+        return torchvision_networks.build(self.name)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) in 0..255 -> float32 (B, C, H, W), mean 0 and std 1 per channel."""
@@ -182,20 +182,20 @@ def model_names() -> tuple[str, ...]:
     """Every model: the bundled one first, then CIFAR-10's and those of `own_model`, then
     torchvision's CNNs for classification, segmentation and detection.
     """
-    return (*_OWN, *vision.names())
+    return (*_OWN, *torchvision_networks.names())
 
 
 def model_spec(name: str) -> ModelSpec:
     """The spec of a model. Raises UnknownName with the closest names."""
     if name in _OWN:
         return _OWN[name][1]
-    if name in vision.names():
+    if name in torchvision_networks.names():
         return _vision_spec(name)
     close = difflib.get_close_matches(name, model_names(), n=3)
     hint = (
         f"did you mean {', '.join(close)}?"
         if close
-        else "`python -m rsdtr models` lists them, and rsdtr.zoo.own_model adds yours"
+        else "`python -m rsdtr models` lists them, and rsdtr.models.zoo.own_model adds yours"
     )
     raise UnknownName(f"there is no model {name!r}: {hint}")
 
@@ -218,7 +218,7 @@ def own_model(
     RsdtrError for a name that is taken, or numbers that do not fit each other.
     """
     known = _OWN.get(name)
-    if name in vision.names() or (known and not known[1].family.startswith("own ")):
+    if name in torchvision_networks.names() or (known and not known[1].family.startswith("own ")):
         raise RsdtrError(f"{name} is a model of this program: give your network another name")
     channels = input_shape[0]
     mean, std = mean or (0.0,) * channels, std or (1.0,) * channels
@@ -235,7 +235,7 @@ def own_model(
         mean=mean,
         std=std,
         resize=None,
-        data=None if task == "classification" else vision.DATA,
+        data=None if task == "classification" else torchvision_networks.DATA,
         weights_file=None,
         weights_url=None,
         sha256=None,
@@ -248,7 +248,7 @@ def own_model(
 
 @functools.cache
 def _vision_spec(name: str) -> ModelSpec:
-    published = vision.published(name)
+    published = torchvision_networks.published(name)
     file = published.url.rsplit("/", 1)[-1]
     digits = re.search(r"-([0-9a-f]{8,})\.pth$", file)  # torchvision checks the same prefix
     return ModelSpec(
@@ -259,7 +259,7 @@ def _vision_spec(name: str) -> ModelSpec:
         mean=published.mean,
         std=published.std,
         resize=published.resize,
-        data=None if published.family == "imagenet" else vision.DATA,
+        data=None if published.family == "imagenet" else torchvision_networks.DATA,
         weights_file=file,
         weights_url=published.url,
         sha256=digits[1] if digits else None,
@@ -277,7 +277,7 @@ def class_names(spec: ModelSpec) -> tuple[str, ...]:
         return tuple(str(digit) for digit in range(10))
     if spec.family == "cifar10":
         return CIFAR10_CLASSES
-    return vision.published(spec.name).classes
+    return torchvision_networks.published(spec.name).classes
 
 
 def load_model(
@@ -300,7 +300,11 @@ def load_model(
         return model.eval()
     path = Path(weights) if weights is not None else _published(spec, progress)
     state = read_state_dict(path)
-    fill(model, state if name in _OWN else vision.in_todays_names(name, state), str(path))
+    fill(
+        model,
+        state if name in _OWN else torchvision_networks.in_todays_names(name, state),
+        str(path),
+    )
     return model.eval()
 
 

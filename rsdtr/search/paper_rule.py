@@ -8,64 +8,35 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import sqrt
 
 import torch
 from torch import Tensor
 
-from rsdtr.bounds import Cost, Needs, PairSpectra, cost_at, floor, needed
-from rsdtr.cost import pipeline_macs_per_pixel
 from rsdtr.errors import RingError
-from rsdtr.gram import SpatialGram
-from rsdtr.ring import TensorRing, checked_kernel, ring_storage
-from rsdtr.truncation import checked_eps, equal_split, rank_of_tails
-from rsdtr.unfolding import FirstUnfolding, SecondUnfolding
+from rsdtr.ring.cost import pipeline_macs_per_pixel
+from rsdtr.ring.rank_selection import checked_eps, equal_split, rank_of_tails
+from rsdtr.ring.tensor_ring import checked_kernel, ring_storage
+from rsdtr.search.bounds import (
+    Cost,
+    Needs,
+    PairSpectra,
+    cost_at,
+    floor,
+    needed,
+)
+from rsdtr.search.candidate import Candidate, Pruned, Ranks, SearchResult
+from rsdtr.search.gram import SpatialGram
+from rsdtr.search.ring_svd import in_mode_order
+from rsdtr.search.unfoldings import FirstUnfolding, SecondUnfolding
 
 SEARCH_VERSION = 2  # part of every stored result's key: raise it when a result may change
 NARROW = 4  # a last mode this small leaves the third rank too little room for a bound of its own
-Ranks = tuple[int, int, int, int]
 
 
 # Of a kernel's largest entry: single precision holds its square, and sums of many of them.
 SMALLEST, LARGEST = 1e-18, 1e16
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One ring that the search looked at.
-
-    shift: modes moved left before the ring SVD; r0: the divisor that closes the ring;
-    ranks: R_0…R_3 in the mode order O, I, KH, KW; storage: scalars in the cores; macs:
-    multiply-accumulates of the paper's four sublayers per pixel at stride 1;
-    relative_error: ‖𝓦 − 𝓦̂‖_F / ‖𝓦‖_F.
-    """
-
-    shift: int
-    r0: int
-    ranks: Ranks
-    storage: int
-    macs: int
-    relative_error: float
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """A candidate that was ruled out: whatever its ranks, it costs at least `floor`."""
-
-    shift: int
-    r0: int
-    floor: int
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The winner, and what was computed and ruled out on the way to it."""
-
-    winner: Candidate
-    computed: tuple[Candidate, ...]
-    pruned: tuple[Pruned, ...]
 
 
 class KernelSpectra:
@@ -246,44 +217,6 @@ def smallest(found: Sequence[Candidate]) -> Candidate:
     return min(found, key=lambda candidate: candidate.storage)
 
 
-def ring_svd(kernel: Tensor, shift: int, ranks: Sequence[int]) -> TensorRing:
-    """The ring that the ring SVD gives a kernel (O, I, KH, KW) at fixed ranks, in float64.
-
-    ranks: R_0…R_3 in the mode order O, I, KH, KW. RingError if they do not fit the kernel.
-    """
-    kernel = checked_kernel(kernel)
-    if shift not in range(4):
-        raise RingError(f"shift is {shift}, expected 0, 1, 2 or 3")
-    r0, r1, r2, r3 = (ranks[(shift + k) % 4] for k in range(4))
-    first = FirstUnfolding(kernel, shift)
-    a, b, c, d = first.sizes
-    limits = (len(first.squared), min(r1 * b, c * d * r0), min(r2 * c, d * r0))
-    if min(ranks) < 1 or r0 * r1 > limits[0] or r2 > limits[1] or r3 > limits[2]:
-        raise RingError(
-            f"ranks {tuple(ranks)} do not fit a kernel {tuple(kernel.shape)} at shift {shift}: "
-            f"at most {limits[0]} for {r0}·{r1}, {limits[1]} for {r2}, {limits[2]} for {r3}"
-        )
-    rank = r0 * r1
-    core_a = first.basis(rank, r0).reshape(a, r0, r1).permute(1, 0, 2)
-    left, rest = _split(first.remainder(rank, r0), r2)  # (r1·b, r2), (r2, c·d·r0)
-    last, core_d = _split(rest.reshape(r2 * c, d * r0), r3)  # (r2·c, r3), (r3, d·r0)
-    shifted = (core_a, left.reshape(r1, b, r2), last.reshape(r2, c, r3), core_d.reshape(r3, d, r0))
-    c0, c1, c2, c3 = (shifted[(k - shift) % 4].contiguous() for k in range(4))
-    return TensorRing((c0, c1, c2, c3), shift)
-
-
 def divisors(number: int) -> list[int]:
     """All divisors of a positive number, ascending."""
     return [d for d in range(1, number + 1) if number % d == 0]
-
-
-def in_mode_order(shifted: Sequence[int], shift: int) -> Ranks:
-    """Ranks of the shifted kernel's cores, turned back to the mode order O, I, KH, KW."""
-    r0, r1, r2, r3 = (shifted[(k - shift) % 4] for k in range(4))
-    return r0, r1, r2, r3
-
-
-def _split(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Truncated SVD as an orthonormal left factor and the rest: (m, rank), (rank, n)."""
-    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
-    return u[:, :rank], s[:rank, None] * vt[:rank]

@@ -10,9 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rsdtr.errors import DataError, UnknownName
-from rsdtr.images import SPLIT_SEED, DataSplits, LabelledImages, carved, stratified
-from rsdtr.pictures import (
+from rsdtr.data.image_sets import (
+    SPLIT_SEED,
+    DataSplits,
+    LabelledImages,
+    carved,
+    stratified,
+)
+from rsdtr.data.image_sources import (
     FILE_SUFFIXES,
     ArrayPictures,
     FilePictures,
@@ -20,8 +25,9 @@ from rsdtr.pictures import (
     fitted,
     obstacle,
 )
+from rsdtr.errors import DataError, UnknownName
+from rsdtr.models.zoo import CIFAR10_CLASSES, ModelSpec, class_names
 from rsdtr.system.cache_folder import cache_folder, private_folder
-from rsdtr.zoo import CIFAR10_CLASSES, ModelSpec, class_names
 
 __all__ = ["NAMES", "DataSplits", "LabelledImages", "load_data", "stratified"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rsdtr.errors import RingError
-from rsdtr.forms import sublayer_kernels
+from rsdtr.ring.forms import sublayer_kernels
 
 MODES = ("O", "I", "KH", "KW")
 

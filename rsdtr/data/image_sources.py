@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsdtr.errors import DataError
-from rsdtr.zoo import ModelSpec
+from rsdtr.models.zoo import ModelSpec
 
 if TYPE_CHECKING:
     import pyarrow

@@ -1,5 +1,8 @@
 """Sets of pictures as one model takes them, with labels or without, and how a set is split."""
 
+from __future__ import annotations
+
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rsdtr.data.image_sources import FilePictures, Pictures, fitted
 from rsdtr.errors import DataError
-from rsdtr.pictures import FilePictures, Pictures, fitted
-from rsdtr.zoo import ModelSpec
+from rsdtr.models.zoo import ModelSpec
 
 SPLIT_SEED = 20240517
 _PIXELS = 224 * 224  # of an image that batches were sized for
@@ -64,7 +67,7 @@ class LabelledImages:
                 f"{self.spec.name}: without labels there are recalibration and fidelity"
             )
 
-    def without_labels(self) -> "LabelledImages":
+    def without_labels(self) -> LabelledImages:
         """The same pictures without what somebody said of them."""
         nothing = torch.full_like(self._all_labels, -1)
         return LabelledImages(
@@ -79,7 +82,7 @@ class LabelledImages:
     def _at(self, indices: Tensor | Sequence[int] | slice) -> Tensor:
         return self._indices[indices if isinstance(indices, slice) else torch.as_tensor(indices)]
 
-    def select(self, indices: Tensor | Sequence[int] | slice) -> "LabelledImages":
+    def select(self, indices: Tensor | Sequence[int] | slice) -> LabelledImages:
         """Those images, in that order, sharing what is decoded."""
         return LabelledImages(
             self.name,
@@ -91,7 +94,7 @@ class LabelledImages:
             skipped=self.skipped,
         )
 
-    def subset(self, n: int, seed: int = 0) -> "LabelledImages":
+    def subset(self, n: int, seed: int = 0) -> LabelledImages:
         """n of them drawn without replacement, in the old order; itself when there are no more.
 
         Raises DataError when n is not at least 1.
@@ -150,7 +153,7 @@ class DataSplits:
     validation: LabelledImages
     test: LabelledImages
 
-    def without_labels(self) -> "DataSplits":
+    def without_labels(self) -> DataSplits:
         """The same sets without labels."""
         return DataSplits(
             self.train.without_labels(),
@@ -188,3 +191,13 @@ def carved(name: str, whole: LabelledImages, every: tuple[int, int]) -> DataSpli
     if min(len(splits.train), len(splits.validation), len(splits.test)) == 0:
         raise DataError(f"{name} has only {len(whole)} readable pictures: give at least 3")
     return splits
+
+
+_SEEN_PICTURES = 64  # of each set, spread over it, are looked at to tell two data sets apart
+
+
+def _fingerprint(images: LabelledImages) -> list[str]:
+    places = torch.linspace(0, len(images) - 1, min(_SEEN_PICTURES, len(images))).long()
+    arrays = [images.labels.numpy(), *(pixels.numpy() for pixels, _ in
+              images.select(places).batches(_SEEN_PICTURES))]  # fmt: skip
+    return [images.name, *(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays)]

@@ -12,10 +12,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rsdtr.bounds import Cost, Needs, cost_at, floor, needed, open_ranks
-from rsdtr.search import Candidate, KernelSpectra, Pruned, SearchResult, divisors
-from rsdtr.truncation import checked_eps, equal_split, rank_of_tails, rank_within
-from rsdtr.unfolding import FirstUnfolding, SecondUnfolding
+from rsdtr.ring.rank_selection import checked_eps, equal_split, rank_of_tails, rank_within
+from rsdtr.search.bounds import (
+    Cost,
+    Needs,
+    cost_at,
+    floor,
+    needed,
+    open_ranks,
+)
+from rsdtr.search.candidate import Candidate, Pruned, SearchResult
+from rsdtr.search.paper_rule import KernelSpectra, divisors
+from rsdtr.search.unfoldings import FirstUnfolding, SecondUnfolding
 
 NEIGHBOURS = 2  # first ranks tried on either side of the published one, in modes of up to
 SMALL_MODE = 64  # so many; in larger ones a rank more or less changes little and costs much

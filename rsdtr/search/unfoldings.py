@@ -11,7 +11,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from rsdtr.gram import (
+from rsdtr.ring.rank_selection import Energies, rank_within, tail_energies
+from rsdtr.search.gram import (
     SpatialGram,
     flat_rank,
     gram,
@@ -21,9 +22,8 @@ from rsdtr.gram import (
     square_root,
     squared_values,
 )
-from rsdtr.kept import Kept
-from rsdtr.look import Look
-from rsdtr.truncation import Energies, rank_within, tail_energies
+from rsdtr.search.memory_budget import Kept
+from rsdtr.search.quick_bounds import Look
 
 MORE_ROWS = 16  # of a second matrix, computed together
 KEPT_FACTS = 256  # first ranks and divisors, per shift, of which tails and norms are kept

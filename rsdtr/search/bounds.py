@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from rsdtr.gram import SpatialGram, smaller_gram, squared_values
-from rsdtr.look import SINGLE
-from rsdtr.truncation import Energies, rank_within, tail_energies
-from rsdtr.unfolding import FirstUnfolding, Sizes
+from rsdtr.ring.rank_selection import Energies, rank_within, tail_energies
+from rsdtr.search.gram import SpatialGram, smaller_gram, squared_values
+from rsdtr.search.quick_bounds import SINGLE
+from rsdtr.search.unfoldings import FirstUnfolding, Sizes
 
 FEW = 10  # ranks that are tried faster one by one than as an array
 LEVEL = 4.0  # one crossed spectrum serves all errors up to so many times as much energy, and

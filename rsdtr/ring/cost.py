@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import prod
 
-from rsdtr.forms import Form, Sublayer, sublayers
+from rsdtr.ring.forms import Form, Sublayer, sublayers
 
 Size = tuple[int, int]
 

@@ -16,9 +16,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from rsdtr import quarantine
 from rsdtr.errors import WeightsError
-from rsdtr.quarantine import NO_STATE, REFUSED, UNREADABLE
+from rsdtr.models import pth_reader
+from rsdtr.models.pth_reader import NO_STATE, REFUSED, UNREADABLE
 from rsdtr.system.cache_folder import cache_folder, private_folder
 from rsdtr.system.download import file_sha256
 from rsdtr.system.safetensors_format import not_finite, read_header
@@ -81,15 +81,15 @@ def _converted(path: Path) -> Path:
         os.utime(target)
         return target
     try:
-        quarantine.check_archive(path)  # quick, and spares most wrong files the process
-    except (quarantine.Refused, zipfile.BadZipFile) as error:
-        reason = error if isinstance(error, quarantine.Refused) else UNREADABLE
+        pth_reader.check_archive(path)  # quick, and spares most wrong files the process
+    except (pth_reader.Refused, zipfile.BadZipFile) as error:
+        reason = error if isinstance(error, pth_reader.Refused) else UNREADABLE
         raise WeightsError(f"{path} {reason}") from None
     descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=folder)
     os.close(descriptor)
     try:
         done = subprocess.run(
-            [sys.executable, "-P", str(Path(quarantine.__file__)), str(path.resolve()), temporary],
+            [sys.executable, "-P", str(Path(pth_reader.__file__)), str(path.resolve()), temporary],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

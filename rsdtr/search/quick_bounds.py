@@ -11,9 +11,9 @@ from functools import cached_property
 
 from torch import Tensor
 
-from rsdtr.gram import flat_rank, smaller_gram, squared_values
-from rsdtr.kept import Kept
-from rsdtr.truncation import Energies, rank_within, tail_energies
+from rsdtr.ring.rank_selection import Energies, rank_within, tail_energies
+from rsdtr.search.gram import flat_rank, smaller_gram, squared_values
+from rsdtr.search.memory_budget import Kept
 
 _GRAMS = Kept(1 << 24)  # of all looks, before their eigenvalues are asked for
 SINGLE = 1e-5  # room for single precision in a bound, as a part of the energy

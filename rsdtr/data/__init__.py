@@ -1,0 +1,1 @@
+"""Images with or without labels, as one model takes them."""

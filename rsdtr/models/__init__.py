@@ -1,0 +1,1 @@
+"""Networks: where they come from, architectures, weights, what they answer."""

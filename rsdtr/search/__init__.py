@@ -1,0 +1,1 @@
+"""Which ring for one kernel: circular shifts × divisors at a prescribed error."""
