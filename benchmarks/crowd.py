@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from serving import running
 
-from rsdtr.measure import machine
+from rsdtr.measuring.stopwatch import machine
 from rsdtr.search.candidate import GRID
 
 PAGES = ("", "Layers", "Recover", "Compare", "Export", "Learn")

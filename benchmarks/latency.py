@@ -29,16 +29,22 @@ from paper_pipeline import paper_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsdtr.bench import network_variants
-from rsdtr.compress import skeleton
-from rsdtr.device import DeviceProfile, LayerCase
-from rsdtr.exports.graph import onnx_file
-from rsdtr.fast import layer_cases, measured_forms, use_forms
-from rsdtr.fuse import fuse
-from rsdtr.measure import Work, interleaved, machine, peak_bytes, threads
+from rsdtr.baselines.benchmark import network_variants
+from rsdtr.compressed.compress import skeleton
+from rsdtr.compressed.fuse import fuse
+from rsdtr.exports.onnx_export import onnx_file
+from rsdtr.measuring.fastest_forms import layer_cases, measured_forms, use_forms
+from rsdtr.measuring.layer_times import DeviceProfile, LayerCase
+from rsdtr.measuring.stopwatch import (
+    Work,
+    interleaved,
+    machine,
+    peak_bytes,
+    threads,
+)
 from rsdtr.models.zoo import ModelSpec, load_model, model_spec
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import ModelProfile, profile
+from rsdtr.planning.model_profile import ModelProfile, profile
+from rsdtr.planning.plan import CompressionPlan, plan
 from rsdtr.ring.cost import Size, form_activations, form_macs
 from rsdtr.ring.forms import FORMS, Form, sublayers
 

@@ -26,18 +26,17 @@ from rsdtr.commands.report import report
 from rsdtr.commands.requested import check_data_is_read, plan_of
 from rsdtr.commands.study import study
 from rsdtr.commands.verify import verify
-from rsdtr.compress import compress as compressed
+from rsdtr.compressed.compress import compress as compressed
+from rsdtr.compressed.saved import save, weights_told, writable_folder
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import UnknownName
-from rsdtr.fast import measured_forms
-from rsdtr.kinds.network import weights_told
 from rsdtr.kinds.refit import queue_refit
+from rsdtr.measuring.fastest_forms import measured_forms
 from rsdtr.models.zoo import ModelSpec, model_names, model_spec, weights_sha256
-from rsdtr.profile import profile
-from rsdtr.recover import recalibrate
-from rsdtr.refit import refit, refit_record
-from rsdtr.saved import save, writable_folder
-from rsdtr.targets import Choices
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.model_profile import profile
+from rsdtr.recovery.recalibrate import recalibrate
+from rsdtr.recovery.refit import refit, refit_record
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

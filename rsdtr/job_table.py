@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from rsdtr.errors import JobError
 from rsdtr.job import STATES, Job, jobs_folder, stored
-from rsdtr.store import make_folder
+from rsdtr.planning.winners_on_disk import make_folder
 from rsdtr.system.atomic_files import locked
 from rsdtr.system.cache_folder import private_folder
 from rsdtr.system.processes import ProcessId

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 
 from rsdtr.charts.accuracy import Stage, stages_figure
 from rsdtr.charts.plan import layers_figure
-from rsdtr.evaluate import Accuracy
-from rsdtr.exports.card import ModelCard, StageAccuracy
+from rsdtr.compressed.saved import Saved
+from rsdtr.exports.model_card import ModelCard, StageAccuracy
+from rsdtr.measuring.accuracy import Accuracy
 from rsdtr.models.weights import weights_sha256
-from rsdtr.plan import Ratio
-from rsdtr.saved import Saved
+from rsdtr.planning.plan import Ratio
 from rsdtr.system.safetensors_format import saved_bytes
 from rsdtr.tables import layers_table
 

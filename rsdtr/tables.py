@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from rsdtr.exports.card import ModelCard
-from rsdtr.kinds.finetune import TrainingRun
-from rsdtr.latency import LayerLatency, NetworkLatency
-from rsdtr.parts import Part
-from rsdtr.plan import CompressionPlan
-from rsdtr.profile import LayerProfile, ModelProfile
-from rsdtr.refit import Step
+from rsdtr.exports.model_card import ModelCard
+from rsdtr.measuring.latency import LayerLatency, NetworkLatency
+from rsdtr.planning.model_profile import LayerProfile, ModelProfile
+from rsdtr.planning.network_parts import Part
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.checkpoint import TrainingRun
+from rsdtr.recovery.refit import Step
 from rsdtr.search.candidate import Candidate, Pruned
 
 if TYPE_CHECKING:  # importing them would load the ONNX stack
-    from rsdtr.compare import Cell
+    from rsdtr.baselines.comparison import Cell
 
 MEASURED = ("in time", "ring / dense (×)", "dense (ms)", "ring (ms)", "fastest form")
 
@@ -177,8 +177,8 @@ def runs_table(runs: Sequence[TrainingRun]) -> pd.DataFrame:
         seconds = sum(epoch.seconds for epoch in epochs)
         rows.append(
             {
-                "job": run.job.id,
-                "state": run.job.state,
+                "job": run.job_id,
+                "state": run.state,
                 "epochs": f"{len(epochs)} of {options.epochs}",
                 "best validation (%)": None if best is None else best.percent,
                 "from (%)": None if best is None else best.interval[0],

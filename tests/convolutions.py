@@ -13,8 +13,8 @@ from collections import Counter
 import torch
 from torch import nn
 
+from rsdtr.compressed.tr_conv2d import PADDING_MODES, TRConv2d
 from rsdtr.errors import RingError
-from rsdtr.layers import PADDING_MODES, TRConv2d
 from rsdtr.ring.forms import FORMS
 from rsdtr.ring.rank_selection import MINIMUM_EPS
 from rsdtr.ring.tensor_ring import TensorRing

@@ -16,12 +16,14 @@ from types import ModuleType
 
 from made_up import times_by_rank
 
-from rsdtr import checkpoint, device, job_worker, jobs
-from rsdtr.device import LayerCase, LayerTimes
+from rsdtr import job_worker, jobs
 from rsdtr.errors import RsdtrError
 from rsdtr.job import Job
 from rsdtr.job_worker import Running
 from rsdtr.kinds import refit as refit_job
+from rsdtr.measuring import layer_times
+from rsdtr.measuring.layer_times import LayerCase, LayerTimes
+from rsdtr.recovery import checkpoint
 from rsdtr.system import processes
 from rsdtr.system.atomic_files import replace_file
 
@@ -123,7 +125,7 @@ def _made_up_times(seconds: float) -> None:
             sys.stdout.write(f"measured, {os.environ.get('OMP_WAIT_POLICY')}: {case}\n")
             yield times_by_rank(case)
 
-    device.measure = measure
+    layer_times.measure = measure
 
 
 def _serve(first: int, number: int) -> None:

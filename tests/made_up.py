@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rsdtr.device import DeviceProfile, FormTime, LayerCase, LayerTimes
+from rsdtr.measuring.layer_times import DeviceProfile, FormTime, LayerCase, LayerTimes
 from rsdtr.ring.forms import FORMS
 
 

@@ -23,15 +23,15 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from rsdtr.compressed.manifest import MANIFEST, WEIGHTS, new_manifest, read_manifest
 from rsdtr.data.datasets import _cifar10_parquet
 from rsdtr.data.image_sources import FilePictures, obstacle
-from rsdtr.device import DeviceProfile, FormTime, LayerCase, LayerTimes
 from rsdtr.errors import RsdtrError
-from rsdtr.manifest import MANIFEST, WEIGHTS, new_manifest, read_manifest
+from rsdtr.measuring.layer_times import DeviceProfile, FormTime, LayerCase, LayerTimes
 from rsdtr.models.weights import read_state_dict
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import profile
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, plan
 from rsdtr.ring.forms import FORMS
 from rsdtr.ui import own, url
 

@@ -14,14 +14,14 @@ import torch
 from click.testing import CliRunner, Result
 
 from rsdtr import jobs
-from rsdtr.checkpoint import EpochResult
 from rsdtr.cli import cli
+from rsdtr.compressed.saved import load
 from rsdtr.errors import RsdtrError
-from rsdtr.evaluate import Accuracy
-from rsdtr.finetune import Step
+from rsdtr.measuring.accuracy import Accuracy
 from rsdtr.models.zoo import ASSETS, model_names, weights_sha256
-from rsdtr.plan import CompressionPlan
-from rsdtr.saved import load
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.checkpoint import EpochResult
+from rsdtr.recovery.finetune import Step
 
 NAME = "digits_resnet20"
 ONE_LAYER = ["--layers", "layer3.2.conv2", "--eps", "0.7"]

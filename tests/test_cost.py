@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rsdtr.layers import TRConv2d
+from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.ring.cost import (
     conv_macs,
     form_activations,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rsdtr.data.datasets import load_data
-from rsdtr.divergence import Divergence
+from rsdtr.measuring.fidelity import Divergence
 from rsdtr.models.zoo import model_spec
 
 

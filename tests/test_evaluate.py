@@ -11,7 +11,7 @@ from torch import nn
 from rsdtr.data.datasets import LabelledImages, load_data
 from rsdtr.data.image_sources import ArrayPictures
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.evaluate import Accuracy, accuracy, latency
+from rsdtr.measuring.accuracy import Accuracy, accuracy, latency
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.system.safetensors_format import saved_bytes
 

@@ -9,19 +9,19 @@ from test_job_worker import ended
 
 from rsdtr import jobs
 from rsdtr.cli import cli
-from rsdtr.compress import compress
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.saved import save
 from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.errors import JobError, UnknownName
-from rsdtr.export import export
+from rsdtr.exports.export import export
+from rsdtr.exports.verify import unchanged
 from rsdtr.job import Job, read_spec
 from rsdtr.job_worker import Running
 from rsdtr.jobs import find
 from rsdtr.kinds.export import ARTEFACTS, exported_files, queue_export, run
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import profile
-from rsdtr.saved import save
-from rsdtr.verify import unchanged
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, plan
 
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="processes of POSIX"),

@@ -9,19 +9,20 @@ from made_up import times_by_rank
 from test_job_worker import ended
 from test_process import until
 
-from rsdtr import device, device_worker, jobs
-from rsdtr.device import DeviceProfile
-from rsdtr.device_worker import Measuring
+from rsdtr import jobs
 from rsdtr.errors import JobError
-from rsdtr.fastest import fastest_rings
 from rsdtr.job import Job, read_spec
 from rsdtr.job_worker import Running
 from rsdtr.jobs import cancel, find
 from rsdtr.kinds import fastest as fastest_job
 from rsdtr.kinds.fastest import PLAN, fastest_plan, queue_fastest, run
+from rsdtr.measuring import layer_times, layer_times_process
+from rsdtr.measuring.fastest_rings import fastest_rings
+from rsdtr.measuring.layer_times import DeviceProfile
+from rsdtr.measuring.layer_times_process import Measuring
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import ModelProfile, profile
+from rsdtr.planning.model_profile import ModelProfile, profile
+from rsdtr.planning.plan import CompressionPlan, plan
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 DIGITS = "digits_resnet20"
@@ -52,7 +53,7 @@ def here(monkeypatch) -> list[object]:
             cases.append(case)
             yield times_by_rank(case)
 
-    monkeypatch.setattr(device, "measure", measure)
+    monkeypatch.setattr(layer_times, "measure", measure)
     return cases
 
 
@@ -170,7 +171,7 @@ def test_it_does_not_measure_beside_another_measurement(decided, here, monkeypat
         looks.append(me.job.doing)
         return Measuring("a model", 1, 2, alive=len(looks) < 3)
 
-    monkeypatch.setattr(device_worker, "progress", progress)
+    monkeypatch.setattr(layer_times_process, "progress", progress)
     assert run(me)
     assert looks == ["waiting for another measurement"] * 3
     assert here

@@ -8,7 +8,7 @@ from torchvision import models
 
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.fidelity import Fidelity, fidelity, matched
+from rsdtr.measuring.fidelity import Fidelity, fidelity, matched
 from rsdtr.models.outputs import Boxes
 from rsdtr.models.zoo import load_model, model_spec
 

@@ -3,10 +3,10 @@ import safetensors.torch
 import torch
 from networks import varied, varied_spec
 
-from rsdtr.compress import skeleton
+from rsdtr.compressed.compress import skeleton
 from rsdtr.models.zoo import model_spec
-from rsdtr.plan import plan, planned_bytes
-from rsdtr.profile import profile
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan, planned_bytes
 from rsdtr.system.safetensors_format import entries_of, safetensors_bytes, saved_bytes
 
 

@@ -12,21 +12,21 @@ from test_process import until
 from torch import nn
 
 from rsdtr import jobs
-from rsdtr.compress import compress
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.saved import load
 from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.errors import JobError, RsdtrError
-from rsdtr.evaluate import accuracy
-from rsdtr.finetune import finetune
 from rsdtr.job import Job, read_spec
 from rsdtr.jobs import cancel, find, resume
 from rsdtr.kinds import finetune as finetune_job
 from rsdtr.kinds.finetune import best_model, curve, queue_finetuning
 from rsdtr.kinds.network import original
+from rsdtr.measuring.accuracy import accuracy
 from rsdtr.models.zoo import load_model, model_spec, weights_sha256
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import profile
-from rsdtr.recipe import FinetuneOptions
-from rsdtr.saved import load
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, plan
+from rsdtr.recovery.finetune import finetune
+from rsdtr.recovery.options import FinetuneOptions
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 DIGITS = "digits_resnet20"
@@ -171,7 +171,9 @@ def test_what_another_version_queued(digits, monkeypatch):
 
 def test_too_little_memory_is_refused_before_it_is_queued(digits, monkeypatch):
 
-    monkeypatch.setattr(importlib.import_module("rsdtr.estimate"), "free_bytes", lambda _: 10_000)
+    monkeypatch.setattr(
+        importlib.import_module("rsdtr.recovery.training_estimate"), "free_bytes", lambda _: 10_000
+    )
     with pytest.raises(RsdtrError, match=r"in batches of 256 needs about 0\.\d GB and 0\.0 GB"):
         queue(digits)
     assert jobs.listed() == []

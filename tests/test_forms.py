@@ -4,7 +4,7 @@ import pytest
 import torch
 from oracles import ring_by_einsum
 
-from rsdtr.measure import peak_bytes
+from rsdtr.measuring.stopwatch import peak_bytes
 from rsdtr.ring.forms import FORMS, sublayer_kernels, sublayers
 from rsdtr.ring.tensor_ring import TensorRing
 

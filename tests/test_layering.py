@@ -190,13 +190,13 @@ def test_the_core_knows_no_screen(path):
 
 
 def test_these_checks_can_fail():
-    assert against_the_flow("plan", "from rsdtr.export import save") == ["export"]
+    assert against_the_flow("plan", "from rsdtr.exports.export import save") == ["export"]
     assert against_the_flow("zoo", "def f():\n    from rsdtr import recover") == ["recover"]
     assert against_the_flow("profile", "from .compress import compress") == ["compress"]
-    assert against_the_flow("zoo", "import rsdtr.profile") == ["profile"]
+    assert against_the_flow("zoo", "import rsdtr.planning.model_profile") == ["profile"]
     assert against_the_flow("plan", "from rsdtr.charts.plan import x") == ["charts.plan"]
     assert against_the_flow("cli", "from rsdtr.ui import state") == ["ui"]
-    assert against_the_flow("plan", "from rsdtr.profile import profile") == []
+    assert against_the_flow("plan", "from rsdtr.planning.model_profile import profile") == []
     assert forbidden("def f():\n    import plotly.express as px", "plotly") == ["plotly.express"]
     assert unsafe_loads("torch.load(f)\ntorch.load(f, weights_only=True)") == [1]
     assert unsafe_loads("torch.load(f, weights_only=False)") == [1]

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from rsdtr.compressed.tr_conv2d import FORMS, PADDING_MODES, TRConv2d
 from rsdtr.errors import RingError
-from rsdtr.layers import FORMS, PADDING_MODES, TRConv2d
 from rsdtr.ring.tensor_ring import TensorRing
 
 

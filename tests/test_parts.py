@@ -5,8 +5,8 @@ import math
 import pytest
 
 from rsdtr.charts.parts import parts_figure
-from rsdtr.parts import parts
-from rsdtr.plan import CompressionPlan, LayerPlan, Ratio
+from rsdtr.planning.network_parts import parts
+from rsdtr.planning.plan import CompressionPlan, LayerPlan, Ratio
 from rsdtr.tables import parts_table
 
 COST = Ratio(original=1, compressed=1)

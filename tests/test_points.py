@@ -8,7 +8,7 @@ from rsdtr.charts.latency import LatencyPoint, latency_figure
 from rsdtr.charts.plan import FrontPoint, RatioPoint, fronts_figure, ratios_figure
 from rsdtr.charts.points import points_table
 from rsdtr.charts.training import training_figure
-from rsdtr.evaluate import Accuracy
+from rsdtr.measuring.accuracy import Accuracy
 
 
 def test_both_fronts_and_the_present_plan():

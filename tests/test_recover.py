@@ -9,9 +9,9 @@ from torch import nn
 
 from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.evaluate import accuracy
+from rsdtr.measuring.accuracy import accuracy
 from rsdtr.models.zoo import load_model, model_spec, weights_sha256
-from rsdtr.recover import recalibrate
+from rsdtr.recovery.recalibrate import recalibrate
 
 
 @pytest.fixture(scope="module")

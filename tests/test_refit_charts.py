@@ -3,7 +3,7 @@
 import pytest
 
 from rsdtr.charts.refit import MOST, steps_figure
-from rsdtr.refit import Step
+from rsdtr.recovery.refit import Step
 from rsdtr.tables import gained, steps_table
 
 STEPS = (

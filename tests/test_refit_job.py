@@ -14,7 +14,8 @@ from torch import nn
 
 from rsdtr import jobs
 from rsdtr.cli import cli
-from rsdtr.compress import compress
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.saved import load
 from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.errors import DataError
 from rsdtr.job import Job
@@ -22,10 +23,9 @@ from rsdtr.jobs import cancel, find, resume
 from rsdtr.kinds import refit as refit_job
 from rsdtr.kinds.refit import expected_seconds, queue_refit, refit_model, report
 from rsdtr.models.zoo import load_model, model_spec, weights_sha256
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import profile
-from rsdtr.refit import Begun, Refitted, Step, refit
-from rsdtr.saved import load
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, plan
+from rsdtr.recovery.refit import Begun, Refitted, Step, refit
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 DIGITS = "digits_resnet20"

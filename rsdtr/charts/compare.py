@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from rsdtr.baselines.comparison import Cell, front
 from rsdtr.charts.style import (
     BLUE,
     GREEN,
@@ -19,7 +20,6 @@ from rsdtr.charts.style import (
     in_html,
     titled,
 )
-from rsdtr.compare import Cell, front
 
 _INT8 = "+int8"  # ends the name of another method
 Value = Callable[[Cell], float | None]

@@ -20,7 +20,7 @@ from rsdtr.charts.style import (
     star,
     titled,
 )
-from rsdtr.device import FormTime, LayerTimes
+from rsdtr.measuring.layer_times import FormTime, LayerTimes
 from rsdtr.ring.forms import Form
 
 ORDER: tuple[Form, ...] = ("dense", "pipeline", "O|IHW", "I|HWO", "IH|WO")

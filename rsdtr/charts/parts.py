@@ -9,7 +9,7 @@ from typing import Literal
 import plotly.graph_objects as go
 
 from rsdtr.charts.style import RATIO_TICKS, Trace, drawn
-from rsdtr.parts import LEVELS, Part
+from rsdtr.planning.network_parts import LEVELS, Part
 
 Colour = Literal["gain", "error"]
 SCALE = "Cividis"  # read by its lightness alone, in any sight of colours

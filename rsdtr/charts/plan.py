@@ -21,7 +21,7 @@ from rsdtr.charts.style import (
     line,
     star,
 )
-from rsdtr.plan import CompressionPlan, LayerPlan
+from rsdtr.planning.plan import CompressionPlan, LayerPlan
 
 
 @dataclass(frozen=True)

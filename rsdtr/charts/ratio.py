@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from rsdtr.baselines.costs import CHANNELS, LayerRatio, curve
 from rsdtr.charts.style import BLUE, GREEN, GREY, ORANGE, PINK, RATIO_TICKS, VERMILION, titled
-from rsdtr.methods.ratio import CHANNELS, LayerRatio, curve
 
 _COLOURS = (GREY, ORANGE, GREEN, BLUE, VERMILION, PINK)
 _SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from rsdtr.charts.style import BLUE, GREEN, GREY, ORANGE, titled
-from rsdtr.refit import Step
+from rsdtr.recovery.refit import Step
 from rsdtr.tables import gained
 
 MOST = 1.5  # of the error before: how bad a step that was not kept is drawn at most

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from rsdtr.charts.style import BLUE, VERMILION, titled
-from rsdtr.study import STARTS, Start, Study
+from rsdtr.recovery.study import STARTS, Start, Study
 
 _LOOKS: dict[Start, tuple[str, str, str, str]] = {
     "factors": ("from its factors", BLUE, "circle", "solid"),

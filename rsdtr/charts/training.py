@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from rsdtr.charts.accuracy import Stage, interval_of
 from rsdtr.charts.style import BLUE, GREEN, GREY, ORANGE, VERMILION, titled
-from rsdtr.checkpoint import EpochResult
+from rsdtr.recovery.checkpoint import EpochResult
 
 MOST_POINTS = 1000  # of a line: a figure that is drawn again every second must stay small
 _RUN_COLOURS = (BLUE, ORANGE, GREEN, VERMILION)

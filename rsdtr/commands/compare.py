@@ -9,15 +9,15 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from rsdtr.baselines.catalogue import METHODS, Subject, check_methods, methods_for
+from rsdtr.baselines.comparison import Cell, Comparison, run
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress, table
-from rsdtr.compare import Cell, Comparison, run
+from rsdtr.compressed.saved import writable_folder
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
-from rsdtr.measure import machine
-from rsdtr.methods.catalogue import METHODS, Subject, check_methods, methods_for
+from rsdtr.measuring.stopwatch import machine
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.saved import writable_folder
 from rsdtr.system.atomic_files import replace_file
 from rsdtr.tables import cells_table
 

@@ -9,11 +9,11 @@ import click
 
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress, table
+from rsdtr.compressed.saved import load
 from rsdtr.data.datasets import load_data
-from rsdtr.export import FORMATS
-from rsdtr.export import export as exported
+from rsdtr.exports.export import FORMATS
+from rsdtr.exports.export import export as exported
 from rsdtr.kinds.export import queue_export
-from rsdtr.saved import load
 
 
 @click.command()

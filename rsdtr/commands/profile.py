@@ -15,10 +15,10 @@ import torch
 from rsdtr.commands import options
 from rsdtr.commands.console import INTERRUPTED, emit, progress
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.profile import profile as profiled
+from rsdtr.planning.grid_process import fill_store
+from rsdtr.planning.model_profile import profile as profiled
+from rsdtr.planning.winners_on_disk import load_winners
 from rsdtr.search.candidate import GRID, OBJECTIVES, RULES
-from rsdtr.store import load_winners
-from rsdtr.worker import fill_store
 
 
 @click.command("profile")

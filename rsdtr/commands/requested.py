@@ -8,15 +8,16 @@ import click
 from torch import nn
 
 from rsdtr.commands.console import progress
-from rsdtr.damage import measure_damage
+from rsdtr.compressed.saved import is_saved, load
 from rsdtr.data.datasets import load_data
-from rsdtr.fastest import fastest_rings
+from rsdtr.measuring.fastest_rings import fastest_rings
 from rsdtr.models.zoo import ModelSpec, load_model, model_names, model_spec
-from rsdtr.plan import CompressionPlan
-from rsdtr.profile import ModelProfile, profile
-from rsdtr.saved import is_saved, load
-from rsdtr.store import load_winners
-from rsdtr.targets import Choices, Damage
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.damage import measure_damage
+from rsdtr.planning.model_profile import ModelProfile, profile
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.planning.target_solver import Damage
+from rsdtr.planning.winners_on_disk import load_winners
 
 
 def check_data_is_read(data: str | None, *readers: object) -> None:

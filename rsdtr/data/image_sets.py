@@ -196,7 +196,7 @@ def carved(name: str, whole: LabelledImages, every: tuple[int, int]) -> DataSpli
 _SEEN_PICTURES = 64  # of each set, spread over it, are looked at to tell two data sets apart
 
 
-def _fingerprint(images: LabelledImages) -> list[str]:
+def fingerprint(images: LabelledImages) -> list[str]:
     places = torch.linspace(0, len(images) - 1, min(_SEEN_PICTURES, len(images))).long()
     arrays = [images.labels.numpy(), *(pixels.numpy() for pixels, _ in
               images.select(places).batches(_SEEN_PICTURES))]  # fmt: skip

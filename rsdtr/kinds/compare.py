@@ -8,13 +8,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from rsdtr import jobs
-from rsdtr.compare import Cell, Comparison, run
+from rsdtr.baselines.catalogue import Subject, check_methods
+from rsdtr.baselines.comparison import Cell, Comparison, run
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import JobError
 from rsdtr.job import Job, read_spec
 from rsdtr.job_worker import Running
 from rsdtr.kinds.network import original, same_data, same_weights
-from rsdtr.methods.catalogue import Subject, check_methods
 from rsdtr.models.zoo import model_spec
 from rsdtr.system.atomic_files import replace_file
 from rsdtr.system.cache_folder import cache_folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +11,11 @@ from pathlib import Path
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from torch import nn
 
-from rsdtr.data.datasets import DataSplits, load_data
-from rsdtr.export import Artefact, checked_formats, export
-from rsdtr.exports.card import ModelCard
-from rsdtr.identity import export_identity
+from rsdtr.compressed.saved import load
+from rsdtr.data.datasets import DataSplits, LabelledImages, load_data
+from rsdtr.data.image_sets import fingerprint
+from rsdtr.exports.export import Artefact, checked_formats, export
+from rsdtr.exports.model_card import ModelCard
 from rsdtr.job import Job, read_spec
 from rsdtr.job_worker import Running
 from rsdtr.kinds.network import (
@@ -23,8 +26,8 @@ from rsdtr.kinds.network import (
     queue_on,
     same_plan,
 )
-from rsdtr.plan import CompressionPlan
-from rsdtr.saved import load
+from rsdtr.models.zoo import weights_sha256
+from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.atomic_files import replace_file
 
 KIND = "export"
@@ -123,6 +126,15 @@ def run(running: Running) -> bool:
         return False
     replace_file(running.folder / ARTEFACTS, _artefacts.dump_json(tuple(artefacts)))
     return True
+
+
+def export_identity(model: nn.Module, images: LabelledImages, calibration: LabelledImages) -> str:
+    """SHA-256 of the network and the images that an export is proved and calibrated on."""
+    content = {
+        "start": weights_sha256(model),
+        "data": [fingerprint(part) for part in (images, calibration)],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def exported_files(job: Job) -> ExportedFiles | None:

@@ -8,17 +8,18 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsdtr import device_worker, jobs
+from rsdtr import jobs
 from rsdtr.errors import PlanError
-from rsdtr.fastest import Stopped, fastest_rings
 from rsdtr.job import Job, content_id, jobs_folder
 from rsdtr.job_worker import Running
 from rsdtr.kinds.network import content_of, original, same_plan, same_weights
-from rsdtr.measure import machine
+from rsdtr.measuring import layer_times_process
+from rsdtr.measuring.fastest_rings import Stopped, fastest_rings
+from rsdtr.measuring.stopwatch import machine
 from rsdtr.models.zoo import model_spec
-from rsdtr.plan import CompressionPlan
-from rsdtr.profile import profile
-from rsdtr.store import load_winners
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.planning.winners_on_disk import load_winners
 from rsdtr.system.atomic_files import replace_file
 
 KIND = "fastest"
@@ -91,7 +92,7 @@ def run(running: Running) -> bool:
     costs = profile(original(spec.name, content.weights), spec)
     load_winners(costs)
     running.progress("waiting for another measurement", 0, 0)
-    while (other := device_worker.progress()) is not None and other.alive:
+    while (other := layer_times_process.progress()) is not None and other.alive:
         if running.should_stop():
             return False
         time.sleep(POLL_SECONDS)

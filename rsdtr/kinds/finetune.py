@@ -5,19 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from rsdtr.checkpoint import EpochResult, read_checkpoint, read_record, training_record
+from rsdtr.compressed.saved import load, save
 from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import RsdtrError
-from rsdtr.estimate import check_memory
-from rsdtr.evaluate import Accuracy, accuracy
-from rsdtr.finetune import Step, finetune
-from rsdtr.identity import training_identity
 from rsdtr.job import Job, read_spec
 from rsdtr.job_worker import Running
 from rsdtr.kinds.network import (
@@ -28,9 +23,21 @@ from rsdtr.kinds.network import (
     queue_on,
     read_inputs,
 )
-from rsdtr.plan import CompressionPlan
-from rsdtr.recipe import FinetuneOptions
-from rsdtr.saved import load, save
+from rsdtr.measuring.accuracy import accuracy
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.checkpoint import (
+    Curve,
+    EpochResult,
+    Reference,
+    TrainingRun,
+    read_checkpoint,
+    read_record,
+    training_identity,
+    training_record,
+)
+from rsdtr.recovery.finetune import Step, finetune
+from rsdtr.recovery.options import FinetuneOptions
+from rsdtr.recovery.training_estimate import check_memory
 from rsdtr.system.atomic_files import replace_file
 
 KIND = "finetune"
@@ -42,42 +49,11 @@ class _Content(NetworkContent):
     options: FinetuneOptions
 
 
-class Reference(BaseModel):
-    """A network to compare with: its accuracy on the same validation images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    label: str
-    accuracy: Accuracy
-
-
 class _Shown(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     references: tuple[Reference, ...] = ()
     epochs: tuple[EpochResult, ...] = ()
-
-
-@dataclass(frozen=True)
-class Curve:
-    """What a training has shown so far: loss and learning rate of every step, every epoch.
-
-    references: the dense network and the start, once they are measured.
-    """
-
-    losses: tuple[float, ...]
-    learning_rates: tuple[float, ...]
-    epochs: tuple[EpochResult, ...]
-    references: tuple[Reference, ...]
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """A fine-tuning, how it was asked for, and what it has shown so far."""
-
-    job: Job
-    options: FinetuneOptions
-    curve: Curve
 
 
 def queue_finetuning(
@@ -157,7 +133,7 @@ def training_runs(among: Iterable[Job]) -> list[TrainingRun]:
             continue
         with suppress(ValidationError, RsdtrError):  # queued by another version
             options = _Content.model_validate(spec.content).options
-            found.append(TrainingRun(job, options, curve(job)))
+            found.append(TrainingRun(job.id, job.state, options, curve(job)))
     return found
 
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from rsdtr import jobs
+from rsdtr.compressed.saved import Saved, load, save
 from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.errors import JobError
 from rsdtr.job import Job
 from rsdtr.job_worker import Running
 from rsdtr.models.zoo import load_model
-from rsdtr.plan import CompressionPlan
-from rsdtr.saved import Saved, load, save
+from rsdtr.planning.plan import CompressionPlan
 
 START = "start"  # the folder of the network as it was when the job was queued
 
@@ -104,13 +104,6 @@ def content_of(running: Running, kind: type[Content]) -> Content:
             f"it was queued by another version of this program ({error.errors()[0]['msg']}): "
             "queue it anew"
         ) from None
-
-
-def weights_told(weights: str | None) -> dict[str, JsonValue]:
-    """What a network's metrics say of the weights it was made from: of published ones nothing."""
-    if weights is None:
-        return {}
-    return {"weights": Path(weights).name}  # "none" is its own name
 
 
 def original(model: str, weights: str | None) -> nn.Module:

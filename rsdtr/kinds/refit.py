@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -15,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from rsdtr import jobs
-from rsdtr.data.datasets import DataSplits
+from rsdtr.compressed.saved import load, save, weights_told
+from rsdtr.data.datasets import DataSplits, LabelledImages
+from rsdtr.data.image_sets import fingerprint
 from rsdtr.errors import DataError
-from rsdtr.identity import refit_identity
 from rsdtr.job import Job, read_spec
 from rsdtr.job_worker import Running
 from rsdtr.kinds.network import (
@@ -26,12 +29,11 @@ from rsdtr.kinds.network import (
     content_of,
     queue_on,
     read_inputs,
-    weights_told,
 )
-from rsdtr.plan import CompressionPlan
-from rsdtr.refit import Begun, Step, refit, refit_record
-from rsdtr.refit_options import RefitOptions
-from rsdtr.saved import load, save
+from rsdtr.models.zoo import weights_sha256
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.options import RefitOptions
+from rsdtr.recovery.refit import Begun, Step, refit, refit_record
 from rsdtr.system.atomic_files import replace_file
 
 KIND = "refit"
@@ -180,6 +182,20 @@ def expected_seconds(model: str, images: int) -> float | None:
         if found is not None and found.model == model:
             return found.seconds * images / found.images
     return None
+
+
+def refit_identity(
+    model: nn.Module, reference: nn.Module, images: LabelledImages, n: int, options: RefitOptions
+) -> str:
+    """SHA-256 of all that the result of a refit depends on, but for the machine and the code."""
+    content = {
+        "start": weights_sha256(model),
+        "reference": weights_sha256(reference),
+        "options": asdict(options),
+        "images": n,
+        "data": fingerprint(images),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _spent(effort: Mapping[str, float], reached: Begun | None) -> float:

@@ -9,9 +9,6 @@ from pydantic import Field
 from torch import nn
 
 from rsdtr.data.datasets import DataSplits, load_data
-from rsdtr.evaluate import accuracy
-from rsdtr.finetune import Step
-from rsdtr.identity import training_identity
 from rsdtr.job import Job
 from rsdtr.job_worker import Running
 from rsdtr.kinds.network import (
@@ -21,10 +18,13 @@ from rsdtr.kinds.network import (
     original,
     queue_on,
 )
+from rsdtr.measuring.accuracy import accuracy
 from rsdtr.models.zoo import model_spec
-from rsdtr.plan import CompressionPlan
-from rsdtr.recipe import FinetuneOptions
-from rsdtr.study import STARTS, Study, factors_vs_scratch
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.checkpoint import training_identity
+from rsdtr.recovery.finetune import Step
+from rsdtr.recovery.options import FinetuneOptions
+from rsdtr.recovery.study import STARTS, Study, factors_vs_scratch
 
 KIND = "study"
 FILE, FIGURE = "study.json", "study.html"

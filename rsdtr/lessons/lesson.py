@@ -11,9 +11,9 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from rsdtr.compressed.fuse import plain_convolutions
+from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.errors import RingError
-from rsdtr.fuse import plain_convolutions
-from rsdtr.layers import TRConv2d
 from rsdtr.ring.cost import Size, sublayer_macs
 from rsdtr.ring.forms import FORMS, Form, sublayers
 from rsdtr.ring.rank_selection import equal_split, rank_of_tails

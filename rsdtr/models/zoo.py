@@ -314,6 +314,6 @@ def _published(spec: ModelSpec, progress: Progress | None) -> Path:
     if spec.weights_file is None or spec.weights_url is None or spec.sha256 is None:
         raise WeightsError(
             f"{spec.name} has no published weights: give your own file (.safetensors or .pth), "
-            f"or train model_spec({spec.name!r}).build() with rsdtr.finetune and save it"
+            f"or train model_spec({spec.name!r}).build() with rsdtr.recovery.finetune and save it"
         )
     return published_file(spec.weights_file, spec.weights_url, spec.sha256, progress)

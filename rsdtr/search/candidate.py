@@ -1,4 +1,4 @@
-"""A possible ring of a kernel, and the best ones by rule, objective and ε_p: what plans are made of.
+"""A possible ring of a kernel, and the best by rule, objective and ε_p: what plans are made of.
 
 A slider asks for the same few thousand answers again and again: they are kept here, and a store on
 disk may bring them along.

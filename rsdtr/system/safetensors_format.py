@@ -1,4 +1,8 @@
-"""How many bytes a safetensors file has, from names, dtypes and shapes alone."""
+"""Files of safetensors: how many bytes one has, and its header checked before anything is allocated.
+
+Source: github.com/huggingface/safetensors, "Format": 8 bytes with the header's length N, N bytes
+of JSON, then the tensors' bytes without gaps.
+"""
 
 from __future__ import annotations
 

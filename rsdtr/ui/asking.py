@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from rsdtr.plan import TargetKind
+from rsdtr.planning.plan import TargetKind
 from rsdtr.ui import own, state
 from rsdtr.ui.inputs import MEGABYTES, RATIO
 

@@ -8,8 +8,8 @@ from typing import Any
 import streamlit as st
 
 from rsdtr.charts.parts import Colour, parts_figure
-from rsdtr.parts import parts
-from rsdtr.plan import CompressionPlan
+from rsdtr.planning.network_parts import parts
+from rsdtr.planning.plan import CompressionPlan
 from rsdtr.tables import parts_table
 from rsdtr.ui import metrics, state
 from rsdtr.ui.page import plain

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import streamlit as st
 
-from rsdtr.grid import cores
+from rsdtr.planning.grid_search import cores
 from rsdtr.ui import warming
 from rsdtr.ui.cached import Network
 

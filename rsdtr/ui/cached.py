@@ -12,15 +12,16 @@ import streamlit as st
 import torch
 from torch import nn
 
-from rsdtr.compress import compress
-from rsdtr.damage import measure_damage
+from rsdtr.compressed.compress import compress
 from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.models.zoo import ModelSpec, load_model, model_spec
-from rsdtr.plan import CompressionPlan, planned_bytes, policy_layers
-from rsdtr.profile import LayerProfile, ModelProfile, profile
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.damage import measure_damage
+from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
+from rsdtr.planning.plan import CompressionPlan, planned_bytes, policy_layers
+from rsdtr.planning.target_solver import Damage
 from rsdtr.search.candidate import GRID, Candidate, Question, SearchResult
 from rsdtr.system.safetensors_format import safetensors_bytes
-from rsdtr.targets import Choices, Damage
 from rsdtr.typing import Progress
 from rsdtr.ui.memo import Memo
 from rsdtr.ui.state import Configuration

@@ -8,9 +8,9 @@ from typing import Literal
 import streamlit as st
 
 from rsdtr.errors import WeightsError
-from rsdtr.plan import CompressionPlan, LayerPlan
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.plan import CompressionPlan, LayerPlan
 from rsdtr.search.candidate import Objective
-from rsdtr.targets import Choices
 from rsdtr.ui import cached, inputs, own, state, uploads, warming
 from rsdtr.ui.cached import Network
 from rsdtr.ui.fastest import with_fastest_rings

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
+from rsdtr.baselines.catalogue import AFTER, INT8, methods_for, title_of
+from rsdtr.baselines.comparison import Cell, Comparison
 from rsdtr.charts.compare import comparison_figure
-from rsdtr.compare import Cell, Comparison
 from rsdtr.job import Job
 from rsdtr.kinds.compare import KIND, asked_of, queue_comparison, report
-from rsdtr.methods.catalogue import AFTER, INT8, methods_for, title_of
 from rsdtr.tables import cells_table
 from rsdtr.ui import metrics, picking, recovering, state
 from rsdtr.ui.cached import Network

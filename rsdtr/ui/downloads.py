@@ -10,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from rsdtr.export import Artefact
+from rsdtr.compressed.manifest import MANIFEST
+from rsdtr.exports.export import Artefact
 from rsdtr.job import Job
 from rsdtr.kinds.export import KIND, ExportedFiles, queue_export
-from rsdtr.manifest import MANIFEST
-from rsdtr.plan import CompressionPlan
+from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.zip_archive import write_zip
 from rsdtr.ui import cached, latency, recovering, sharing, state
 from rsdtr.ui.cached import Network

@@ -9,10 +9,10 @@ from __future__ import annotations
 import streamlit as st
 
 from rsdtr.errors import RsdtrError
-from rsdtr.fastest import TRIED
 from rsdtr.job import Job
 from rsdtr.kinds.fastest import fastest_job, fastest_plan, queue_fastest
-from rsdtr.plan import CompressionPlan
+from rsdtr.measuring.fastest_rings import TRIED
+from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ui import busy, job_bar, metrics, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.page import plain

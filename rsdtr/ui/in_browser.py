@@ -14,12 +14,12 @@ from streamlit.components.v1 import declare_component
 from streamlit.components.v1.custom_component import CustomComponent
 
 from rsdtr.charts.latency import LatencyPoint
+from rsdtr.compressed.manifest import FILES
 from rsdtr.errors import ExportError
-from rsdtr.exports.graph import onnx_file
-from rsdtr.exports.web import VERSION, WebProof, runtime_folder
+from rsdtr.exports.browser_runtime import VERSION, WebProof, runtime_folder
+from rsdtr.exports.onnx_export import onnx_file
 from rsdtr.kinds.export import ExportedFiles
-from rsdtr.manifest import FILES
-from rsdtr.plan import CompressionPlan
+from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ui import cached, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import splits

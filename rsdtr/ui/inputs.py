@@ -11,7 +11,7 @@ import streamlit as st
 
 from rsdtr.lessons.glossary import meaning
 from rsdtr.models.zoo import model_names
-from rsdtr.plan import Target
+from rsdtr.planning.plan import Target
 from rsdtr.search.candidate import GRID, RULES
 from rsdtr.ui import own, state, url
 from rsdtr.ui.cached import Network

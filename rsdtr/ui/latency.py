@@ -12,14 +12,14 @@ from dataclasses import replace
 
 import streamlit as st
 
-from rsdtr import device_worker
 from rsdtr.charts.latency import LatencyPoint, forms_figure, latency_figure
-from rsdtr.device import DeviceProfile, LayerCase, own_path
 from rsdtr.errors import RsdtrError
-from rsdtr.latency import LayerLatency, NetworkLatency, network_cases, network_latency
-from rsdtr.plan import CompressionPlan
+from rsdtr.measuring import layer_times_process
+from rsdtr.measuring.latency import LayerLatency, NetworkLatency, network_cases, network_latency
+from rsdtr.measuring.layer_times import DeviceProfile, LayerCase, own_path
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.plan import CompressionPlan
 from rsdtr.search.candidate import COARSE
-from rsdtr.targets import Choices
 from rsdtr.ui import busy, cached, in_browser, metrics, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.choosing import Chosen
@@ -86,7 +86,7 @@ def measure(chosen: Chosen, batch: int, *, curve: bool) -> None:
 
     curve: the reader may have the plans of a few ε_p measured as well.
     """
-    measuring = device_worker.progress()
+    measuring = layer_times_process.progress()
     if measuring is not None and measuring.alive:
         st.fragment(_line, run_every=POLL_SECONDS)()
     else:
@@ -187,7 +187,9 @@ def badge(at: LayerLatency) -> None:
     st.badge(plain(words), color=BADGES[at.status], icon=icon)  # type: ignore[arg-type]  # its names
 
 
-def _offer(chosen: Chosen, batch: int, last: device_worker.Measuring | None, curve: bool) -> None:
+def _offer(
+    chosen: Chosen, batch: int, last: layer_times_process.Measuring | None, curve: bool
+) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         more = curve and st.toggle(
             "With the curve",
@@ -226,7 +228,7 @@ def _offer(chosen: Chosen, batch: int, last: device_worker.Measuring | None, cur
 
 
 def _line() -> None:
-    measuring = device_worker.progress()
+    measuring = layer_times_process.progress()
     if measuring is None or not measuring.alive:
         st.rerun()
     left = measuring.seconds_left
@@ -240,14 +242,14 @@ def _line() -> None:
         "Stop measuring",
         key="stop_latency",
         icon=":material/stop_circle:",
-        on_click=device_worker.cancel,
+        on_click=layer_times_process.cancel,
         help="What was measured is kept.",
     )
 
 
 def _start(label: str, cases: Sequence[LayerCase], again: bool) -> None:
     try:
-        device_worker.start(label, cases, again=again)
+        layer_times_process.start(label, cases, again=again)
     except RsdtrError as error:
         st.session_state[state.LATENCY_FAILURE] = str(error)
 

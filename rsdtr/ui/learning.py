@@ -31,10 +31,11 @@ from rsdtr.lessons.lesson import (
     rebuilt,
     stages,
 )
-from rsdtr.plan import Target
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.plan import Target
+from rsdtr.planning.target_solver import layer_damages
 from rsdtr.ring.tensor_ring import MODES
 from rsdtr.search.paper_rule import divisors
-from rsdtr.targets import Choices, layer_damages
 from rsdtr.ui import blocks, cached, quizzing, state
 from rsdtr.ui.lessons import Lesson
 from rsdtr.ui.memo import Memo

@@ -11,7 +11,7 @@ from rsdtr.errors import PlanError
 from rsdtr.lessons.glossary import meaning
 from rsdtr.lessons.lesson import Turn, turns
 from rsdtr.lessons.text import STEPS, StepText
-from rsdtr.profile import LayerProfile
+from rsdtr.planning.model_profile import LayerProfile
 from rsdtr.ring.tensor_ring import TensorRing
 from rsdtr.search.candidate import Candidate
 from rsdtr.search.paper_rule import smallest

@@ -9,12 +9,12 @@ from pydantic import JsonValue
 from torch import nn
 
 from rsdtr.charts.accuracy import Stage
+from rsdtr.compressed.saved import weights_told
 from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import RsdtrError
-from rsdtr.evaluate import Accuracy, accuracy
-from rsdtr.kinds.network import weights_told
-from rsdtr.plan import CompressionPlan
-from rsdtr.recover import recalibrate
+from rsdtr.measuring.accuracy import Accuracy, accuracy
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.recalibrate import recalibrate
 from rsdtr.ui import cached
 from rsdtr.ui.cached import Network
 from rsdtr.ui.choosing import Chosen

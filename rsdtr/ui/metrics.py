@@ -9,11 +9,11 @@ from typing import Literal
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from rsdtr.exports.card import ModelCard
-from rsdtr.latency import NetworkLatency
+from rsdtr.exports.model_card import ModelCard
 from rsdtr.lessons.glossary import meaning
-from rsdtr.plan import CompressionPlan
-from rsdtr.profile import LayerProfile
+from rsdtr.measuring.latency import NetworkLatency
+from rsdtr.planning.model_profile import LayerProfile
+from rsdtr.planning.plan import CompressionPlan
 from rsdtr.search.candidate import GRID, Candidate
 
 _RATIO = st.column_config.NumberColumn(format="%.2f")

@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from rsdtr.profile import ModelProfile
+from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.search.candidate import GRID
 from rsdtr.ui import state, url
 

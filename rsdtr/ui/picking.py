@@ -9,10 +9,10 @@ from typing import Any
 
 import streamlit as st
 
+from rsdtr.baselines.catalogue import title_of
+from rsdtr.baselines.comparison import Cell
 from rsdtr.charts.compare import pair_figure
-from rsdtr.compare import Cell
-from rsdtr.methods.catalogue import title_of
-from rsdtr.profile import ModelProfile
+from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.search.candidate import GRID
 from rsdtr.tables import pair_table
 from rsdtr.ui import metrics, own, state

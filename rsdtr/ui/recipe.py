@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from rsdtr.models.zoo import ModelSpec
-from rsdtr.recipe import OPTIMIZERS, USUAL_LR, FinetuneOptions
+from rsdtr.recovery.options import OPTIMIZERS, USUAL_LR, FinetuneOptions
 from rsdtr.ui import state
 from rsdtr.ui.widgets import whole, within
 

@@ -16,8 +16,8 @@ from torch import nn
 from rsdtr import jobs
 from rsdtr.job import Job
 from rsdtr.models.zoo import weights_sha256
-from rsdtr.plan import CompressionPlan
-from rsdtr.recover import recalibrate
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.recalibrate import recalibrate
 from rsdtr.ui import cached, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import splits

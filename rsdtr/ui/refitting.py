@@ -6,7 +6,7 @@ import streamlit as st
 
 from rsdtr.charts.refit import MOST, steps_figure
 from rsdtr.kinds.refit import RefitReport, expected_seconds, queue_refit
-from rsdtr.plan import CompressionPlan
+from rsdtr.planning.plan import CompressionPlan
 from rsdtr.tables import steps_table
 from rsdtr.ui import metrics, recovering, state
 from rsdtr.ui.cached import Network

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from rsdtr.asked import Asked
 from rsdtr.charts.accuracy import Stage
-from rsdtr.exports.card import ModelCard, model_card
-from rsdtr.latency import NetworkLatency
-from rsdtr.plan import Ratio
+from rsdtr.exports.model_card import ModelCard, model_card
+from rsdtr.measuring.latency import NetworkLatency
+from rsdtr.planning.choices import Asked
+from rsdtr.planning.plan import Ratio
 from rsdtr.report import report_html
 from rsdtr.tables import pins_table
 from rsdtr.ui import cached, metrics, state

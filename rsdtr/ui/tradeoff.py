@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from rsdtr.charts.plan import FrontPoint, RatioPoint
 from rsdtr.errors import PlanError
-from rsdtr.plan import CompressionPlan, Target, TargetKind
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.plan import CompressionPlan, Target, TargetKind
+from rsdtr.planning.target_solver import total_damage
 from rsdtr.search.candidate import COARSE
-from rsdtr.targets import Choices, total_damage
 from rsdtr.typing import Progress
 from rsdtr.ui import cached, latency
 from rsdtr.ui.cached import Network

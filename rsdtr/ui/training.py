@@ -6,10 +6,11 @@ import streamlit as st
 
 from rsdtr.charts.accuracy import Stage
 from rsdtr.charts.training import runs_figure, training_figure
-from rsdtr.estimate import Estimate, estimate
-from rsdtr.kinds.finetune import Curve, queue_finetuning, training_runs
-from rsdtr.plan import CompressionPlan
-from rsdtr.recipe import FinetuneOptions
+from rsdtr.kinds.finetune import queue_finetuning, training_runs
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.checkpoint import Curve
+from rsdtr.recovery.options import FinetuneOptions
+from rsdtr.recovery.training_estimate import Estimate, estimate
 from rsdtr.tables import runs_table
 from rsdtr.ui import metrics, recovering
 from rsdtr.ui.cached import Network
@@ -78,14 +79,14 @@ def compare(network: Network, at: CompressionPlan) -> None:
         )
         csv_button(table.to_csv(index=False), f"{metrics.file_stem(at)}-runs", "runs-csv")
         chart(
-            runs_figure({run.job.id[:6]: run.curve.epochs for run in runs if run.curve.epochs}),
+            runs_figure({run.job_id[:6]: run.curve.epochs for run in runs if run.curve.epochs}),
             key="runs-figure",
             alt="Validation accuracy by epoch of every run",
             stem=metrics.file_stem(at),
         )
         chosen = st.selectbox(
             "Take up another run",
-            [run.job.id for run in runs],
+            [run.job_id for run in runs],
             index=None,
             key="other_run",
             placeholder="its job",

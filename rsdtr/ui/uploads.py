@@ -13,7 +13,7 @@ import streamlit as st
 
 from rsdtr.errors import WeightsError
 from rsdtr.models.weights import SUFFIXES
-from rsdtr.plan import CompressionPlan
+from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.atomic_files import replace_file
 from rsdtr.system.cache_folder import cache_folder, private_folder
 from rsdtr.ui import state

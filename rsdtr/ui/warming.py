@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import streamlit as st
 
-from rsdtr import worker
+from rsdtr.planning import grid_process
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.winners_on_disk import load_winners, store_path
 from rsdtr.search.candidate import GRID, OBJECTIVES, RULES
-from rsdtr.store import load_winners, store_path
-from rsdtr.targets import Choices
 from rsdtr.ui import cached, metrics
 from rsdtr.ui.cached import Network
 from rsdtr.ui.memo import Memo
@@ -39,7 +39,7 @@ def begin(of: Network) -> None:
 
 
 def _start(of: Network) -> None:
-    if worker.start(of.profile, of.weights):
+    if grid_process.start(of.profile, of.weights):
         _waiting.discard(of.profile.weights_sha256)
     else:
         _waiting.add(of.profile.weights_sha256)
@@ -85,7 +85,7 @@ def nearest(of: Network, asked: Choices) -> Choices | None:
 
 def is_working(of: Network) -> bool:
     """Whether a worker is at it now."""
-    state = worker.progress(of.profile)
+    state = grid_process.progress(of.profile)
     return state is not None and state.alive
 
 
@@ -112,7 +112,7 @@ def _line(of: Network, waiting: Choices | None, whole: bool, watched: bool) -> N
     refresh(of)
     if is_waiting(of):
         _start(of)
-    state = worker.progress(of.profile)
+    state = grid_process.progress(of.profile)
     alive = state is not None and state.alive
     answered = waiting is not None and cached.is_ready(of, waiting)
     ended = not alive and not is_waiting(of) and (whole or waiting is not None)
@@ -145,6 +145,6 @@ def _line(of: Network, waiting: Choices | None, whole: bool, watched: bool) -> N
         key="stop_search",
         icon=":material/stop_circle:",
         type="tertiary",
-        on_click=lambda: worker.cancel(of.profile),
+        on_click=lambda: grid_process.cancel(of.profile),
         help="What was found is kept. εₚ that were not searched are when you ask for them.",
     )

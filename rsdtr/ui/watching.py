@@ -16,7 +16,7 @@ from rsdtr.kinds import refit as refit_job
 from rsdtr.kinds.finetune import best_model, curve
 from rsdtr.kinds.refit import refit_model, report
 from rsdtr.models.zoo import weights_sha256
-from rsdtr.plan import CompressionPlan
+from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ui import comparing, job_bar, recovering, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.page import plain

@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from rsdtr.charts.accuracy import Stage, stages_figure
-from rsdtr.fidelity import SCORE, Fidelity, fidelity
-from rsdtr.plan import CompressionPlan
+from rsdtr.measuring.fidelity import SCORE, Fidelity, fidelity
+from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ui import cached, metrics
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import CALIBRATION_IMAGES, asked_stages, known_stages, splits

@@ -9,7 +9,7 @@ from rsdtr.lessons.lesson import turns
 from rsdtr.lessons.quiz import quiz
 from rsdtr.lessons.text import STEPS
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.profile import profile
+from rsdtr.planning.model_profile import profile
 from rsdtr.search.paper_rule import candidates, smallest
 
 DIGITS = "digits_resnet20"

@@ -2,7 +2,9 @@
 
 import pytest
 
-from rsdtr import device_worker, jobs, worker
+from rsdtr import jobs
+from rsdtr.measuring import layer_times_process
+from rsdtr.planning import grid_process
 from rsdtr.system import processes
 from rsdtr.ui import fastest, latency, page, warming, watching
 
@@ -10,10 +12,10 @@ from rsdtr.ui import fastest, latency, page, warming, watching
 @pytest.fixture(autouse=True)
 def _cold(tmp_path, monkeypatch):
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(worker, "start", lambda *_: True)
+    monkeypatch.setattr(grid_process, "start", lambda *_: True)
     monkeypatch.setattr(page, "THREADS", 1)
     monkeypatch.setattr(warming, "POLL_SECONDS", None)
-    monkeypatch.setattr(device_worker, "start", lambda *_: True)
+    monkeypatch.setattr(layer_times_process, "start", lambda *_: True)
     monkeypatch.setattr(latency, "POLL_SECONDS", None)
     monkeypatch.setattr(fastest, "POLL_SECONDS", None)
     monkeypatch.setattr(watching, "POLL_SECONDS", None)

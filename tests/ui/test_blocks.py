@@ -4,8 +4,8 @@ import pytest
 from test_pages import DIGITS, app
 
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.plan import plan
-from rsdtr.profile import profile
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
 from rsdtr.ui import state
 from rsdtr.ui.blocks import clicked
 

@@ -4,11 +4,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_pages import DIGITS, app, metrics_of
 
-from rsdtr import worker
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.plan import Target, plan
-from rsdtr.profile import profile
-from rsdtr.targets import Choices
+from rsdtr.planning import grid_process
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import Target, plan
 from rsdtr.ui import cached, own, state, tradeoff, warming
 
 ASKED = {
@@ -261,9 +261,11 @@ def test_a_target_waits_for_the_whole_grid():
 @pytest.mark.usefixtures("cold")
 def test_a_worker_is_started_watched_and_cancelled(monkeypatch):
     calls = []
-    monkeypatch.setattr(worker, "start", lambda profile, weights: not calls.append(weights))
-    monkeypatch.setattr(worker, "cancel", lambda profile: calls.append("cancel"))
-    monkeypatch.setattr(worker, "progress", lambda profile: worker.Progress(12, 100, True, 31.0))
+    monkeypatch.setattr(grid_process, "start", lambda profile, weights: not calls.append(weights))
+    monkeypatch.setattr(grid_process, "cancel", lambda profile: calls.append("cancel"))
+    monkeypatch.setattr(
+        grid_process, "progress", lambda profile: grid_process.Progress(12, 100, True, 31.0)
+    )
     test = app(weights="none")
     assert not test.exception
     assert calls == ["none"]
@@ -275,13 +277,15 @@ def test_a_worker_is_started_watched_and_cancelled(monkeypatch):
 @pytest.mark.usefixtures("cold")
 def test_a_network_waits_while_others_are_searched(monkeypatch):
     free, calls = [False, False, True], []
-    monkeypatch.setattr(worker, "start", lambda *_: calls.append(1) or free.pop(0))
+    monkeypatch.setattr(grid_process, "start", lambda *_: calls.append(1) or free.pop(0))
     test = app()
     assert not test.exception
     assert any("Other networks are searched now" in text.value for text in test.sidebar.caption)
     assert "search" not in {button.key for button in test.button}
     assert len(calls) == 2  # as it was opened, and as the line was drawn
-    monkeypatch.setattr(worker, "progress", lambda profile: worker.Progress(12, 100, True, 31.0))
+    monkeypatch.setattr(
+        grid_process, "progress", lambda profile: grid_process.Progress(12, 100, True, 31.0)
+    )
     test.run()
     assert len(calls) == 3
     assert "stop_search" in {button.key for button in test.button}
@@ -291,7 +295,7 @@ def test_a_network_waits_while_others_are_searched(monkeypatch):
 
 @pytest.mark.usefixtures("cold")
 def test_what_the_worker_has_stored_is_taken_over(digits):
-    from rsdtr.store import save_winners
+    from rsdtr.planning.winners_on_disk import save_winners
 
     app(eps="0.5")
     plan(digits, 0.5)

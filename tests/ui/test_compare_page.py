@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 from test_pages import app
 
 from rsdtr import jobs
-from rsdtr.compare import Cell
+from rsdtr.baselines.comparison import Cell
 from rsdtr.kinds.compare import report
 from rsdtr.ui import comparing, picking, state
 

@@ -6,9 +6,9 @@ from test_pages import app
 from test_recover_page import until
 
 from rsdtr import jobs
+from rsdtr.exports.verify import unchanged
 from rsdtr.system.zip_archive import unzipped
 from rsdtr.ui import downloads, state
-from rsdtr.verify import unchanged
 
 
 def test_files_are_shown_with_their_proof_and_handed_out_as_one_zip(tmp_path):

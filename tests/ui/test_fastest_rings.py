@@ -8,16 +8,17 @@ from streamlit.testing.v1 import AppTest
 from test_pages import DIGITS, app, metrics_of
 from test_recover_page import click, keys, shown, until
 
-from rsdtr import device, jobs
-from rsdtr.device import DeviceProfile
+from rsdtr import jobs
+from rsdtr.compressed.saved import load
 from rsdtr.errors import JobError
-from rsdtr.fastest import fastest_rings
 from rsdtr.kinds.fastest import fastest_job, fastest_plan
 from rsdtr.kinds.network import START
+from rsdtr.measuring import layer_times
+from rsdtr.measuring.fastest_rings import fastest_rings
+from rsdtr.measuring.layer_times import DeviceProfile
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.saved import load
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
 from rsdtr.ui import fastest, state
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
@@ -43,7 +44,7 @@ def elsewhere(monkeypatch):
     def measure(_):
         raise AssertionError("a page has measured")
 
-    monkeypatch.setattr(device, "measure", measure)
+    monkeypatch.setattr(layer_times, "measure", measure)
     monkeypatch.setenv("MADE_UP_TIMES", "0")
     monkeypatch.setattr(jobs, "command", job_kinds.command)
 

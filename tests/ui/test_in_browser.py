@@ -5,8 +5,8 @@ from streamlit.testing.v1 import AppTest
 
 from rsdtr.errors import ExportError
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.plan import plan
-from rsdtr.profile import profile
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
 from rsdtr.ui import in_browser
 from rsdtr.ui.cached import Network
 
@@ -20,8 +20,8 @@ def script() -> None:
     import streamlit as st
 
     from rsdtr.models.zoo import load_model, model_spec
-    from rsdtr.plan import plan
-    from rsdtr.profile import profile
+    from rsdtr.planning.model_profile import profile
+    from rsdtr.planning.plan import plan
     from rsdtr.ui import in_browser, state
     from rsdtr.ui.cached import Network
 
@@ -82,8 +82,8 @@ def offered(folder: str, identity: str | None) -> None:
 
     from rsdtr.kinds.export import ExportedFiles
     from rsdtr.models.zoo import load_model, model_spec
-    from rsdtr.plan import plan
-    from rsdtr.profile import profile
+    from rsdtr.planning.model_profile import profile
+    from rsdtr.planning.plan import plan
     from rsdtr.ui import in_browser
     from rsdtr.ui.cached import Network
 

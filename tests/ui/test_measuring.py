@@ -7,14 +7,14 @@ from made_up import device_profile
 from streamlit.testing.v1 import AppTest
 from test_pages import DIGITS, app, metrics_of
 
-from rsdtr import device_worker
-from rsdtr.device import DeviceProfile
 from rsdtr.errors import RsdtrError
-from rsdtr.latency import network_cases, network_latency
-from rsdtr.measure import machine
+from rsdtr.measuring import layer_times_process
+from rsdtr.measuring.latency import network_cases, network_latency
+from rsdtr.measuring.layer_times import DeviceProfile
+from rsdtr.measuring.stopwatch import machine
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.plan import plan
-from rsdtr.profile import profile
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
 from rsdtr.system.processes import ProcessId
 from rsdtr.ui import latency, state
 
@@ -29,7 +29,9 @@ def started(monkeypatch):
     """What the button has asked a process to measure."""
     requests = []
     monkeypatch.setattr(
-        device_worker, "start", lambda label, cases, again: requests.append((label, cases, again))
+        layer_times_process,
+        "start",
+        lambda label, cases, again: requests.append((label, cases, again)),
     )
     return requests
 
@@ -46,8 +48,8 @@ def running(**changes):
     """As if this very process measured."""
     me = ProcessId.own()
     fields = {"label": "a model", "pid": me.pid, "born": me.born, "done": 3, "total": 12}
-    device_worker.folder().mkdir(parents=True, exist_ok=True)
-    path = device_worker.folder() / device_worker.STATUS
+    layer_times_process.folder().mkdir(parents=True, exist_ok=True)
+    path = layer_times_process.folder() / layer_times_process.STATUS
     path.write_text(json.dumps(fields | changes))
 
 
@@ -159,7 +161,7 @@ def test_the_curve_has_the_points_that_were_measured(digits):
 
 def test_progress_is_shown_and_the_page_goes_on(monkeypatch):
     stopped = []
-    monkeypatch.setattr(device_worker, "cancel", lambda: stopped.append(True))
+    monkeypatch.setattr(layer_times_process, "cancel", lambda: stopped.append(True))
     running(seconds_left=42.0)
     test = app()
     assert not test.exception
@@ -185,7 +187,7 @@ def test_failures_are_one_sentence(monkeypatch):
     def fails(*_, **__):
         raise RsdtrError("measuring could not be started")
 
-    monkeypatch.setattr(device_worker, "start", fails)
+    monkeypatch.setattr(layer_times_process, "start", fails)
     test.button(key="measure_latency").click().run()
     assert [error.value for error in test.error] == ["measuring could not be started"]
 

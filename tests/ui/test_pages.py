@@ -6,8 +6,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.plan import plan
-from rsdtr.profile import profile
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
 from rsdtr.ui import page, state
 
 ROOT = Path(__file__).parents[2]

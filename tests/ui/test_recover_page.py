@@ -9,12 +9,12 @@ from streamlit.testing.v1 import AppTest
 from test_pages import app
 
 from rsdtr import jobs
+from rsdtr.compressed.saved import load
 from rsdtr.job import Job, read_spec
 from rsdtr.kinds.finetune import curve
 from rsdtr.kinds.network import START
 from rsdtr.kinds.refit import refit_model, report
 from rsdtr.models.zoo import weights_sha256
-from rsdtr.saved import load
 from rsdtr.ui import state
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")

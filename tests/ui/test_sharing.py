@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from test_pages import DIGITS, app, metrics_of
 
 from rsdtr.cli import cli
-from rsdtr.plan import CompressionPlan
+from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ui import state
 
 

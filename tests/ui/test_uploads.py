@@ -15,8 +15,8 @@ from test_recover_page import start, until
 from rsdtr import jobs
 from rsdtr.job import read_spec
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.plan import plan
-from rsdtr.profile import profile
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
 from rsdtr.system import cache_folder
 from rsdtr.ui import state, uploads
 

@@ -1,0 +1,1 @@
+"""The methods RSDTR is compared with, and the comparison."""

@@ -1,0 +1,1 @@
+"""Accuracy won back: recalibration, least squares, fine-tuning."""
