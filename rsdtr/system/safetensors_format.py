@@ -1,4 +1,4 @@
-"""Files of safetensors: how many bytes one has, and its header checked before anything is allocated.
+"""Safetensors files: how many bytes one has, its header checked before anything is allocated.
 
 Source: github.com/huggingface/safetensors, "Format": 8 bytes with the header's length N, N bytes
 of JSON, then the tensors' bytes without gaps.
