@@ -4,7 +4,7 @@ import streamlit as st
 
 from rsdtr.ui.opening import page
 from rsdtr.charts.plan import fronts_figure, layers_figure, ratios_figure
-from rsdtr.tables import layers_table
+from rsdtr.charts.tables import layers_table
 from rsdtr.ui import asking, blocks, latency, metrics, sharing, tradeoff, worth
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.measuring import measure_damage

@@ -4,7 +4,7 @@ import streamlit as st
 
 from rsdtr.ui.opening import page
 from rsdtr.charts.layer import candidates_figure, ring_figure, spectra, spectra_figure
-from rsdtr.tables import candidates_table
+from rsdtr.charts.tables import candidates_table
 from rsdtr.ui import latency, metrics, own
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.page import pair, plain

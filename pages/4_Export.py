@@ -3,7 +3,7 @@
 import streamlit as st
 
 from rsdtr.ui.opening import page
-from rsdtr.kinds.export import exported_files
+from rsdtr.jobs.kinds.export import exported_files
 from rsdtr.ui import downloads, in_browser, state, watching
 from rsdtr.ui.choosing import choose
 from rsdtr.ui.page import plain

@@ -3,8 +3,8 @@
 import streamlit as st
 
 from rsdtr.ui.opening import page
-from rsdtr.lessons.glossary import GLOSSARY
-from rsdtr.lessons.text import STEPS
+from rsdtr.learn.glossary import GLOSSARY
+from rsdtr.learn.text import STEPS
 from rsdtr.ui import learning, lessons
 from rsdtr.ui.page import plain
 

@@ -7,7 +7,7 @@ import shlex
 import pytest
 from click.testing import CliRunner
 
-from rsdtr.cli import cli
+from rsdtr.commands.cli import cli
 from rsdtr.data.datasets import load_data
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.choices import Asked, Choices

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 from test_job_worker import ended
 
-from rsdtr import jobs
 from rsdtr.baselines import comparison
 from rsdtr.baselines.catalogue import (
     AFTER,
@@ -31,14 +30,15 @@ from rsdtr.baselines.comparison import (
     run,
 )
 from rsdtr.baselines.conv_chain import FactoredConv2d
-from rsdtr.charts.compare import AXES, comparison_figure, pair_figure
-from rsdtr.cli import cli
+from rsdtr.charts.comparison import AXES, comparison_figure, pair_figure
+from rsdtr.charts.tables import cells_table, pair_table
+from rsdtr.commands.cli import cli
 from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError, UnknownName
-from rsdtr.kinds.compare import KIND, cells_folder, queue_comparison, report
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.kinds.comparison import KIND, cells_folder, queue_comparison, report
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.tables import cells_table, pair_table
 
 DIGITS = "digits_resnet20"
 ASKED = Comparison(
@@ -250,7 +250,7 @@ def test_on_the_command_line(tmp_path):
 
 @pytest.fixture
 def cache(own_jobs, monkeypatch) -> Path:
-    monkeypatch.setattr(jobs, "command", job_kinds.command)
+    monkeypatch.setattr(job_queue, "command", job_kinds.command)
     return own_jobs
 
 

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from made_up import times_by_rank
 from networks import varied, varied_spec
 
-from rsdtr.cli import cli
+from rsdtr.commands.cli import cli
 from rsdtr.measuring import layer_times
 from rsdtr.measuring.fastest_rings import TRIED, Stopped, fastest_rings, planned_ring
 from rsdtr.measuring.layer_times import DeviceProfile

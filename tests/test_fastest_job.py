@@ -9,13 +9,13 @@ from made_up import times_by_rank
 from test_job_worker import ended
 from test_process import until
 
-from rsdtr import jobs
 from rsdtr.errors import JobError
-from rsdtr.job import Job, read_spec
-from rsdtr.job_worker import Running
-from rsdtr.jobs import cancel, find
-from rsdtr.kinds import fastest as fastest_job
-from rsdtr.kinds.fastest import PLAN, fastest_plan, queue_fastest, run
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job, read_spec
+from rsdtr.jobs.job_queue import cancel, find
+from rsdtr.jobs.kinds import fastest_rings as fastest_job
+from rsdtr.jobs.kinds.fastest_rings import PLAN, fastest_plan, queue_fastest, run
+from rsdtr.jobs.running import Running
 from rsdtr.measuring import layer_times, layer_times_process
 from rsdtr.measuring.fastest_rings import fastest_rings
 from rsdtr.measuring.layer_times import DeviceProfile
@@ -33,14 +33,14 @@ LAYERS = ("layer1.0.conv1", "layer3.2.conv2")
 def cache(own_jobs, monkeypatch) -> Path:
     monkeypatch.setenv("MADE_UP_TIMES", "0")
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setattr(jobs, "command", job_kinds.command)
+    monkeypatch.setattr(job_queue, "command", job_kinds.command)
     return own_jobs
 
 
 @pytest.fixture
 def asleep(monkeypatch) -> None:
     """No job gets anywhere."""
-    monkeypatch.setattr(jobs, "command", lambda _: ["sleep", "100"])
+    monkeypatch.setattr(job_queue, "command", lambda _: ["sleep", "100"])
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_its_threads_wait_as_those_of_any_other_measurement(decided):
     job = queue_fastest(decided, None, 1)
     assert read_spec(job.folder).environment["OMP_WAIT_POLICY"] is None
     assert all("measured, None: " in line for line in measured_in(ended(job)))
-    quiet = jobs.submit("count", "count", {"steps": 0, "seconds": 0})
+    quiet = job_queue.submit("count", "count", {"steps": 0, "seconds": 0})
     assert read_spec(quiet.folder).environment["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
@@ -215,13 +215,13 @@ def test_a_result_that_cannot_be_read_is_made_anew(decided):
     (me.job.result / PLAN).write_bytes(b"")
     assert fastest_plan(decided, None, 1) is None
     job = find(me.job.id)
-    jobs.transact(lambda table: jobs.end(table, job, "done", ""))
+    job_queue.transact(lambda table: job_queue.end(table, job, "done", ""))
     assert queue_fastest(decided, None, 1).state in ("queued", "running")
     assert not me.job.result.exists()
 
 
 @pytest.mark.usefixtures("asleep")
 def test_what_another_version_queued_is_refused():
-    job = jobs.submit(fastest_job.KIND, "old", {"rings": 1})
+    job = job_queue.submit(fastest_job.KIND, "old", {"rings": 1})
     with pytest.raises(JobError, match="it was queued by another version of this program"):
         run(Running(job, {"rings": 1}))

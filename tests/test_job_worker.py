@@ -16,12 +16,12 @@ import pytest
 from click.testing import CliRunner, Result
 from test_process import until
 
-from rsdtr import jobs
-from rsdtr.cli import cli
+from rsdtr.commands.cli import cli
 from rsdtr.errors import RsdtrError
-from rsdtr.job import RESERVE_BYTES, Job, jobs_folder
-from rsdtr.job_worker import FULL, sentence
-from rsdtr.jobs import find, listed, resume, submit
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import RESERVE_BYTES, Job, jobs_folder
+from rsdtr.jobs.job_queue import find, listed, resume, submit
+from rsdtr.jobs.job_worker import FULL, sentence
 from rsdtr.system import processes
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 def cache(own_jobs, monkeypatch) -> Path:
     """A table of its own, one slot, and workers with the kinds of `job_kinds`."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(jobs, "command", job_kinds.command)
+    monkeypatch.setattr(job_queue, "command", job_kinds.command)
     return own_jobs
 
 
@@ -124,7 +124,7 @@ def test_who_does_not_listen_is_ended_by_force_with_its_children(monkeypatch):
     job = submit("deaf", "deaf", {})
     until((job.folder / "child").exists)
     child = psutil.Process(int((job.folder / "child").read_text()))
-    monkeypatch.setattr(jobs, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(job_queue, "GRACE_SECONDS", 0.5)
     assert run("cancel", job.id).stdout == (
         f"{job.id}: cancelled, ended by force: it did not answer\n"
     )

@@ -10,7 +10,9 @@ from networks import varied, varied_spec
 from oracles import ring_by_einsum
 from torch import nn
 
-from rsdtr.charts.lesson import (
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.errors import RingError, UnknownName
+from rsdtr.learn.figures import (
     cores_figure,
     cut_figure,
     damages_figure,
@@ -21,10 +23,8 @@ from rsdtr.charts.lesson import (
     slices_figure,
     splits_figure,
 )
-from rsdtr.compressed.tr_conv2d import TRConv2d
-from rsdtr.errors import RingError, UnknownName
-from rsdtr.lessons.glossary import GLOSSARY, meaning
-from rsdtr.lessons.lesson import (
+from rsdtr.learn.glossary import GLOSSARY, meaning
+from rsdtr.learn.numbers import (
     Turn,
     bond_name,
     cut,
@@ -35,8 +35,8 @@ from rsdtr.lessons.lesson import (
     stages,
     turns,
 )
-from rsdtr.lessons.quiz import quiz
-from rsdtr.lessons.text import STEPS
+from rsdtr.learn.quiz import quiz
+from rsdtr.learn.text import STEPS
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.planning.target_solver import layer_damages, total_damage

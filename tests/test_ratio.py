@@ -19,8 +19,8 @@ from rsdtr.baselines.costs import (
     rank_for,
 )
 from rsdtr.baselines.tensorized_ring import TensorizedRing, tensorized_macs, tensorized_storage
-from rsdtr.charts.ratio import layer_ratio_figure, ratio_figure
-from rsdtr.cli import cli
+from rsdtr.charts.comparison import layer_ratio_figure, ratio_figure
+from rsdtr.commands.cli import cli
 from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile

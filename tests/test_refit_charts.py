@@ -2,9 +2,9 @@
 
 import pytest
 
-from rsdtr.charts.refit import MOST, steps_figure
+from rsdtr.charts.recovery import MOST, gained, steps_figure
+from rsdtr.charts.tables import steps_table
 from rsdtr.recovery.refit import Step
-from rsdtr.tables import gained, steps_table
 
 STEPS = (
     Step("layer1.conv1", "relative error", 0.5, 0.125),

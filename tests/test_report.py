@@ -6,7 +6,9 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from rsdtr.cli import cli
+from rsdtr.charts.html_report import report_html, saved_report
+from rsdtr.charts.tables import pins_table
+from rsdtr.commands.cli import cli
 from rsdtr.compressed.compress import compress
 from rsdtr.compressed.saved import load, save
 from rsdtr.exports.model_card import ModelCard, model_card
@@ -16,9 +18,7 @@ from rsdtr.models.zoo import load_model, model_spec, weights_sha256
 from rsdtr.planning.choices import Asked, Choices
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
-from rsdtr.report import report_html, saved_report
 from rsdtr.system.safetensors_format import saved_bytes
-from rsdtr.tables import pins_table
 
 NAME = "digits_resnet20"
 ACCURACIES = [("dense", Accuracy.of(99, 100)), ("<recalibrated>", Accuracy.of(90, 100))]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from rsdtr.charts.study import study_figure
-from rsdtr.cli import cli
+from rsdtr.charts.recovery import study_figure
+from rsdtr.commands.cli import cli
 from rsdtr.compressed.compress import compress
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError

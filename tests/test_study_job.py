@@ -7,10 +7,10 @@ from click.testing import CliRunner
 from test_job_worker import ended
 from test_process import until
 
-from rsdtr.cli import cli
+from rsdtr.commands.cli import cli
 from rsdtr.data.datasets import load_data
-from rsdtr.jobs import cancel, find, resume
-from rsdtr.kinds.study import FIGURE, FILE, queue_study
+from rsdtr.jobs.job_queue import cancel, find, resume
+from rsdtr.jobs.kinds.study import FIGURE, FILE, queue_study
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan

@@ -3,11 +3,11 @@
 import pytest
 
 from rsdtr.charts.accuracy import Stage
-from rsdtr.charts.training import MOST_POINTS, runs_figure, training_figure
+from rsdtr.charts.recovery import MOST_POINTS, runs_figure, training_figure
+from rsdtr.charts.tables import runs_table
 from rsdtr.measuring.accuracy import Accuracy
 from rsdtr.recovery.checkpoint import Curve, EpochResult, TrainingRun
 from rsdtr.recovery.options import FinetuneOptions
-from rsdtr.tables import runs_table
 
 
 def epoch(number: int, correct: int, best: bool) -> EpochResult:

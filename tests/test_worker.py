@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from networks import varied, varied_spec
 
-from rsdtr.cli import cli
+from rsdtr.commands.cli import cli
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning import grid_process
 from rsdtr.planning.grid_process import cancel, fill_store, progress, start

@@ -24,7 +24,7 @@ from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ring.forms import FORMS
 
 ENGINES = ("eager", "onnxruntime", "openvino", "torch.compile")
-PEER = Path(__file__).parents[1] / "benchmarks" / "paper_pipeline.py"
+PEER = Path(__file__).parents[2] / "benchmarks" / "paper_pipeline.py"
 
 
 def network_variants(

@@ -16,7 +16,7 @@ from rsdtr.baselines.benchmark import (
 )
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress, table
-from rsdtr.commands.requested import decide, find
+from rsdtr.commands.inputs import decide, find
 from rsdtr.compressed.compress import compress as compressed
 from rsdtr.measuring.fastest_forms import measured_forms
 from rsdtr.measuring.stopwatch import Timing, machine

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from rsdtr.baselines.catalogue import METHODS, Subject, check_methods, methods_for
 from rsdtr.baselines.comparison import Cell, Comparison, run
+from rsdtr.charts.tables import cells_table
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress, table
 from rsdtr.compressed.saved import writable_folder
@@ -19,7 +20,6 @@ from rsdtr.errors import RsdtrError
 from rsdtr.measuring.stopwatch import machine
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.system.atomic_files import replace_file
-from rsdtr.tables import cells_table
 
 TABLE, FIGURE = "compare", "compare.html"
 ALL = "all"
@@ -97,7 +97,7 @@ def comparison(
 def write_results(folder: Path, asked: Comparison, cells: tuple[Cell, ...]) -> None:
     """The table as CSV and JSON and the figure as HTML, each whole or not at all."""
     # Plotly is only needed here.
-    from rsdtr.charts.compare import comparison_figure
+    from rsdtr.charts.comparison import comparison_figure
 
     figure = comparison_figure(cells, asked.model)
     try:

@@ -10,7 +10,7 @@ from torch import nn
 
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress
-from rsdtr.commands.requested import find, read_model
+from rsdtr.commands.inputs import find, read_model
 from rsdtr.compressed.manifest import read_manifest
 from rsdtr.data.datasets import load_data
 from rsdtr.data.image_sets import LabelledImages

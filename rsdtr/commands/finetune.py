@@ -14,7 +14,7 @@ from rsdtr.commands.console import progress
 from rsdtr.compressed.saved import Saved, load, save, writable_folder
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
-from rsdtr.kinds.finetune import queue_finetuning
+from rsdtr.jobs.kinds.finetune import queue_finetuning
 from rsdtr.models.zoo import load_model
 from rsdtr.recovery.checkpoint import EpochResult, training_record
 from rsdtr.recovery.distributed import World, joined

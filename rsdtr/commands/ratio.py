@@ -9,7 +9,7 @@ import click
 from rsdtr.baselines.costs import layer_ratios
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, table
-from rsdtr.commands.requested import plan_of
+from rsdtr.commands.inputs import plan_of
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
 

@@ -8,7 +8,7 @@ import click
 
 from rsdtr.commands import options
 from rsdtr.commands.console import progress
-from rsdtr.commands.requested import check_data_is_read, plan_of
+from rsdtr.commands.inputs import check_data_is_read, plan_of
 from rsdtr.compressed.compress import compress
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import ExportError
@@ -56,7 +56,7 @@ def report(
     if path.suffix.lower() == ".json":
         text = card.model_dump_json(indent=1)
     else:
-        from rsdtr.report import report_html  # draws, and so loads Plotly
+        from rsdtr.charts.html_report import report_html  # draws, and so loads Plotly
 
         text = report_html(card)
     write(path, text)

@@ -10,11 +10,11 @@ import click
 from rsdtr.commands import options
 from rsdtr.commands.console import progress, table
 from rsdtr.commands.finetune import recipe
-from rsdtr.commands.requested import plan_of
+from rsdtr.commands.inputs import plan_of
 from rsdtr.compressed.saved import writable_folder
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
-from rsdtr.kinds.study import FIGURE, FILE, queue_study, write_study
+from rsdtr.jobs.kinds.study import FIGURE, FILE, queue_study, write_study
 from rsdtr.planning.choices import Choices
 from rsdtr.recovery.finetune import Step
 from rsdtr.recovery.options import FinetuneOptions

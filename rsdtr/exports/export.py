@@ -93,8 +93,8 @@ def export(
     it says of all anchors, before boxes are chosen. That of `zoo.own_model` is proved by
     rsdtr_model.py. The same model, images and libraries give the same bytes.
     calibration: whose images set the ranges of int8, by default `images`, from behind. report: the
-    text of report.html, as rsdtr.report makes it. progress: called with (steps done, steps in all).
-    UnknownName for a format not in FORMATS.
+    text of report.html, as rsdtr.charts.html_report makes it. progress: called with (steps done,
+    steps in all). UnknownName for a format not in FORMATS.
     """
     chosen = checked_formats(formats, model)
     if images.spec.name != plan.model:

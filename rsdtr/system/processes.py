@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+ROOT = Path(__file__).parents[2]  # the folder that holds rsdtr
 _started: list[subprocess.Popen[bytes]] = []  # ended ones must be waited for, or stay as zombies
 _lock = threading.Lock()  # of that list: a server answers several pages at once
 
@@ -110,6 +111,3 @@ def _born(process: psutil.Process) -> str:
         if Path("/proc/self/stat").exists():
             raise
         return f"{process.create_time():.2f}"
-
-
-ROOT = Path(__file__).parents[1]

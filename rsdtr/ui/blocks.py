@@ -7,10 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from rsdtr.charts.parts import Colour, parts_figure
+from rsdtr.charts.plan import Colour, parts_figure
+from rsdtr.charts.tables import parts_table
 from rsdtr.planning.network_parts import parts
 from rsdtr.planning.plan import CompressionPlan
-from rsdtr.tables import parts_table
 from rsdtr.ui import metrics, state
 from rsdtr.ui.page import plain
 from rsdtr.ui.widgets import chart_to_click, csv_button

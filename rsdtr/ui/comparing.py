@@ -6,10 +6,10 @@ import streamlit as st
 
 from rsdtr.baselines.catalogue import AFTER, INT8, methods_for, title_of
 from rsdtr.baselines.comparison import Cell, Comparison
-from rsdtr.charts.compare import comparison_figure
-from rsdtr.job import Job
-from rsdtr.kinds.compare import KIND, asked_of, queue_comparison, report
-from rsdtr.tables import cells_table
+from rsdtr.charts.comparison import comparison_figure
+from rsdtr.charts.tables import cells_table
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.kinds.comparison import KIND, asked_of, queue_comparison, report
 from rsdtr.ui import metrics, picking, recovering, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.page import plain

@@ -12,8 +12,8 @@ import streamlit as st
 
 from rsdtr.compressed.manifest import MANIFEST
 from rsdtr.exports.export import Artefact
-from rsdtr.job import Job
-from rsdtr.kinds.export import KIND, ExportedFiles, queue_export
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.kinds.export import KIND, ExportedFiles, queue_export
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.zip_archive import write_zip
 from rsdtr.ui import cached, latency, recovering, sharing, state

@@ -9,8 +9,8 @@ from __future__ import annotations
 import streamlit as st
 
 from rsdtr.errors import RsdtrError
-from rsdtr.job import Job
-from rsdtr.kinds.fastest import fastest_job, fastest_plan, queue_fastest
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.kinds.fastest_rings import fastest_job, fastest_plan, queue_fastest
 from rsdtr.measuring.fastest_rings import TRIED
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ui import busy, job_bar, metrics, state

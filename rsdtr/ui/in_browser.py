@@ -18,7 +18,7 @@ from rsdtr.compressed.manifest import FILES
 from rsdtr.errors import ExportError
 from rsdtr.exports.browser_runtime import VERSION, WebProof, runtime_folder
 from rsdtr.exports.onnx_export import onnx_file
-from rsdtr.kinds.export import ExportedFiles
+from rsdtr.jobs.kinds.export import ExportedFiles
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ui import cached, state
 from rsdtr.ui.cached import Network

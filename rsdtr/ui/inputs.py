@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from rsdtr.lessons.glossary import meaning
+from rsdtr.learn.glossary import meaning
 from rsdtr.models.zoo import model_names
 from rsdtr.planning.plan import Target
 from rsdtr.search.candidate import GRID, RULES

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from rsdtr import jobs
 from rsdtr.errors import RsdtrError
-from rsdtr.job import Job
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job
 from rsdtr.ui import metrics
 from rsdtr.ui.page import plain
 
@@ -14,7 +14,7 @@ from rsdtr.ui.page import plain
 def watched(identity: str) -> Job | None:
     """The job; None, with a sentence on the page, if it is gone. Ended, it draws the page anew."""
     try:
-        job = jobs.find(identity)
+        job = job_queue.find(identity)
     except RsdtrError as error:
         st.error(plain(str(error.args[0])), icon=":material/info:")
         return None
@@ -37,7 +37,7 @@ def stop_button(job: Job, label: str, key: str, help: str) -> None:
 
 
 def _cancel(identity: str) -> None:
-    jobs.cancel(identity)
+    job_queue.cancel(identity)
 
 
 def bar(job: Job, name: str) -> None:
@@ -48,7 +48,7 @@ def bar(job: Job, name: str) -> None:
 
 def _words(job: Job, name: str) -> str:
     if job.state == "queued":
-        before = jobs.ahead(job)
+        before = job_queue.ahead(job)
         return f"Waiting: {before} {'job' if before == 1 else 'jobs'} before it in the queue"
     if job.cancel_asked is not None:
         return "Cancelling …"

@@ -9,7 +9,8 @@ import streamlit as st
 from torch import Tensor, nn
 
 from rsdtr.charts.layer import candidates_figure, ring_figure
-from rsdtr.charts.lesson import (
+from rsdtr.errors import RsdtrError
+from rsdtr.learn.figures import (
     cores_figure,
     cut_figure,
     damages_figure,
@@ -21,8 +22,7 @@ from rsdtr.charts.lesson import (
     splits_figure,
     stage_figure,
 )
-from rsdtr.errors import RsdtrError
-from rsdtr.lessons.lesson import (
+from rsdtr.learn.numbers import (
     bond_name,
     cut,
     forms_macs,

@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from rsdtr.errors import PlanError
-from rsdtr.lessons.glossary import meaning
-from rsdtr.lessons.lesson import Turn, turns
-from rsdtr.lessons.text import STEPS, StepText
+from rsdtr.learn.glossary import meaning
+from rsdtr.learn.numbers import Turn, turns
+from rsdtr.learn.text import STEPS, StepText
 from rsdtr.planning.model_profile import LayerProfile
 from rsdtr.ring.tensor_ring import TensorRing
 from rsdtr.search.candidate import Candidate

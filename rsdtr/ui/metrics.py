@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from rsdtr.exports.model_card import ModelCard
-from rsdtr.lessons.glossary import meaning
+from rsdtr.learn.glossary import meaning
 from rsdtr.measuring.latency import NetworkLatency
 from rsdtr.planning.model_profile import LayerProfile
 from rsdtr.planning.plan import CompressionPlan

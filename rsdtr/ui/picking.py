@@ -11,10 +11,10 @@ import streamlit as st
 
 from rsdtr.baselines.catalogue import title_of
 from rsdtr.baselines.comparison import Cell
-from rsdtr.charts.compare import pair_figure
+from rsdtr.charts.comparison import pair_figure
+from rsdtr.charts.tables import pair_table
 from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.search.candidate import GRID
-from rsdtr.tables import pair_table
 from rsdtr.ui import metrics, own, state
 from rsdtr.ui.page import plain
 from rsdtr.ui.widgets import chart, csv_button

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from rsdtr.charts.layer import ring_figure
-from rsdtr.lessons.quiz import quiz
+from rsdtr.learn.quiz import quiz
 from rsdtr.ui.lessons import Lesson
 from rsdtr.ui.page import pair
 from rsdtr.ui.widgets import chart

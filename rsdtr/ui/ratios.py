@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from rsdtr.baselines.costs import layer_ratios
-from rsdtr.charts.ratio import layer_ratio_figure, ratio_figure
+from rsdtr.charts.comparison import layer_ratio_figure, ratio_figure
 from rsdtr.ui import metrics
 from rsdtr.ui.choosing import Chosen
 from rsdtr.ui.page import pair, plain

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import streamlit as st
 from torch import nn
 
-from rsdtr import jobs
-from rsdtr.job import Job
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job
 from rsdtr.models.zoo import weights_sha256
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.recalibrate import recalibrate
@@ -69,7 +69,7 @@ def jobs_about(about: str) -> list[Job]:
     own, linked = filed(about), state.linked_jobs()
     asked = st.query_params.get(state.JOB)
     found = []
-    for job in jobs.listed():
+    for job in job_queue.listed():
         if job.subject.partition(".")[0] != about:
             continue
         if job.id == asked and job.subject != own:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from rsdtr.charts.refit import MOST, steps_figure
-from rsdtr.kinds.refit import RefitReport, expected_seconds, queue_refit
+from rsdtr.charts.recovery import MOST, steps_figure
+from rsdtr.charts.tables import steps_table
+from rsdtr.jobs.kinds.refit import RefitReport, expected_seconds, queue_refit
 from rsdtr.planning.plan import CompressionPlan
-from rsdtr.tables import steps_table
 from rsdtr.ui import metrics, recovering, state
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import splits

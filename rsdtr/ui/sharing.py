@@ -5,12 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from rsdtr.charts.accuracy import Stage
+from rsdtr.charts.html_report import report_html
+from rsdtr.charts.tables import pins_table
 from rsdtr.exports.model_card import ModelCard, model_card
 from rsdtr.measuring.latency import NetworkLatency
 from rsdtr.planning.choices import Asked
 from rsdtr.planning.plan import Ratio
-from rsdtr.report import report_html
-from rsdtr.tables import pins_table
 from rsdtr.ui import cached, metrics, state
 from rsdtr.ui.choosing import Chosen
 from rsdtr.ui.page import plain

@@ -5,13 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from rsdtr.charts.accuracy import Stage
-from rsdtr.charts.training import runs_figure, training_figure
-from rsdtr.kinds.finetune import queue_finetuning, training_runs
+from rsdtr.charts.recovery import runs_figure, training_figure
+from rsdtr.charts.tables import runs_table
+from rsdtr.jobs.kinds.finetune import queue_finetuning, training_runs
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.checkpoint import Curve
 from rsdtr.recovery.options import FinetuneOptions
 from rsdtr.recovery.training_estimate import Estimate, estimate
-from rsdtr.tables import runs_table
 from rsdtr.ui import metrics, recovering
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import splits

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from rsdtr import jobs
-from rsdtr.job import Job
-from rsdtr.kinds import compare as compare_job
-from rsdtr.kinds import export as export_job
-from rsdtr.kinds import finetune as finetune_job
-from rsdtr.kinds import refit as refit_job
-from rsdtr.kinds.finetune import best_model, curve
-from rsdtr.kinds.refit import refit_model, report
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.kinds import comparison as compare_job
+from rsdtr.jobs.kinds import export as export_job
+from rsdtr.jobs.kinds import finetune as finetune_job
+from rsdtr.jobs.kinds import refit as refit_job
+from rsdtr.jobs.kinds.finetune import best_model, curve
+from rsdtr.jobs.kinds.refit import refit_model, report
 from rsdtr.models.zoo import weights_sha256
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ui import comparing, job_bar, recovering, state
@@ -88,7 +88,7 @@ def how_it_ended(job: Job) -> None:
     st.warning(plain(f"{text}{f': {job.message}' if job.message else ''}."), icon=":material/info:")
     again = "Try again" if job.kind == export_job.KIND else "Resume from its last checkpoint"
     if st.button(again, key="resume", icon=":material/play_arrow:"):
-        jobs.resume(job.id)
+        job_queue.resume(job.id)
         recovering.attach(job.id)
         st.rerun()
 

@@ -10,14 +10,14 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from rsdtr.charts.points import points_table
+from rsdtr.charts.style import points_table
+from rsdtr.charts.tables import MEASURED, layers_table
 from rsdtr.measuring.fastest_rings import planned_ring
 from rsdtr.measuring.latency import NetworkLatency
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.model_profile import LayerProfile
 from rsdtr.planning.plan import CompressionPlan, LayerPlan
 from rsdtr.search.candidate import Candidate, Objective, Pruned, Question
-from rsdtr.tables import MEASURED, layers_table
 from rsdtr.ui import cached, metrics, own, state, url
 from rsdtr.ui.choosing import Chosen
 from rsdtr.ui.page import plain

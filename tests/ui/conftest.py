@@ -2,7 +2,7 @@
 
 import pytest
 
-from rsdtr import jobs
+from rsdtr.jobs import job_queue
 from rsdtr.measuring import layer_times_process
 from rsdtr.planning import grid_process
 from rsdtr.system import processes
@@ -22,7 +22,7 @@ def _cold(tmp_path, monkeypatch):
     monkeypatch.setenv("RSDTR_JOBS", "1")
     yield
     if processes._started:  # jobs of a test that has failed
-        for job in jobs.listed():
-            jobs.cancel(job.id)
+        for job in job_queue.listed():
+            job_queue.cancel(job.id)
             if job.worker is not None:
                 job.worker.kill()

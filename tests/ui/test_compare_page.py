@@ -7,9 +7,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_pages import app
 
-from rsdtr import jobs
 from rsdtr.baselines.comparison import Cell
-from rsdtr.kinds.compare import report
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.kinds.comparison import report
 from rsdtr.ui import comparing, picking, state
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
@@ -32,7 +32,7 @@ def compare(*methods: str, pcr: float = 3.0) -> AppTest:
 
 def until_ended(identity: str, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
-    while not jobs.find(identity).ended:
+    while not job_queue.find(identity).ended:
         assert time.monotonic() < deadline, "it did not end"
         time.sleep(0.1)
 
@@ -43,7 +43,7 @@ def test_cells_fill_in_and_can_be_downloaded():
     identity = test.query_params[state.JOB]
     until_ended(identity)
     shown(test.run())
-    cells = report(jobs.find(identity))
+    cells = report(job_queue.find(identity))
     assert [cell.method for cell in cells] == ["rsdtr-tight", "tt"]
     table = test.dataframe[0].value
     assert table["accuracy (%)"].tolist() == [cell.accuracy for cell in cells]

@@ -8,11 +8,11 @@ from streamlit.testing.v1 import AppTest
 from test_pages import DIGITS, app, metrics_of
 from test_recover_page import click, keys, shown, until
 
-from rsdtr import jobs
 from rsdtr.compressed.saved import load
 from rsdtr.errors import JobError
-from rsdtr.kinds.fastest import fastest_job, fastest_plan
-from rsdtr.kinds.network import START
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.kinds.fastest_rings import fastest_job, fastest_plan
+from rsdtr.jobs.kinds.network_job import START
 from rsdtr.measuring import layer_times
 from rsdtr.measuring.fastest_rings import fastest_rings
 from rsdtr.measuring.layer_times import DeviceProfile
@@ -46,7 +46,7 @@ def elsewhere(monkeypatch):
 
     monkeypatch.setattr(layer_times, "measure", measure)
     monkeypatch.setenv("MADE_UP_TIMES", "0")
-    monkeypatch.setattr(jobs, "command", job_kinds.command)
+    monkeypatch.setattr(job_queue, "command", job_kinds.command)
 
 
 def captions(test: AppTest) -> str:
@@ -62,13 +62,13 @@ def test_measured_by_a_job_the_fastest_rings_are_taken_over_by_every_page(digits
     assert not test.error
     assert metrics_of(test)["FCR"].startswith(f"{fewest.fcr:.2f}")
     assert "rings of fewest MACs: which ones are the fastest at batch 1" in captions(test)
-    assert jobs.listed() == []
+    assert job_queue.listed() == []
     click(test, "measure_fastest")
     assert "stop_fastest" in keys(test)
     assert "measure_fastest" not in keys(test)
-    (job,) = jobs.listed()
+    (job,) = job_queue.listed()
     assert job.kind == "fastest"
-    until(lambda: jobs.find(job.id).ended)
+    until(lambda: job_queue.find(job.id).ended)
     shown(test.run())
 
     chosen = fastest_plan(fewest, None, 1)
@@ -105,9 +105,9 @@ def test_measured_by_a_job_the_fastest_rings_are_taken_over_by_every_page(digits
     test.switch_page("pages/2_Recover.py").run()
     shown(test)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "command", lambda _: SLEEPER)
+        patch.setattr(job_queue, "command", lambda _: SLEEPER)
         click(test, "refit")
-    start = load(jobs.find(test.query_params[state.JOB]).folder / START)
+    start = load(job_queue.find(test.query_params[state.JOB]).folder / START)
     assert start.plan.model_copy(update={"seconds": chosen.seconds}) == chosen
     forms = {name: layer.form for name, layer in start.model.named_modules() if layer_form(layer)}
     assert forms == {layer.name: layer.form for layer in chosen.layers if layer.ranks}
@@ -118,7 +118,7 @@ def layer_form(module: object) -> object:
 
 
 def test_batch_and_objective_are_in_the_address_and_another_question_is_offered_anew(monkeypatch):
-    monkeypatch.setattr(jobs, "command", lambda _: SLEEPER)
+    monkeypatch.setattr(job_queue, "command", lambda _: SLEEPER)
     test = app(**ASKED, latency_batch="16")
     assert test.button_group(key=state.OBJECTIVE).value == "latency"
     assert test.button_group(key=state.LATENCY_BATCH).value == 16
@@ -163,7 +163,7 @@ def test_stopped_it_says_so_and_goes_on(fewest, monkeypatch):
 
 
 def test_failures_are_one_sentence(fewest, monkeypatch):
-    monkeypatch.setattr(jobs, "command", lambda _: QUITTER)
+    monkeypatch.setattr(job_queue, "command", lambda _: QUITTER)
     test = app(**ASKED)
     test.button(key="measure_fastest").click().run()
     until(lambda: fastest_job(fewest, None, 1).ended)

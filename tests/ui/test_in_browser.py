@@ -80,7 +80,7 @@ def test_a_bad_answer_is_one_sentence_and_the_button_comes_back(monkeypatch, ans
 def offered(folder: str, identity: str | None) -> None:
     from pathlib import Path
 
-    from rsdtr.kinds.export import ExportedFiles
+    from rsdtr.jobs.kinds.export import ExportedFiles
     from rsdtr.models.zoo import load_model, model_spec
     from rsdtr.planning.model_profile import profile
     from rsdtr.planning.plan import plan

@@ -4,7 +4,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_pages import DIGITS, ROOT
 
-from rsdtr.lessons.text import STEPS
+from rsdtr.learn.text import STEPS
 from rsdtr.models.zoo import load_model
 from rsdtr.search.paper_rule import candidates, smallest
 from rsdtr.ui import state

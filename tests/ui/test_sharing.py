@@ -5,7 +5,7 @@ import shlex
 from click.testing import CliRunner
 from test_pages import DIGITS, app, metrics_of
 
-from rsdtr.cli import cli
+from rsdtr.commands.cli import cli
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ui import state
 

@@ -12,8 +12,8 @@ from test_pages import DIGITS, PAGES, app, metrics_of
 from test_quarantine import Malicious
 from test_recover_page import start, until
 
-from rsdtr import jobs
-from rsdtr.job import read_spec
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import read_spec
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
@@ -121,8 +121,8 @@ def test_a_job_works_on_the_file(trained):
     test = give(app(weights="own"), save(trained))
     test.switch_page("pages/2_Recover.py").run()
     job = start(test, 1)
-    until(lambda: jobs.find(job.id).ended)
-    assert jobs.find(job.id).state == "done"
+    until(lambda: job_queue.find(job.id).ended)
+    assert job_queue.find(job.id).state == "done"
     kept = Path(read_spec(job.folder).content["weights"])
     assert kept.name == "mine.safetensors"
     assert not any(str(cache_folder.cache_folder()) in line for line in (job.title, shown(test)))

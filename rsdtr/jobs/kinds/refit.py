@@ -16,20 +16,20 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
-from rsdtr import jobs
 from rsdtr.compressed.saved import load, save, weights_told
 from rsdtr.data.datasets import DataSplits, LabelledImages
 from rsdtr.data.image_sets import fingerprint
 from rsdtr.errors import DataError
-from rsdtr.job import Job, read_spec
-from rsdtr.job_worker import Running
-from rsdtr.kinds.network import (
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job, read_spec
+from rsdtr.jobs.kinds.network_job import (
     NetworkContent,
     check_identity,
     content_of,
     queue_on,
     read_inputs,
 )
+from rsdtr.jobs.running import Running
 from rsdtr.models.zoo import weights_sha256
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.options import RefitOptions
@@ -39,7 +39,7 @@ from rsdtr.system.atomic_files import replace_file
 KIND = "refit"
 CHECKPOINT, REPORT = "checkpoint.safetensors", "steps.json"
 _RECORD = "record"  # of a checkpoint's metadata
-_log = logging.getLogger("rsdtr.kinds.refit")
+_log = logging.getLogger("rsdtr.jobs.kinds.refit")
 
 
 class _Content(NetworkContent):
@@ -175,7 +175,7 @@ def refit_model(job: Job) -> nn.Module | None:
 
 def expected_seconds(model: str, images: int) -> float | None:
     """How long a refit of this model should take: as the last one here, by image; None if none."""
-    for job in reversed(jobs.listed()):
+    for job in reversed(job_queue.listed()):
         if job.kind != KIND or job.state != "done":
             continue
         found = report(job)

@@ -1,4 +1,4 @@
-"""The process that runs jobs, one after the other: python -m rsdtr.job_worker ID.
+"""The process that runs jobs, one after the other: python -m rsdtr.jobs.job_worker ID.
 
 Whatever happens in a job ends as one sentence in the table; the details are in the job's log.
 """
@@ -16,15 +16,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from pydantic import JsonValue
 
-from rsdtr import jobs
 from rsdtr.errors import JobError, RsdtrError
-from rsdtr.job import Job, State, begin, read_spec
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job, State, begin, read_spec
+from rsdtr.jobs.running import Running
 from rsdtr.system.processes import ProcessId
 
 BEAT_SECONDS = 0.5
@@ -32,12 +31,12 @@ TEND_SECONDS = 5.0  # between two looks at the other workers
 # What runs a job of each kind until its end (True) or until it is to stop (False): a function of
 # a module, which is loaded only then.
 KINDS = {
-    "finetune": "rsdtr.kinds.finetune:run",
-    "refit": "rsdtr.kinds.refit:run",
-    "study": "rsdtr.kinds.study:run",
-    "compare": "rsdtr.kinds.compare:run_job",
-    "fastest": "rsdtr.kinds.fastest:run",
-    "export": "rsdtr.kinds.export:run",
+    "finetune": "rsdtr.jobs.kinds.finetune:run",
+    "refit": "rsdtr.jobs.kinds.refit:run",
+    "study": "rsdtr.jobs.kinds.study:run",
+    "compare": "rsdtr.jobs.kinds.comparison:run_job",
+    "fastest": "rsdtr.jobs.kinds.fastest_rings:run",
+    "export": "rsdtr.jobs.kinds.export:run",
 }
 _LIGHTER_TRAINING = "take a smaller batch size or a larger accumulate"
 LIGHTER = {
@@ -48,33 +47,7 @@ LIGHTER = {
     "export": "export one format at a time",
 }
 FULL = "the disk is full: make room, then resume it from its last checkpoint"
-_log = logging.getLogger("rsdtr.job_worker")
-
-
-class Running:
-    """A job that runs, as its own code sees it: where to read and write, and whom to tell."""
-
-    def __init__(self, job: Job, content: dict[str, JsonValue]) -> None:
-        self.job = job
-        self.content = content
-        self.stop = threading.Event()
-
-    @property
-    def folder(self) -> Path:
-        """The job's own folder."""
-        return self.job.folder
-
-    def should_stop(self) -> bool:
-        """Whether it was cancelled: to be asked at every step."""
-        return self.stop.is_set()
-
-    def progress(
-        self, doing: str, done: int, total: int, seconds_left: float | None = None
-    ) -> None:
-        """Tell how far it is; cheap. The table gets it with the next beat."""
-        self.job = replace(
-            self.job, doing=doing, done=done, total=total, seconds_left=seconds_left
-        )  # fmt: skip
+_log = logging.getLogger("rsdtr.jobs.job_worker")
 
 
 def work(identity: str | None) -> None:
@@ -82,19 +55,19 @@ def work(identity: str | None) -> None:
     own = ProcessId.own()
     told = threading.Event()  # by a signal, to end after this job
     with _signals(told):
-        job = jobs.claim(own, identity)
+        job = job_queue.claim(own, identity)
         while job is not None:
             _run(own, job, told)
-            job = None if told.is_set() else jobs.claim(own)
+            job = None if told.is_set() else job_queue.claim(own)
     with suppress(JobError):
-        jobs.tend()
+        job_queue.tend()
 
 
 def _run(own: ProcessId, job: Job, told: threading.Event) -> None:
     spec = read_spec(job.folder)
     state: State = "failed"
     if spec is None:
-        jobs.finish(own, job, state, "its folder is damaged: queue it again")
+        job_queue.finish(own, job, state, "its folder is damaged: queue it again")
         return
     running = Running(job, spec.content)
     try:
@@ -114,7 +87,7 @@ def _run(own: ProcessId, job: Job, told: threading.Event) -> None:
             _log.info("%s: %s", job.title, state)
     except OSError as error:  # of the log, or of the folder
         message = sentence(error, job.kind)
-    jobs.finish(own, running.job, state, message)
+    job_queue.finish(own, running.job, state, message)
 
 
 def sentence(error: BaseException, kind: str) -> str:
@@ -163,11 +136,11 @@ def _beating(own: ProcessId, running: Running, told: threading.Event) -> Iterato
         tended = time.monotonic()
         while not over.wait(BEAT_SECONDS):
             try:
-                if told.is_set() or jobs.report(own, running.job):
+                if told.is_set() or job_queue.report(own, running.job):
                     running.stop.set()
                 if time.monotonic() - tended > TEND_SECONDS:
                     tended = time.monotonic()
-                    jobs.tend()
+                    job_queue.tend()
             except JobError as error:  # a full disk: the job itself will find out
                 _log.warning("%s", error)
 

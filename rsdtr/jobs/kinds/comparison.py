@@ -7,14 +7,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from rsdtr import jobs
 from rsdtr.baselines.catalogue import Subject, check_methods
 from rsdtr.baselines.comparison import Cell, Comparison, run
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import JobError
-from rsdtr.job import Job, read_spec
-from rsdtr.job_worker import Running
-from rsdtr.kinds.network import original, same_data, same_weights
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job, read_spec
+from rsdtr.jobs.kinds.network_job import original, same_data, same_weights
+from rsdtr.jobs.running import Running
 from rsdtr.models.zoo import model_spec
 from rsdtr.system.atomic_files import replace_file
 from rsdtr.system.cache_folder import cache_folder
@@ -45,7 +45,7 @@ def queue_comparison(asked: Comparison, weights_sha256: str, subject: str = "") 
     )
     title = f"{asked.model}: {len(asked.pairs)} cells of {len(asked.methods)} methods"
     content = _Content(asked=same, weights_sha256=weights_sha256).model_dump(mode="json")
-    return jobs.submit(KIND, title, content, subject=subject)
+    return job_queue.submit(KIND, title, content, subject=subject)
 
 
 def run_job(running: Running) -> bool:

@@ -16,9 +16,8 @@ from rsdtr.data.datasets import DataSplits, LabelledImages, load_data
 from rsdtr.data.image_sets import fingerprint
 from rsdtr.exports.export import Artefact, checked_formats, export
 from rsdtr.exports.model_card import ModelCard
-from rsdtr.job import Job, read_spec
-from rsdtr.job_worker import Running
-from rsdtr.kinds.network import (
+from rsdtr.jobs.job import Job, read_spec
+from rsdtr.jobs.kinds.network_job import (
     START,
     NetworkContent,
     check_identity,
@@ -26,6 +25,7 @@ from rsdtr.kinds.network import (
     queue_on,
     same_plan,
 )
+from rsdtr.jobs.running import Running
 from rsdtr.models.zoo import weights_sha256
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.atomic_files import replace_file
@@ -100,7 +100,7 @@ def queue_export(
 
 def run(running: Running) -> bool:
     """Export until the end, or until the job is to stop; whether it came to the end."""
-    from rsdtr.report import report_html, saved_report  # draws, and so loads Plotly
+    from rsdtr.charts.html_report import report_html, saved_report  # draws, and so loads Plotly
 
     content = content_of(running, _Content)
     running.progress("reading the model and the data", 0, 0)

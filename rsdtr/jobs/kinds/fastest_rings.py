@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsdtr import jobs
 from rsdtr.errors import PlanError
-from rsdtr.job import Job, content_id, jobs_folder
-from rsdtr.job_worker import Running
-from rsdtr.kinds.network import content_of, original, same_plan, same_weights
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job, content_id, jobs_folder
+from rsdtr.jobs.kinds.network_job import content_of, original, same_plan, same_weights
+from rsdtr.jobs.running import Running
 from rsdtr.measuring import layer_times_process
 from rsdtr.measuring.fastest_rings import Stopped, fastest_rings
 from rsdtr.measuring.stopwatch import machine
@@ -57,7 +57,7 @@ def queue_fastest(
     if known is not None and known.state == "done" and not readable:
         shutil.rmtree(known.result, ignore_errors=True)  # and so it is made anew
     title = f"{plan.model} at {plan.label}, fastest rings at batch {batch}"
-    return jobs.submit(KIND, title, content, timed=True)
+    return job_queue.submit(KIND, title, content, timed=True)
 
 
 def fastest_plan(
@@ -81,7 +81,7 @@ def fastest_job(
 ) -> Job | None:
     """The job of this content, however far it is; None if there is none."""
     identity = content_id(KIND, _content(plan, weights, batch, threads), "")
-    return jobs.find(identity) if (jobs_folder() / identity).is_dir() else None
+    return job_queue.find(identity) if (jobs_folder() / identity).is_dir() else None
 
 
 def run(running: Running) -> bool:

@@ -19,6 +19,7 @@ from rsdtr.search.candidate import Candidate, Pruned
 
 if TYPE_CHECKING:  # importing them would load the ONNX stack
     from rsdtr.baselines.comparison import Cell
+from rsdtr.charts.recovery import gained
 
 MEASURED = ("in time", "ring / dense (×)", "dense (ms)", "ring (ms)", "fastest form")
 
@@ -161,11 +162,6 @@ def steps_table(steps: Sequence[Step]) -> pd.DataFrame:
         ],
         columns=["step", "judged by", "before", "after", "gained (%)", "kept"],
     )
-
-
-def gained(step: Step) -> float:
-    """By how many percent a step made what it is judged by smaller; negative: larger."""
-    return 100 * (1 - step.after / step.before) if step.before else 0.0
 
 
 def runs_table(runs: Sequence[TrainingRun]) -> pd.DataFrame:

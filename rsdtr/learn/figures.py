@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rsdtr.charts.layer import MODE_COLOURS
 from rsdtr.charts.style import BLUE, GREY, ORANGE, VERMILION, Trace, drawn, titled
-from rsdtr.lessons.lesson import Cut, Rebuilt, Stage, Turn
+from rsdtr.learn.numbers import Cut, Rebuilt, Stage, Turn
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ring.forms import Form
 from rsdtr.ring.tensor_ring import MODES, TensorRing

@@ -9,12 +9,12 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from rsdtr import jobs
 from rsdtr.compressed.saved import Saved, load, save
 from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.errors import JobError
-from rsdtr.job import Job
-from rsdtr.job_worker import Running
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.running import Running
 from rsdtr.models.zoo import load_model
 from rsdtr.planning.plan import CompressionPlan
 
@@ -69,7 +69,7 @@ def queue_on(
             save(model, content.plan, folder / START)
 
     asked = same.model_dump(mode="json")
-    return jobs.submit(kind, title, asked, subject=subject, prepare=prepare)
+    return job_queue.submit(kind, title, asked, subject=subject, prepare=prepare)
 
 
 def same_plan(plan: CompressionPlan) -> CompressionPlan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod, sqrt
 
-from rsdtr.lessons.lesson import Turn
+from rsdtr.learn.numbers import Turn
 from rsdtr.ring.cost import Size
 from rsdtr.search.candidate import Candidate
 from rsdtr.search.paper_rule import divisors

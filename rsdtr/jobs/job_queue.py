@@ -20,7 +20,7 @@ from uuid import uuid4
 import torch
 
 from rsdtr.errors import JobError, UnknownName
-from rsdtr.job import (
+from rsdtr.jobs.job import (
     LOG,
     OUTCOME,
     SPEC,
@@ -35,13 +35,12 @@ from rsdtr.job import (
     read_spec,
     write_outcome,
 )
-from rsdtr.job_table import Table, transact
+from rsdtr.jobs.job_table import Table, transact
 from rsdtr.system import processes
-from rsdtr.system.processes import ProcessId
+from rsdtr.system.processes import ROOT, ProcessId
 
 GRACE_SECONDS = 10.0  # between a polite cancel and a forced one
 KEPT = 200  # jobs that have ended, with their results; the oldest go first
-ROOT = Path(__file__).parents[1]
 _VARIABLES = ("RSDTR_DATA", "RSDTR_WEIGHTS")
 _WAITING = "OMP_WAIT_POLICY"  # of threads
 _DIED = "its process was killed, or the machine ran out of memory or was restarted"
@@ -246,7 +245,7 @@ def _is_at_work(table: Table, job: Job) -> bool:
 
 def command(job: Job) -> list[str]:
     """What starts a worker with this job."""
-    return [sys.executable, "-m", "rsdtr.job_worker", job.id]
+    return [sys.executable, "-m", "rsdtr.jobs.job_worker", job.id]
 
 
 def _environment(job: Job) -> dict[str, str | None]:

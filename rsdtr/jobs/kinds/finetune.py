@@ -13,9 +13,8 @@ from torch import nn
 from rsdtr.compressed.saved import load, save
 from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import RsdtrError
-from rsdtr.job import Job, read_spec
-from rsdtr.job_worker import Running
-from rsdtr.kinds.network import (
+from rsdtr.jobs.job import Job, read_spec
+from rsdtr.jobs.kinds.network_job import (
     START,
     NetworkContent,
     check_identity,
@@ -23,6 +22,7 @@ from rsdtr.kinds.network import (
     queue_on,
     read_inputs,
 )
+from rsdtr.jobs.running import Running
 from rsdtr.measuring.accuracy import accuracy
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.checkpoint import (

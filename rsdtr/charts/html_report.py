@@ -12,13 +12,13 @@ from pydantic import ValidationError
 
 from rsdtr.charts.accuracy import Stage, stages_figure
 from rsdtr.charts.plan import layers_figure
+from rsdtr.charts.tables import layers_table
 from rsdtr.compressed.saved import Saved
 from rsdtr.exports.model_card import ModelCard, StageAccuracy
 from rsdtr.measuring.accuracy import Accuracy
 from rsdtr.models.weights import weights_sha256
 from rsdtr.planning.plan import Ratio
 from rsdtr.system.safetensors_format import saved_bytes
-from rsdtr.tables import layers_table
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1B2430; background: #FFF;

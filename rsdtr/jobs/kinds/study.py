@@ -9,15 +9,15 @@ from pydantic import Field
 from torch import nn
 
 from rsdtr.data.datasets import DataSplits, load_data
-from rsdtr.job import Job
-from rsdtr.job_worker import Running
-from rsdtr.kinds.network import (
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.kinds.network_job import (
     NetworkContent,
     check_identity,
     content_of,
     original,
     queue_on,
 )
+from rsdtr.jobs.running import Running
 from rsdtr.measuring.accuracy import accuracy
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.plan import CompressionPlan
@@ -96,7 +96,7 @@ def run(running: Running) -> bool:
 
 def write_study(study: Study, dense: nn.Module, splits: DataSplits, folder: Path) -> None:
     """The numbers and the figure, beside the dense network's validation accuracy."""
-    from rsdtr.charts.study import study_figure  # Plotly is only needed here
+    from rsdtr.charts.recovery import study_figure  # Plotly is only needed here
 
     study.save(folder / FILE)
     reference = accuracy(dense, splits.validation).percent

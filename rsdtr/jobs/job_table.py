@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from rsdtr.errors import JobError
-from rsdtr.job import STATES, Job, jobs_folder, stored
+from rsdtr.jobs.job import STATES, Job, jobs_folder, stored
 from rsdtr.planning.winners_on_disk import make_folder
 from rsdtr.system.atomic_files import locked
 from rsdtr.system.cache_folder import private_folder
@@ -34,7 +34,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 Result = TypeVar("Result")
-_log = logging.getLogger("rsdtr.jobs")
+_log = logging.getLogger("rsdtr.jobs.job_queue")
 
 
 class Table:

@@ -1,0 +1,1 @@
+"""Long work in processes that outlive the page: table, queue, worker, one module a kind."""
