@@ -23,6 +23,14 @@ from whole_walk import walked
 
 from rsdtr.errors import RsdtrError
 
+
+class ImageNetwork(Network):
+    """One image is all that it takes, which torch.export has to read from its signature."""
+
+    def forward(self, x: Tensor) -> object:
+        return self.use(self, x)
+
+
 EPS = (0.05, 0.3, 0.5, 0.6, 0.9)
 KINDS = (
     "plain", "plain", "plain", "grouped", "dilated", "strided", "rectangular", "subclass", "padded",
@@ -94,21 +102,17 @@ def network(generator: random.Random) -> tuple[nn.Module, Any, str]:
     names = list(parts)
     form = generator.choice(("one", "one", "one", "two", "dict", "named"))
 
-    def use(net: Network, *inputs: Any, **named: Any) -> Tensor:
+    def use(net: Any, image: Any, shift: Any = 0) -> Tensor:
         if form == "dict":
-            (given,) = inputs
-            x = net.stem(given["image"]) + given["shift"]
-        elif form == "named":
-            x = net.stem(named["image"]) + named["shift"]
-        else:
-            x = net.stem(inputs[0])
-            x = x + inputs[1] if form == "two" else x
+            image, shift = image["image"], image["shift"]
+        x = net.stem(image) + shift
         for name, way in zip(names, ways, strict=True):
             x = _applied(net, name, way, x.relu())
         return net.head(x.mean((2, 3)))
 
-    net = Network(use, stem=conv(3, channels), **parts, head=nn.Linear(channels, 4))
-    net.steps = [(name, part) for name, part in parts.items()]
+    kind = ImageNetwork if form == "one" else Network
+    net = kind(use, stem=conv(3, channels), **parts, head=nn.Linear(channels, 4))
+    net.steps = list(parts.items())
     net.ways = dict(parts)
     net.closures = {name: (lambda x, part=part: part(x)) for name, part in parts.items()}
     net.bound = {name: part.forward for name, part in parts.items()}
@@ -117,10 +121,10 @@ def network(generator: random.Random) -> tuple[nn.Module, Any, str]:
     told = [f"{kind}/{way}" for kind, way in zip(kinds, ways, strict=True)]
     if len(shared) > 1 and generator.random() < 0.2:
         one, other = parts[shared[0]], parts[shared[1]]
-        if one._parameters.get("weight") is not None and "weight" in other._parameters:
-            if one.weight.shape == other.weight.shape:
-                other.weight = one.weight
-                told.append("shared")
+        kernels = one._parameters.get("weight"), other._parameters.get("weight")
+        if all(kernel is not None for kernel in kernels) and one.weight.shape == other.weight.shape:
+            other.weight = one.weight
+            told.append("shared")
     if generator.random() < 0.1:
         net.double()
         told.append("double")

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-
 from rsdtr.compress import compress
 from rsdtr.exports.graph import program
 from rsdtr.fuse import fuse
@@ -18,6 +15,8 @@ from rsdtr.plan import CompressionPlan, plan, planned_bytes
 from rsdtr.profile import ModelProfile, profile
 from rsdtr.saved import load, save
 from rsdtr.zoo import ExampleInputs, load_model, own_model
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 CLOSE = 1e-4  # of the largest number of an answer
 
@@ -158,7 +157,7 @@ def _answer(
         output = net(**given)
     else:
         output = net(given) if isinstance(given, Tensor) else net(*given)
-    return [part for part in (output if isinstance(output, list | tuple) else [output])]
+    return list(output) if isinstance(output, list | tuple) else [output]
 
 
 def _same(found: list[Tensor], expected: list[Tensor], what: str) -> None:
