@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rsdtr.compress import compress
-from rsdtr.exports.graph import program
-from rsdtr.fuse import fuse
-from rsdtr.layers import TRConv2d
-from rsdtr.plan import CompressionPlan, plan, planned_bytes
-from rsdtr.profile import ModelProfile, profile
-from rsdtr.saved import load, save
-from rsdtr.zoo import ExampleInputs, load_model, own_model
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.fuse import fuse
+from rsdtr.compressed.saved import load, save
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.exports.onnx_export import program
+from rsdtr.models.run import Example
+from rsdtr.models.zoo import load_model, own_model
+from rsdtr.planning.model_profile import ModelProfile, profile
+from rsdtr.planning.plan import CompressionPlan, plan, planned_bytes
 
 CLOSE = 1e-4  # of the largest number of an answer
 
@@ -49,7 +51,7 @@ def walked(
     eps: float = 0.5,
     *,
     shape: tuple[int, int, int] = (3, 12, 10),
-    examples: ExampleInputs | None = None,
+    examples: Example | None = None,
     exported: bool = False,
     flops_known: bool = True,
 ) -> Walked:
@@ -89,7 +91,7 @@ def walked(
 
 def _costs_are_right(
     net: nn.Module, network: nn.Module, found: ModelProfile, decided: CompressionPlan,
-    examples: ExampleInputs | None, shape: tuple[int, int, int], flops_known: bool,
+    examples: Example | None, shape: tuple[int, int, int], flops_known: bool,
 ) -> None:  # fmt: skip
     _answer(network, examples, shape)  # its kernels are merged once
     left_out = sum(part.macs for part in decided.not_counted)
@@ -140,15 +142,13 @@ def _distinct(net: nn.Module) -> int:
     return sum(value.numel() for value in {id(p): p for p in net.parameters()}.values())
 
 
-def _macs(net: nn.Module, examples: ExampleInputs | None, shape: tuple[int, int, int]) -> int:
+def _macs(net: nn.Module, examples: Example | None, shape: tuple[int, int, int]) -> int:
     with FlopCounterMode(display=False) as counter:
         _answer(net, examples, shape)
     return counter.get_total_flops() // 2
 
 
-def _answer(
-    net: nn.Module, examples: ExampleInputs | None, shape: tuple[int, int, int]
-) -> list[Tensor]:
+def _answer(net: nn.Module, examples: Example | None, shape: tuple[int, int, int]) -> list[Tensor]:
     given = copy.deepcopy(examples)
     if given is None:
         given = torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -41,12 +42,12 @@ class MergedRing(ConvReplacement, nn.Sequential):
 
     def kernel(self) -> Tensor:
         """The ring's, as it was when it was merged."""
-        return self._ring.to_tensor().to(self[0].weight)
+        return self._ring.to_tensor().to(cast(nn.Conv2d, self[0]).weight)
 
     @property
     def bias(self) -> nn.Parameter | None:
         """Of the last convolution."""
-        return self[-1].bias
+        return cast(nn.Conv2d, self[-1]).bias
 
 
 @torch.no_grad()

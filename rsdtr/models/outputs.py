@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdtr.errors import RsdtrError
-from rsdtr.evaluate import fresh_input
+from rsdtr.models.run import fresh_input
 
 _GRID = (1, 2, 4)  # boxes along each side of an image that every box head is asked about
 

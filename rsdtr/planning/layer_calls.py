@@ -73,7 +73,7 @@ def rehearsed(
     """
     parts = {conv: Rehearsal(conv) for conv in convolutions.values()}
     kernels = [(conv.weight, part.kernel()) for conv, part in parts.items()]
-    network = replaced(model, parts, kernels)
+    network = replaced(model, dict(parts), kernels)
     return observed(network, example, convolutions)
 
 
@@ -91,7 +91,9 @@ def observed(
     for name, conv in convolutions.items():
         watch.belongs(conv.weight, name)
     for module, name in names.items():
-        kernel = module._parameters.get("weight") if isinstance(module, nn.Conv2d) else None
+        kernel: Tensor | None = None
+        if isinstance(module, nn.Conv2d):
+            kernel = module._parameters.get("weight")
         if isinstance(module, Rehearsal):
             kernel = module.kernel()
         if kernel is not None:
@@ -128,7 +130,7 @@ class _Watch(FlopCounterMode):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(display=False, custom_mapping=FORMULAS)
-        self.mod_tracker = _NoTracker()
+        self.mod_tracker = _NoTracker()  # type: ignore[assignment]  # it is asked for no more
         self.observation = Observation()
         self._owners: dict[int, set[str]] = {}
         self._frames = [_Frame("", type(network).__name__, None)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,8 @@ def of_place(model: nn.Module, conv: nn.Conv2d) -> str | None:
     if parametrize.is_parametrized(conv):
         names = ", ".join(
             f"{key} by {type(part).__name__}"
-            for key, parts in conv.parametrizations.items()
-            for part in parts
+            for key, parts in cast(nn.ModuleDict, conv.parametrizations).items()
+            for part in cast(nn.ModuleList, parts)
         )
         return f"computes its {names}: torch.nn.utils.parametrize.remove_parametrizations frees it"
     if type(conv) is not nn.Conv2d:
