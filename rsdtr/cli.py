@@ -33,7 +33,7 @@ from rsdtr.fast import measured_forms
 from rsdtr.kinds.network import weights_told
 from rsdtr.kinds.refit import queue_refit
 from rsdtr.profile import profile
-from rsdtr.recover import recalibrate
+from rsdtr.recover import nothing_to_recalibrate, recalibrate
 from rsdtr.refit import refit, refit_record
 from rsdtr.saved import save, writable_folder
 from rsdtr.targets import Choices
@@ -157,7 +157,10 @@ def compress(
     metrics: dict[str, Any] = weights_told(weights)
     if spec.task != "classification":  # `evaluate` compares with this network, and no other
         metrics["dense_sha256"] = weights_sha256(dense)
-    if images is not None:
+    nothing = nothing_to_recalibrate(network)
+    if images is not None and nothing:
+        click.echo(f"{spec.name} has {nothing}", err=True)
+    elif images is not None:
         train = load_data(data, spec).train
         with progress(f"recalibrating on {train.name}", "images") as show:
             network = recalibrate(network, train, images, reference=dense, progress=show)

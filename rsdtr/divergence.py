@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from rsdtr.data import LabelledImages
 from rsdtr.evaluate import device_of, evaluating
+from rsdtr.fuse import merged
 
 
 class Divergence:
@@ -28,6 +29,7 @@ class Divergence:
 
     def _log_probabilities(self, model: nn.Module) -> Tensor:
         device = device_of(model)
-        with evaluating(model):
-            logits = [model(x.to(device)).cpu() for x, _ in self.images.batches(self.batch_size)]
+        network = merged(model)
+        with evaluating(network):
+            logits = [network(x.to(device)).cpu() for x, _ in self.images.batches(self.batch_size)]
         return torch.cat(logits).detach().double().log_softmax(1)

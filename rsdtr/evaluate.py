@@ -13,6 +13,7 @@ from torch import nn
 
 from rsdtr.data import LabelledImages
 from rsdtr.errors import DataError, RsdtrError
+from rsdtr.fuse import merged
 
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
@@ -85,9 +86,10 @@ def accuracy(
     images.check_labelled("accuracy")
     correct = seen = 0
     device = device_of(model)
-    with evaluating(model):
+    network = merged(model)
+    with evaluating(network):
         for pixels, labels in images.batches(batch_size):
-            correct += int((model(pixels.to(device)).argmax(1).cpu() == labels).sum())
+            correct += int((network(pixels.to(device)).argmax(1).cpu() == labels).sum())
             seen += len(labels)
             if progress:
                 progress(seen, len(images))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rsdtr.answers import Boxes, answers, chooses_boxes, detections, in_rows, tensors
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.evaluate import device_of, evaluating
+from rsdtr.fuse import merged
 from rsdtr.images import LabelledImages, fitting_batch
 
 IOU = 0.5
@@ -66,9 +67,10 @@ def fidelity(
     errors: list[float] = []
     alike = of = 0
     counted: Counted | None = None
-    with evaluating(reference), evaluating(model):
+    dense, network = merged(reference), merged(model)
+    with evaluating(dense), evaluating(network):
         for pixels in _batches(images, batch_size):
-            expected, found = _answered(reference, pixels), _answered(model, pixels)
+            expected, found = _answered(dense, pixels), _answered(network, pixels)
             errors += _relative(expected.numbers, found.numbers).tolist()
             counted, same, compared = _agreement(expected, found, score)
             alike, of = alike + same, of + compared

@@ -32,6 +32,7 @@ from rsdtr.walk import Walk
 
 Measure = Literal["relative error", "rectified error", "divergence"]
 Sums = TypeVar("Sums", Inputs, Targets)
+SWITCHED_OFF = "every γ of the BatchNorm behind it is 0: nothing of its output is seen"
 FAINT = 1e-3  # channels that BatchNorm makes fainter than this part of the loudest count as that
 
 
@@ -42,13 +43,15 @@ class Step:
     name: a layer, "cores" (all layers together) or "BatchNorm"; measure: `relative error`, of the
     layer's value, squared; `rectified error`, the same where a ReLU lets it through; `divergence`,
     the mean KL divergence (nats) of the network's class probabilities from the dense network's.
-    before, after: by that measure; kept: it got smaller.
+    before, after: by that measure; kept: it got smaller; skipped: why it was not tried, in words,
+    and both numbers are 0 then.
     """
 
     name: str
     measure: Measure
     before: float
     after: float
+    skipped: str | None = None
 
     @property
     def kept(self) -> bool:
@@ -99,7 +102,7 @@ def refit(
     reference: the dense network that `model` was compressed from. Every form keeps working; ranks
     and storage stay. A step is kept only if it helps on the images held out: each layer by its own
     output, then, by the network's, all layers together and BatchNorm statistics relative to the
-    reference's. Activations are streamed: what a layer needs is its second moments, and of the
+    reference's. A layer whose BatchNorm lets nothing through is skipped. Activations are streamed: what a layer needs is its second moments, and of the
     values before it as much is kept as the budget allows. `progress` gets (layers done, all).
     `on_layer` gets how far it is after every layer, and an earlier such state, of the same model,
     reference, images and options, may be given as `begun`. What a callback raises ends the refit.
@@ -204,6 +207,8 @@ class _Refit:
         assert isinstance(layer, TRConv2d)
         assert norm is None or isinstance(norm, _BatchNorm)
         assert isinstance(trained, Tensor)
+        if norm is not None and norm.weight is not None and not norm.weight.any():
+            return [Step(site.layer, "relative error", 0.0, 0.0, skipped=SWITCHED_OFF)]
         outlet = _Outlet.of(layer, norm)
         scale = outlet.scale.double()
         ring = _scaled(layer.ring, scale)

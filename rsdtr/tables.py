@@ -156,10 +156,13 @@ def steps_table(steps: Sequence[Step]) -> pd.DataFrame:
                 "after": step.after,
                 "gained (%)": gained(step),
                 "kept": step.kept,
+                "skipped because": step.skipped or "",
             }
             for step in steps
         ],
-        columns=["step", "judged by", "before", "after", "gained (%)", "kept"],
+        columns=[
+            "step", "judged by", "before", "after", "gained (%)", "kept", "skipped because",
+        ],  # fmt: skip
     )
 
 

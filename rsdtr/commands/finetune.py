@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from rsdtr.checkpoint import EpochResult, training_record
+from rsdtr.checkpoint import EpochResult, kept_epoch, training_record
 from rsdtr.commands import options as shared
 from rsdtr.commands.console import progress
 from rsdtr.data import load_data
@@ -183,8 +183,11 @@ def _train(
     metrics = saved.metrics | {"finetuned": training_record(splits.train.name, recipe, results)}
     save(saved.model, saved.plan, target, metrics=metrics)
     checkpoint.unlink(missing_ok=True)
-    best = max(result.validation.percent for result in results)
-    click.echo(f"{target}: best validation accuracy {best:.2f} %")
+    if kept := kept_epoch(results):
+        reached = results[kept - 1].validation.percent
+        click.echo(f"{target}: best validation accuracy {reached:.2f} %")
+    else:
+        click.echo(f"{target}: the network as it was, for no epoch was as good: try a lower --lr")
 
 
 def _queue(saved: Saved, data: str, recipe: FinetuneOptions, weights: str | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from rsdtr import jobs
+from rsdtr.checkpoint import kept_epoch
 from rsdtr.job import Job
 from rsdtr.kinds import compare as compare_job
 from rsdtr.kinds import export as export_job
@@ -43,8 +44,10 @@ def take(network: Network, at: CompressionPlan, job: Job) -> None:
 def _label(job: Job) -> str:
     if job.kind == refit_job.KIND:
         return "refit"
-    done = len(curve(job).epochs)
-    return f"fine-tuned, {done} epoch{'s' if done > 1 else ''}"
+    epochs = curve(job).epochs
+    if not kept_epoch(epochs):
+        return "as before fine-tuning, which gained nothing"
+    return f"fine-tuned, {len(epochs)} epoch{'s' if len(epochs) > 1 else ''}"
 
 
 def show(job: Job) -> None:
