@@ -10,18 +10,17 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rsdtr.compress import compress
-from rsdtr.data import LabelledImages, load_data
-from rsdtr.divergence import Divergence
-from rsdtr.evaluate import accuracy
-from rsdtr.fidelity import fidelity
-from rsdtr.forms import Form
-from rsdtr.fuse import merged
-from rsdtr.layers import TRConv2d
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.recover import recalibrate
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.fuse import merged
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.data.datasets import LabelledImages, load_data
+from rsdtr.measuring.accuracy import accuracy
+from rsdtr.measuring.fidelity import Divergence, fidelity
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.recovery.recalibrate import recalibrate
+from rsdtr.ring.forms import Form
 
 DIGITS = model_spec("digits_resnet20")
 

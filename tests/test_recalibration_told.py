@@ -12,16 +12,16 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from rsdtr import zoo
-from rsdtr.cli import cli
-from rsdtr.compress import compress
-from rsdtr.data import load_data
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.recover import nothing_to_recalibrate, recalibrate
-from rsdtr.refit import refit
-from rsdtr.saved import load
-from rsdtr.zoo import ModelSpec, load_model
+from rsdtr.commands.cli import cli
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.saved import load
+from rsdtr.data.datasets import load_data
+from rsdtr.models import zoo
+from rsdtr.models.zoo import ModelSpec, load_model
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.recovery.recalibrate import nothing_to_recalibrate, recalibrate
+from rsdtr.recovery.refit import refit
 
 
 def plain() -> nn.Module:
