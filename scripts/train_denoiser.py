@@ -4,13 +4,15 @@
 
 The network has no BatchNorm and no classes: it subtracts from a picture what it takes for noise.
 The left two thirds of both photographs are for training, the right third is for `noisy_photos`.
-Takes about five minutes on one core. The file is benchmarks/denoiser.safetensors unless FILE is given.
+Takes about five minutes on one core. The file is benchmarks/denoiser.safetensors unless FILE is
+given.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -35,7 +37,7 @@ class Denoiser(nn.Module):
         super().__init__()
         sizes = [3, *[width] * (depth - 1), 3]
         layers: list[nn.Module] = []
-        for i, o in zip(sizes, sizes[1:], strict=False):
+        for i, o in itertools.pairwise(sizes):
             layers += [nn.Conv2d(i, o, 3, padding=1), nn.ReLU(inplace=True)]
         self.body = nn.Sequential(*layers[:-1])
 

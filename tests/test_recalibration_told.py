@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,11 +39,11 @@ def normed(**options: bool) -> nn.Module:
 
 
 @pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelSpec]:
+def own(monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
     monkeypatch.setattr(zoo, "_OWN", dict(zoo._OWN))
     torch.manual_seed(0)
     network = plain().eval()
-    yield zoo.own_model("mine", lambda: copy.deepcopy(network), (1, 16, 16), 10)
+    return zoo.own_model("mine", lambda: copy.deepcopy(network), (1, 16, 16), 10)
 
 
 @pytest.mark.parametrize(

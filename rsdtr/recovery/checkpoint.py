@@ -35,7 +35,7 @@ _log = logging.getLogger("rsdtr.recovery.checkpoint")
 class EpochResult:
     """One finished epoch (counted from 1): mean training loss, validation accuracy, wall time.
 
-    learning_rate is the last one used; best says that nothing so far was better, the start included.
+    learning_rate is the last one used; best says that nothing so far was better, nor the start.
     """
 
     epoch: int

@@ -58,9 +58,10 @@ def finetune(
 
     When the generator ends, is closed or fails, the model holds the epoch with the best
     validation accuracy (the last of equals) in the mode it came in, or the weights it came with
-    where no epoch was finished or none was as good: it never ends worse than it began. data.test is never looked at. `should_stop` is asked before
-    every step. The same seed on the same machine gives the same weights; torch's global random
-    state is left alone. teacher: the original network, for options.distill; it is not changed.
+    where no epoch was finished or none was as good: it never ends worse than it began. data.test
+    is never looked at. `should_stop` is asked before every step. The same seed on the same machine
+    gives the same weights; torch's global random state is left alone. teacher: the original
+    network, for options.distill; it is not changed.
 
     checkpoint: a file that is written after every epoch. If it is there already, from a training
     of the same start with the same data and options, that training goes on: its finished epochs
