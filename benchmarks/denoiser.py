@@ -18,7 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from train_denoiser import SIDE, denoiser, noisy_photos
 
 from rsdtr.compressed.compress import compress
 from rsdtr.data.image_sets import LabelledImages
@@ -30,7 +33,6 @@ from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import Target
 from rsdtr.recovery.refit import refit
-from scripts.train_denoiser import SIDE, denoiser, noisy_photos
 
 
 def main() -> None:
