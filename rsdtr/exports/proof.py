@@ -19,7 +19,7 @@ TOLERANCE = 1e-4  # of a float32 logit
 INT8_AGREEMENT = 0.9  # of the classes: eight bits move every logit
 PROOF_IMAGES = 64
 LARGE_IMAGES = 5  # where every pixel, or every anchor, has an answer
-PROOF = Path(__file__).with_name("proof.py")
+PROOF = Path(__file__).with_name("proof_process.py")
 PROOF_SECONDS = 900
 _BATCH = 16
 
