@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -91,12 +91,15 @@ def replaced(
     return other
 
 
-def with_identities(model: nn.Module, old: Sequence[nn.Module]) -> nn.Module:
-    """The model with an nn.Identity wherever one of its modules was; all tensors are shared."""
+def sharing(model: nn.Module, identities: Iterable[nn.Module] = ()) -> nn.Module:
+    """A copy that shares all tensors with the model, whose modes and forms are its own.
+
+    identities: modules that an nn.Identity takes the place of, wherever they are referred to.
+    """
     memo: dict[int, Any] = {
         id(tensor): tensor for tensor in (*model.parameters(), *model.buffers(), *_computed(model))
     }
-    memo |= {id(module): nn.Identity() for module in old}
+    memo |= {id(module): nn.Identity() for module in identities}
     other: nn.Module = copy.deepcopy(model, memo)
     return other
 
