@@ -45,7 +45,7 @@ class MergedRing(ConvReplacement, nn.Sequential):
         return self._ring.to_tensor().to(cast(nn.Conv2d, self[0]).weight)
 
     @property
-    def bias(self) -> nn.Parameter | None:
+    def bias(self) -> Tensor | None:
         """Of the last convolution."""
         return cast(nn.Conv2d, self[-1]).bias
 

@@ -71,9 +71,9 @@ def rehearsed(
 
     Raises whatever the network raises then.
     """
-    parts = {conv: Rehearsal(conv) for conv in convolutions.values()}
-    kernels = [(conv.weight, part.kernel()) for conv, part in parts.items()]
-    network = replaced(model, dict(parts), kernels)
+    pairs = [(conv, Rehearsal(conv)) for conv in convolutions.values()]
+    parts: dict[nn.Module, nn.Module] = dict(pairs)
+    network = replaced(model, parts, [(conv.weight, part.kernel()) for conv, part in pairs])
     return observed(network, example, convolutions)
 
 
