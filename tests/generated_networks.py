@@ -15,21 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from own_networks import Network, Normed, Padded, conv, decayed
+from own_networks import ImageNetwork, Network, Normed, Padded, conv, decayed
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 from whole_walk import walked
 
 from rsdtr.errors import RsdtrError
-
-
-class ImageNetwork(Network):
-    """One image is all that it takes, which torch.export has to read from its signature."""
-
-    def forward(self, x: Tensor) -> object:
-        return self.use(self, x)
-
 
 EPS = (0.05, 0.3, 0.5, 0.6, 0.9)
 KINDS = (

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from own_networks import SHAPE, Network, chain, conv, decayed, writes_into_its_input
+from own_networks import SHAPE, ImageNetwork, Network, chain, conv, decayed, writes_into_its_input
 from torch import nn
 from torch.nn import functional as F
 
@@ -47,7 +47,7 @@ class Pictures:
 
 def classifier(body):
     """Class scores from what a network makes of an image."""
-    return Network(
+    return ImageNetwork(
         lambda net, x: net.head(net.body(x).mean((2, 3))), body=body, head=nn.Linear(8, 4)
     )
 
