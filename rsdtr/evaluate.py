@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import safetensors.torch
 import torch
 from torch import nn
 
 from rsdtr.data import LabelledImages
 from rsdtr.errors import DataError, RsdtrError
+from rsdtr.state_file import state_bytes
 
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
@@ -133,5 +133,4 @@ def _milliseconds(model: nn.Module, noise: torch.Tensor) -> float:
 
 def saved_bytes(model: nn.Module) -> int:
     """Bytes of the model's state_dict as a safetensors file."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    return len(safetensors.torch.save(state))
+    return len(state_bytes(model.state_dict()))

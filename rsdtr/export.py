@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -42,6 +41,7 @@ from rsdtr.manifest import (
 )
 from rsdtr.plan import CompressionPlan
 from rsdtr.saved import Saved, is_saved, load, save
+from rsdtr.state_file import state_bytes, stored
 from rsdtr.zoo import ModelSpec, model_spec
 
 __all__ = ["FORMATS", "Artefact", "Saved", "export", "load", "save"]
@@ -223,8 +223,7 @@ def _kept(
         earlier = read_manifest(folder)
     except ExportError:  # of another version: all of it is replaced
         return None
-    state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    same = hashlib.sha256(safetensors.torch.save(state)).hexdigest()
+    same = hashlib.sha256(state_bytes(network.state_dict())).hexdigest()
     if WEIGHTS in earlier.files and earlier.files[WEIGHTS].sha256 == same and earlier.plan == plan:
         return earlier
     others = earlier.files.keys() - written
@@ -288,7 +287,7 @@ def _dense(spec: ModelSpec) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = spec.build().eval().requires_grad_(False)
-        for value in model.state_dict().values():
+        for value in stored(model.state_dict()).tensors.values():
             if value.is_floating_point():
                 value.uniform_(0.5, 1.5)
     return model

@@ -24,6 +24,7 @@ from rsdtr.evaluate import accuracy, device_of
 from rsdtr.identity import training_identity
 from rsdtr.layers import TRConv2d
 from rsdtr.recipe import FinetuneOptions
+from rsdtr.state_file import stored
 from rsdtr.training_forms import laid_out_for_training
 
 
@@ -269,7 +270,10 @@ class Run:
         decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             now = self.model.state_dict()
-            for name, value in average.state_dict().items():
+            # A tensor of several names moves once; what a module says beside them stays its own.
+            for name, value in stored(average.state_dict()).tensors.items():
+                if name not in now:
+                    continue
                 if value.is_floating_point():
                     value.lerp_(now[name], 1 - decay)
                 else:
