@@ -23,7 +23,7 @@ from rsdtr.targets import Choices, Damage
 from rsdtr.ui.memo import Memo
 from rsdtr.ui.state import Configuration
 from rsdtr.winners import GRID, Question
-from rsdtr.zoo import ModelSpec, load_model, model_spec
+from rsdtr.zoo import ModelSpec, load_model, model_spec, with_classes
 
 # Networks of so many scalars in kernels are searched while the reader waits:
 CHEAP_SCALARS = 2_000_000  # at one ε_p; a ResNet-110 for CIFAR takes about a second
@@ -89,12 +89,12 @@ class Measured:
 def network(name: str, weights: str | None, progress: Progress | None = None) -> Network:
     """A model of the zoo, dense, and its profile; WeightsError if its weights are not to be had.
 
-    progress: called with the (done, total) bytes of a download.
+    Weights for another number of classes make it the model of that number, NAME@N. progress: called with the (done, total) bytes of a download.
     """
 
     def load() -> Network:
-        spec = model_spec(name)
-        model = load_model(name, weights, progress=progress)
+        spec = model_spec(with_classes(name, weights))
+        model = load_model(spec.name, weights, progress=progress)
         return Network(spec, model, profile(model, spec), weights)
 
     return _networks.of((name, weights), load)
