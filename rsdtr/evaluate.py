@@ -19,14 +19,18 @@ _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 accuracy in percent, its 95 % Wilson interval in percent, and the sample size."""
+    """Top-1 accuracy in percent, its 95 % Wilson interval in percent, and the sample size.
+
+    assumed: what the labels take for granted, in a sentence to be told beside the number.
+    """
 
     percent: float
     interval: tuple[float, float]
     n: int
+    assumed: str | None = None
 
     @staticmethod
-    def of(correct: int, n: int) -> "Accuracy":
+    def of(correct: int, n: int, assumed: str | None = None) -> "Accuracy":
         """From counts. Wilson 1927: unlike p ± 1.96 s it stays inside 0..100 at the ends.
 
         Raises DataError when n is 0.
@@ -38,7 +42,7 @@ class Accuracy:
         half = _Z95 * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n**2))
         scale = 100 / (1 + _Z95**2 / n)
         low, high = max(0.0, (centre - half) * scale), min(100.0, (centre + half) * scale)
-        return Accuracy(percent=100 * p, interval=(low, high), n=n)
+        return Accuracy(percent=100 * p, interval=(low, high), n=n, assumed=assumed)
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def accuracy(
             seen += len(labels)
             if progress:
                 progress(seen, len(images))
-    return Accuracy.of(correct, seen)
+    return Accuracy.of(correct, seen, images.assumed)
 
 
 def latency(

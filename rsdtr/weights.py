@@ -199,9 +199,7 @@ def _converted(path: Path) -> Path:
     return target
 
 
-def read_for(
-    model: nn.Module, path: Path, todays: Todays = str
-) -> "OrderedDict[str, Any]":
+def read_for(model: nn.Module, path: Path, todays: Todays = str) -> "OrderedDict[str, Any]":
     """The state_dict of a file by the names of the model's; see `checkpoint_names.fitting`.
 
     Raises WeightsError as `read_state_dict`, and for a file that holds the network several times.
