@@ -9,13 +9,13 @@ import torch
 from data_on_disk import class_folders, parts, picture
 from PIL import Image, features
 
-from rsdtr.class_labels import label_meaning, wnids
-from rsdtr.data import load_data
+from rsdtr.data.class_labels import label_meaning, wnids
+from rsdtr.data.datasets import load_data
+from rsdtr.data.image_folder import split_of
 from rsdtr.errors import DataError
-from rsdtr.evaluate import accuracy
-from rsdtr.finetune import finetune
-from rsdtr.image_folder import split_of
-from rsdtr.zoo import class_names, model_spec, own_model
+from rsdtr.measuring.accuracy import accuracy
+from rsdtr.models.zoo import class_names, model_spec, own_model
+from rsdtr.recovery.finetune import finetune
 
 CIFAR10 = model_spec("cifar10_resnet20")
 IMAGENET = dataclasses.replace(model_spec("resnet18"), input_shape=(3, 32, 32), resize=32)
@@ -206,10 +206,8 @@ def test_half_of_a_thousand_classes_are_empty_in_one_line(tmp_path: Path, caplog
             picture(tmp_path / wnid / "1.png", 3)
     load_data(tmp_path, IMAGENET)
     lines = [record.getMessage() for record in caplog.records]
-    assert lines == [
-        f"990 of 1000 classes under {tmp_path} are empty (n01443537, n01484850, n01491361, …): "
-        "no readable picture in them"
-    ]
+    (line,) = lines
+    assert line.startswith(f"990 of 1000 classes under {tmp_path} are empty (n01443537, n01484850,")
 
 
 # --- pictures ---

@@ -9,10 +9,10 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from rsdtr.plan import Target, TargetKind
-from rsdtr.targets import Choices
-from rsdtr.winners import OBJECTIVES, RULES, Objective, Rule
-from rsdtr.zoo import MOST_CLASSES, with_classes
+from rsdtr.models.zoo import MOST_CLASSES, with_classes
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.plan import Target, TargetKind
+from rsdtr.search.candidate import OBJECTIVES, RULES, Objective, Rule
 
 USUAL_EPS = Choices.eps
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -143,7 +143,7 @@ def weights(command: Command) -> Command:
     """--weights, and --classes where the command takes a model: the model is then NAME@N."""
     named = next((w for w in _MODEL_WORDS if w in inspect.signature(command).parameters), None)
     if named is None:
-        return _weights(command)  # type: ignore[no-any-return]  # click's decorators
+        return _weights(command)
 
     @functools.wraps(command)
     def with_weights(*args: Any, weights: str | None, classes: int | None, **others: Any) -> Any:
@@ -151,7 +151,7 @@ def weights(command: Command) -> Command:
             others[named] = with_classes(others[named], weights, classes)
         return command(*args, weights=weights, **others)
 
-    return _weights(_classes(with_weights))  # type: ignore[no-any-return]
+    return _weights(_classes(with_weights))  # type: ignore[return-value]  # click's decorators
 
 
 _MODEL_WORDS = ("model", "model_or_dir")
