@@ -14,12 +14,18 @@ from rsdtr.data.datasets import load_data
 from rsdtr.data.image_folder import split_of
 from rsdtr.errors import DataError
 from rsdtr.measuring.accuracy import accuracy
+from rsdtr.models import zoo
 from rsdtr.models.zoo import class_names, model_spec, own_model
 from rsdtr.recovery.finetune import finetune
 
 CIFAR10 = model_spec("cifar10_resnet20")
 IMAGENET = dataclasses.replace(model_spec("resnet18"), input_shape=(3, 32, 32), resize=32)
 ANIMALS = ["cat", "dog"]
+
+
+@pytest.fixture(autouse=True)
+def _own_models_are_of_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "_OWN", dict(zoo._OWN))
 
 
 def own(classes: int, **words: object):
