@@ -31,6 +31,7 @@ from rsdtr.compressed.manifest import (
 )
 from rsdtr.compressed.saved import Saved, is_saved, load, save
 from rsdtr.data.datasets import LabelledImages
+from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import ExportError, UnknownName
 from rsdtr.exports.formats import Writer
 from rsdtr.exports.onnx_export import onnx_file
@@ -71,7 +72,7 @@ class Artefact:
 def export(
     model: nn.Module,
     plan: CompressionPlan,
-    images: LabelledImages,
+    images: ImageSource,
     formats: Sequence[str],
     out: str | Path,
     *,
@@ -97,6 +98,7 @@ def export(
     steps in all). UnknownName for a format not in FORMATS.
     """
     chosen = checked_formats(formats, model)
+    images = images_of(images, model_spec(plan.model))
     if images.spec.name != plan.model:
         raise ExportError(
             f"the images are prepared for {images.spec.name}, the plan is for {plan.model}: "

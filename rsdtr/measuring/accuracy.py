@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from rsdtr.data.datasets import LabelledImages
+from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError, RsdtrError
+from rsdtr.models.outputs import answered_classes
 from rsdtr.models.run import device_of, evaluating
 
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
@@ -57,24 +58,38 @@ class Latency:
 
 def accuracy(
     model: nn.Module,
-    images: LabelledImages,
+    images: ImageSource,
     *,
     batch_size: int = 250,
     progress: Callable[[int, int], None] | None = None,
 ) -> Accuracy:
-    """Top-1 accuracy of the model's logits (B, classes); `progress` gets (seen, all) images.
+    """Top-1 accuracy of the model's logits, see `outputs.class_logits`.
 
-    The model's mode is restored. Raises DataError when there are no images, or no labels.
+    `progress` gets (seen, all) images. The model's mode is restored. Raises DataError when there
+    are no images, or no labels; RsdtrError for answers that tell no classes.
     """
+    images = images_of(images)
     images.check_labelled("accuracy")
     correct = seen = 0
+    classes = images.spec.classes
+    single: list[torch.Tensor] = []  # logits of a network that answers one
     device = device_of(model)
     with evaluating(model):
         for pixels, labels in images.batches(batch_size):
-            correct += int((model(pixels.to(device)).argmax(1).cpu() == labels).sum())
+            answer = answered_classes(model(pixels.to(device)), len(labels), classes).cpu()
+            if answer.shape[1] > 1:
+                correct += int((answer.argmax(1) == labels).sum())
+            else:
+                single.append(answer[:, 0])
+                correct += int(((answer[:, 0] > 0) == labels).sum())
             seen += len(labels)
             if progress:
                 progress(seen, len(images))
+    if single and bool(((one := torch.cat(single)) >= 0).all() & (one <= 1).all()):
+        raise RsdtrError(
+            f"{images.spec.name} answers one number from 0 to 1 for every image, as after a "
+            "sigmoid, and its sign was to tell the class: give the network without the sigmoid"
+        )
     return Accuracy.of(correct, seen, images.assumed)
 
 

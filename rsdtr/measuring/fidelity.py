@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsdtr.data.image_sets import LabelledImages, fitting_batch
+from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.models.outputs import (
     Boxes,
     answers,
     chooses_boxes,
+    class_logits,
     detections,
     in_rows,
     tensors,
@@ -26,8 +28,8 @@ from rsdtr.models.run import device_of, evaluating
 class Divergence:
     """The mean KL divergence, in nats, from a reference network on the same unlabelled images.
 
-    Called with a network whose output is logits (B, classes); the largest number there is where it
-    gives NaN. Modes are restored.
+    Called with a network that tells classes apart, see `outputs.class_logits`; the largest number
+    there is where it gives NaN. Modes are restored.
     """
 
     def __init__(self, reference: nn.Module, images: LabelledImages, batch_size: int = 100) -> None:
@@ -42,7 +44,10 @@ class Divergence:
     def _log_probabilities(self, model: nn.Module) -> Tensor:
         device = device_of(model)
         with evaluating(model):
-            logits = [model(x.to(device)).cpu() for x, _ in self.images.batches(self.batch_size)]
+            logits = [
+                class_logits(model(x.to(device)), len(x), self.images.spec.classes).cpu()
+                for x, _ in self.images.batches(self.batch_size)
+            ]
         return torch.cat(logits).detach().double().log_softmax(1)
 
 
@@ -81,7 +86,7 @@ class Fidelity:
 def fidelity(
     model: nn.Module,
     reference: nn.Module,
-    images: LabelledImages | Tensor,
+    images: ImageSource,
     *,
     batch_size: int = 32,
     score: float = SCORE,
@@ -93,6 +98,7 @@ def fidelity(
     of larger ones; score: of the boxes that count. `progress` gets (seen, all) images. Modes are
     restored. DataError for no images, RsdtrError for answers that cannot be compared.
     """
+    images = images if isinstance(images, Tensor) else images_of(images)
     if len(images) == 0:
         raise DataError("fidelity needs images and there are none: give at least one")
     errors: list[float] = []

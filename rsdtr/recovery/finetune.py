@@ -20,6 +20,7 @@ from rsdtr.data.augmentation import augmented
 from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.measuring.accuracy import accuracy
+from rsdtr.models.outputs import class_logits
 from rsdtr.models.run import device_of
 from rsdtr.recovery.checkpoint import (
     Checkpoint,
@@ -270,7 +271,9 @@ class Run:
         """(B, classes) in float32, computed in the precision of the recipe."""
         mixed = self.options.precision == "bfloat16"
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=mixed):
-            return model(pixels).float()
+            answer = model(pixels)
+        classes = self.data.train.spec.classes
+        return class_logits(answer, len(pixels), classes).float()
 
     def _take_average(self, average: nn.Module) -> None:
         # Early averages would remember the start: the decay grows to its value with the steps.

@@ -167,7 +167,8 @@ def _as_dtype(tensors: Mapping[str, Tensor], name: str, dtype: str) -> Tensor:
     if wanted.is_complex:
         if value.ndim == 0 or value.shape[-1] != 2 or value.dtype.to_complex() != wanted:
             raise ValueError(f"{name[:80]} is said to be {dtype[:20]}, which cannot be")
-        return torch.view_as_complex(value)
+        # A file aligns a number by its own size, and processors a complex one by its whole.
+        return torch.view_as_complex(value.clone())
     if wanted.itemsize != value.itemsize:
         raise ValueError(f"{name[:80]} is said to be {dtype[:20]}, which cannot be")
     return value.view(wanted)
