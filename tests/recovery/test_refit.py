@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tests.support.networks import Varied, varied, varied_spec
 from torch import nn
 
 from rsdtr.compressed.compress import compress
@@ -24,6 +23,7 @@ from rsdtr.recovery.recalibrate import recalibrate
 from rsdtr.recovery.refit import Step, refit
 from rsdtr.ring.forms import FORMS
 from rsdtr.ring.tensor_ring import TensorRing
+from tests.support.networks import Varied, varied, varied_spec
 
 DIGITS = model_spec("digits_resnet20")
 
