@@ -11,7 +11,7 @@ from rsdtr.charts.parts import Colour, parts_figure
 from rsdtr.parts import parts
 from rsdtr.plan import CompressionPlan
 from rsdtr.tables import parts_table
-from rsdtr.ui import metrics, state
+from rsdtr.ui import metrics, state, url
 from rsdtr.ui.page import plain
 from rsdtr.ui.widgets import chart_to_click, csv_button
 
@@ -88,7 +88,7 @@ def open_clicked(selection: Any, plan: CompressionPlan, key: str) -> None:
         icon=":material/grid_view:",
         on_click=partial(_choose, name),
     ):
-        st.switch_page("pages/1_Layers.py")
+        st.switch_page("pages/layers.py", query_params=url.said(layer=name))
 
 
 def _choose(name: str) -> None:

@@ -71,13 +71,12 @@ def choose(whole: bool = False) -> Chosen:
 def choose_network(drawn: bool = True) -> Network:
     """The network alone, for a page that asks for no plan; errors as `choose`.
 
-    drawn: whether its inputs are. What other pages ask for stays in the URL.
+    drawn: whether its inputs are. What other pages ask for stays in the address.
     """
     inputs.read()
     if drawn:
         with st.container(horizontal=True, gap="small"):
             inputs.ask_network()
-    inputs.write()
     network = _loaded(drawn)
     own.read(network.profile)
     return network
@@ -151,7 +150,6 @@ def _break_off() -> None:
     """The page ends here: nothing that was asked for is lost, and what comes below it is drawn
     with that as soon as it can be.
     """
-    inputs.write()
     own.keep()
     state.break_off()
 

@@ -16,7 +16,7 @@ from rsdtr.job import Job
 from rsdtr.kinds.export import KIND, ExportedFiles, queue_export
 from rsdtr.manifest import MANIFEST
 from rsdtr.plan import CompressionPlan
-from rsdtr.ui import cached, latency, recovering, sharing, state
+from rsdtr.ui import cached, latency, recovering, sharing, state, url
 from rsdtr.ui.cached import Network
 from rsdtr.ui.choosing import Chosen
 from rsdtr.ui.inputs import chosen_batch
@@ -64,7 +64,7 @@ def attached(network: Network, at: CompressionPlan) -> Job | None:
     """The export that the page shows: the address's, else the newest of this session."""
     job = recovering.shown(recovering.jobs_about(_about(network, at)))
     if job is not None:
-        st.query_params[state.JOB] = job.id
+        url.put(state.JOB, job.id)
     return job
 
 

@@ -1,4 +1,4 @@
-"""What the Learn page is about: the step, the layer and ε_p, all of them in the URL."""
+"""What the Learn page is about: the step, the layer and ε_p, all of them in the address."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Lesson:
 
 
 def choose_step() -> tuple[int, bool]:
-    """The number of the step, and whether it was opened alone; both are in the URL."""
+    """The number of the step, and whether it was opened alone; both are in the address."""
     locked = st.query_params.get(state.LOCK) == "1"
     state.enter_part(state.LOCK, str(locked))
     number = url.read(state.LESSON, url.one_of(NUMBERS), NUMBERS[0])
@@ -70,7 +70,8 @@ def choose_step() -> tuple[int, bool]:
             key=state.LESSON,
             label_visibility="collapsed",
         )
-    url.write(state.LESSON)
+    url.say(state.LESSON, NUMBERS[0])
+    url.tell()
     return int(st.session_state[state.LESSON]), locked
 
 
@@ -87,7 +88,6 @@ def choose(number: int, locked: bool) -> Lesson:
         name = choose_name(shapes, inputs=asks)
         if number in EPS_STEPS or (not locked and number != LAYER_STEP):
             choose_eps()
-    url.write(state.EPS)
     return Lesson(network, network.profile.layer(name), eps_of_all())
 
 
@@ -109,7 +109,7 @@ def offer_links(number: int) -> None:
         )  # fmt: skip
         with st.popover("Link for a class", icon=":material/link:"):
             st.markdown("Opens this step with its one control and nothing else.")
-            asked = dict(st.query_params) | {state.LESSON: str(number), state.LOCK: "1"}
+            asked = url.said(lesson=str(number), lock="1")
             st.code(f"{st.context.url or ''}?{urlencode(asked)}", language=None, wrap_lines=True)
 
 
@@ -125,4 +125,4 @@ def _go(number: int) -> None:
 
 
 def _unlock() -> None:
-    del st.query_params[state.LOCK]
+    url.put(state.LOCK, None)

@@ -1,6 +1,6 @@
 """Layers that the reader gave an ε_p of their own, or asked to stay dense, on every page.
 
-Kept in the session and in the URL as one text, such as `layer1.0.conv1:0.4,conv1:dense`.
+Kept in the session and in the address as one text, such as `layer1.0.conv1:0.4,conv1:dense`.
 """
 
 from __future__ import annotations
@@ -45,17 +45,22 @@ def ring_layers(profile: ModelProfile) -> tuple[str, ...]:
 
 
 def read(profile: ModelProfile) -> Own:
-    """What the session or the URL says, as far as this model has such layers."""
+    """What the session or the address says, as far as this model has such layers."""
     names = ring_layers(profile)
     text = url.read(state.OWN, lambda value: as_text(parse(value, names)), "")
-    url.write(state.OWN, "")
+    _tell()
     return parse(text, names)
 
 
 def keep() -> None:
     """Leave what the session or the URL says as it is, where the model's layers are not known."""
     url.read(state.OWN, lambda value: str(value or ""), "")
-    url.write(state.OWN, "")
+    _tell()
+
+
+def _tell() -> None:
+    url.leave_out(state.OWN, "")
+    url.tell()
 
 
 def forget() -> None:

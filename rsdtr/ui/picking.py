@@ -14,7 +14,7 @@ from rsdtr.compare import Cell
 from rsdtr.methods.catalogue import title_of
 from rsdtr.profile import ModelProfile
 from rsdtr.tables import pair_table
-from rsdtr.ui import metrics, own, state
+from rsdtr.ui import metrics, own, state, url
 from rsdtr.ui.page import plain
 from rsdtr.ui.widgets import chart, csv_button
 from rsdtr.winners import GRID
@@ -68,7 +68,7 @@ def show_picked(cell: Cell | None) -> None:
         if st.button(
             "Open in Explore", key="open", icon=":material/tune:", on_click=partial(_ask, asked)
         ):
-            st.switch_page("app.py")
+            st.switch_page("pages/explore.py", query_params=url.said())
 
 
 def _in_explore(cell: Cell, asked: dict[str, object]) -> str:

@@ -17,7 +17,7 @@ from rsdtr import jobs
 from rsdtr.job import Job
 from rsdtr.plan import CompressionPlan
 from rsdtr.recover import recalibrate
-from rsdtr.ui import cached, state
+from rsdtr.ui import cached, state, url
 from rsdtr.ui.cached import Network
 from rsdtr.ui.measuring import splits
 from rsdtr.ui.page import progress
@@ -88,10 +88,7 @@ def shown(found: Sequence[Job]) -> Job | None:
 def attached(network: Network, at: CompressionPlan) -> Job | None:
     """The job that the page shows: the address's, else the newest that is not put aside."""
     job = shown([job for job in own_jobs(network, at) if job.id not in state.dismissed_jobs()])
-    if job is None:
-        st.query_params.pop(state.JOB, None)
-    elif st.query_params.get(state.JOB) != job.id:
-        st.query_params[state.JOB] = job.id
+    url.put(state.JOB, None if job is None else job.id)
     return job
 
 
@@ -99,11 +96,11 @@ def attach(identity: str) -> None:
     """Show this job from now on, and take over what it reaches."""
     state.dismissed_jobs().discard(identity)
     state.taken_jobs().discard(identity)
-    st.query_params[state.JOB] = identity
+    url.put(state.JOB, identity)
 
 
 def put_aside(network: Network, at: CompressionPlan) -> None:
     """Forget the recovery of this configuration; its jobs stay in the list of runs."""
     state.recoveries().pop(network.configuration(at), None)
     state.dismissed_jobs().update(job.id for job in own_jobs(network, at) if job.ended)
-    st.query_params.pop(state.JOB, None)
+    url.put(state.JOB, None)

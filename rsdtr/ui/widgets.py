@@ -93,7 +93,8 @@ def choose_name(shapes: Mapping[str, Sequence[int]], inputs: bool = True) -> str
             filter_mode="contains",
             help="Convolutions in network order, with their kernel's O × I × KH × KW.",
         )
-    url.write(state.LAYER)
+    url.say(state.LAYER, largest)
+    url.tell()
     chosen = str(st.session_state[state.LAYER])
     return chosen if chosen in shapes else largest
 

@@ -37,8 +37,8 @@ def test_figures_tell_their_change_since_the_pin():
 def test_the_pin_survives_another_page_and_another_model():
     test = app(eps="0.5")
     test.button(key="pin").click().run()
-    test.switch_page("pages/1_Layers.py").run()
-    test.switch_page("app.py").run()
+    test.switch_page("pages/layers.py").run()
+    test.switch_page("pages/explore.py").run()
     assert deltas(test)["PCR"] == "no change since A"
     assert test.query_params["model"] == DIGITS
 
