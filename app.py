@@ -7,8 +7,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from rsdtr.ui import url
-from rsdtr.ui.page import ICON, frame, import_for, log_in
+from rsdtr.ui.shared import address
+from rsdtr.ui.shared.frame import ICON, frame, import_for, log_in
 
 ICONS = {
     "Explore": ":material/tune:",
@@ -27,7 +27,7 @@ pages = [
 # Where the server's secrets have an [auth] section, a page is for those who have logged in.
 # Streamlit tells whether they have; without that section it tells nothing, and everybody is in.
 let_in = st.user.get("is_logged_in", True)
-url.arrive()
+address.arrive()
 page = st.navigation(pages, position="top" if let_in else "hidden")
 st.set_page_config(page_title=f"{page.title} · RSDTR Explorer", page_icon=ICON, layout="wide")
 if let_in:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from rsdtr.compare import Cell
+from rsdtr.baselines.comparison import Cell
 
 HEADER = ("method", "PCR", "FCR", "latency", "bytes", "accuracy (95 % interval)",
           "relative errors of the layers", "seconds")  # fmt: skip

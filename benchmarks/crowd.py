@@ -37,8 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from serving import running
 
-from rsdtr.measure import machine
-from rsdtr.winners import GRID
+from rsdtr.measuring.stopwatch import machine
+from rsdtr.search.candidate import GRID
 
 PAGES = ("", "Layers", "Recover", "Compare", "Export", "Learn")
 ADDRESS = "model=digits_resnet20"

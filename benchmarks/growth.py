@@ -28,10 +28,10 @@ from torch.profiler import profile as watch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rsdtr.profile import profile
-from rsdtr.search import KernelSpectra
-from rsdtr.timing import machine
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.measuring.stopwatch import machine
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.search.paper_rule import KernelSpectra
 
 MODELS = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "vgg19",

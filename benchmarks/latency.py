@@ -29,18 +29,24 @@ from paper_pipeline import paper_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsdtr.bench import network_variants
-from rsdtr.compress import skeleton
-from rsdtr.cost import Size, form_activations, form_macs
-from rsdtr.device import DeviceProfile, LayerCase
-from rsdtr.exports.graph import onnx_file
-from rsdtr.fast import layer_cases, measured_forms, use_forms
-from rsdtr.forms import FORMS, Form, sublayers
-from rsdtr.fuse import fuse
-from rsdtr.measure import Work, interleaved, machine, peak_bytes, threads
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import ModelProfile, profile
-from rsdtr.zoo import ModelSpec, load_model, model_spec
+from rsdtr.baselines.benchmark import network_variants
+from rsdtr.compressed.compress import skeleton
+from rsdtr.compressed.fuse import fuse
+from rsdtr.exports.onnx_export import onnx_file
+from rsdtr.measuring.fastest_forms import layer_cases, measured_forms, use_forms
+from rsdtr.measuring.layer_times import DeviceProfile, LayerCase
+from rsdtr.measuring.stopwatch import (
+    Work,
+    interleaved,
+    machine,
+    peak_bytes,
+    thread_count,
+)
+from rsdtr.models.zoo import ModelSpec, load_model, model_spec
+from rsdtr.planning.model_profile import ModelProfile, profile
+from rsdtr.planning.plan import CompressionPlan, plan
+from rsdtr.ring.cost import Size, form_activations, form_macs
+from rsdtr.ring.forms import FORMS, Form, sublayers
 
 PARTS = ("network", "layers", "training", "curve")
 CURVE = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
@@ -187,7 +193,7 @@ def layers_part(
                 )
     worst = max(row["of_dense"] for row in rows if row["auto"])
     say(f"  the auto form of no layer takes more than {worst:.3f} of its dense time")
-    with threads(args.threads):
+    with thread_count(args.threads):
         ceilings = _ceilings()
     return {"layers": rows, "worst_auto_of_dense": worst, "ceilings": ceilings}
 
@@ -295,7 +301,7 @@ def main() -> None:
     for name in args.models:
         spec = model_spec(name)
         found = profile(load_model(name, "none"), spec)
-        with threads(args.threads):
+        with thread_count(args.threads):
             decided = (
                 CompressionPlan.from_json(args.plan.read_text(encoding="utf-8"))
                 if args.plan

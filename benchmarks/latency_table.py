@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rsdtr.forms import FORMS
+from rsdtr.ring.forms import FORMS
 
 Row = dict[str, Any]
 

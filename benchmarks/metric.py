@@ -22,16 +22,16 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rsdtr.compress import compress
-from rsdtr.data import LabelledImages, load_data
-from rsdtr.evaluate import accuracy
-from rsdtr.layers import TRConv2d
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import profile
-from rsdtr.recover import recalibrate
-from rsdtr.refit import refit
-from rsdtr.timing import machine
-from rsdtr.zoo import ModelSpec, load_model, model_spec
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.data.datasets import LabelledImages, load_data
+from rsdtr.measuring.accuracy import accuracy
+from rsdtr.measuring.stopwatch import machine
+from rsdtr.models.zoo import ModelSpec, load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, plan
+from rsdtr.recovery.recalibrate import recalibrate
+from rsdtr.recovery.refit import refit
 
 FLOOR = 1e-3  # of the largest eigenvalue: what a channel that is never used counts for
 

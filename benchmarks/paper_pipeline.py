@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.errors import RingError
-from rsdtr.layers import TRConv2d
 
 
 class PaperConv2d(nn.Module):

@@ -24,20 +24,21 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rsdtr.compress import compress
-from rsdtr.damage import measure_damage
-from rsdtr.data import LabelledImages, load_data
-from rsdtr.evaluate import accuracy
-from rsdtr.layers import TRConv2d
-from rsdtr.plan import CompressionPlan, Target
-from rsdtr.profile import ModelProfile, profile
-from rsdtr.recover import recalibrate
-from rsdtr.refit import refit
-from rsdtr.refit_options import RefitOptions
-from rsdtr.store import load_winners
-from rsdtr.targets import Choices, Damage
-from rsdtr.timing import machine
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.data.datasets import LabelledImages, load_data
+from rsdtr.measuring.accuracy import accuracy
+from rsdtr.measuring.stopwatch import machine
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.damage import measure_damage
+from rsdtr.planning.model_profile import ModelProfile, profile
+from rsdtr.planning.plan import CompressionPlan, Target
+from rsdtr.planning.target_solver import Damage
+from rsdtr.planning.winners_on_disk import load_winners
+from rsdtr.recovery.options import RefitOptions
+from rsdtr.recovery.recalibrate import recalibrate
+from rsdtr.recovery.refit import refit
 
 
 def main() -> None:

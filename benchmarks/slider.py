@@ -28,13 +28,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from serving import ROOT, running
 
-from rsdtr import worker
-from rsdtr.measure import machine
-from rsdtr.plan import policy_layers
-from rsdtr.profile import ModelProfile, profile
-from rsdtr.store import load_winners, save_winners
-from rsdtr.winners import GRID, Question
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.measuring.stopwatch import machine
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning import grid_process
+from rsdtr.planning.model_profile import ModelProfile, profile
+from rsdtr.planning.plan import policy_layers
+from rsdtr.planning.winners_on_disk import load_winners, save_winners
+from rsdtr.search.candidate import GRID, Question
 
 DECOMPOSITIONS = ("eigh", "eigvalsh", "svd", "svdvals", "qr")
 # What the figure of the layers shows: the outlines of its bars.
@@ -82,7 +82,7 @@ def server(query: dict[str, str], moves: int) -> Iterator[float]:
 
     compiled = ScriptCache()  # a server compiles the page once; the test runner would, each time
     vars(local_script_runner)["ScriptCache"] = lambda: compiled
-    worker.start = lambda *_: True  # it would take the cores
+    grid_process.start = lambda *_: True  # it would take the cores
     test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=600)
     for key, value in query.items():
         test.query_params[key] = value
@@ -128,7 +128,7 @@ def browser(query: dict[str, str], moves: int, network: ModelProfile) -> Iterato
         page.set_default_timeout(300_000)
         page.goto(f"{root}/?{address}")
         page.locator(".st-key-before_after .js-plotly-plot").wait_for()
-        worker.cancel(network)  # what it searches ahead would take the cores
+        grid_process.cancel(network)  # what it searches ahead would take the cores
         time.sleep(10)
         slider = page.get_by_role("slider").first
         slider.focus()

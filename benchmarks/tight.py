@@ -17,11 +17,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rsdtr.profile import profile
-from rsdtr.tight import best_tight
-from rsdtr.timing import machine
-from rsdtr.truncation import MINIMUM_EPS
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.measuring.stopwatch import machine
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.ring.rank_selection import MINIMUM_EPS
+from rsdtr.search.tight_rule import best_tight
 
 
 def main() -> None:

@@ -24,14 +24,14 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rsdtr.compress import compress
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.recipe import PRECISIONS
-from rsdtr.store import load_winners
-from rsdtr.timing import machine
-from rsdtr.training_forms import laid_out_for_training
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.compressed.compress import compress
+from rsdtr.measuring.stopwatch import machine
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.planning.winners_on_disk import load_winners
+from rsdtr.recovery.options import PRECISIONS
+from rsdtr.recovery.training_forms import laid_out_for_training
 
 IMAGES = 50_000
 

@@ -1,17 +1,17 @@
 """RSDTR Explorer: convolutional networks made smaller with reduced-storage tensor rings."""
 
-from rsdtr.compress import compress
-from rsdtr.data import load_data
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
-from rsdtr.evaluate import accuracy
-from rsdtr.export import export, load, save
-from rsdtr.finetune import finetune
-from rsdtr.layers import TRConv2d
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.recover import recalibrate
-from rsdtr.ring import TensorRing
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.exports.export import export, load, save
+from rsdtr.measuring.accuracy import accuracy
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.recovery.finetune import finetune
+from rsdtr.recovery.recalibrate import recalibrate
+from rsdtr.ring.tensor_ring import TensorRing
 
 __all__ = [
     "RsdtrError", "TRConv2d", "TensorRing", "accuracy", "compress", "export", "finetune", "load",

@@ -15,11 +15,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout, not installed
 
-from rsdtr.data import load_data
-from rsdtr.evaluate import accuracy
-from rsdtr.finetune import finetune
-from rsdtr.recipe import FinetuneOptions
-from rsdtr.zoo import ASSETS, model_spec
+from rsdtr.data.datasets import load_data
+from rsdtr.measuring.accuracy import accuracy
+from rsdtr.models.zoo import ASSETS, model_spec
+from rsdtr.recovery.finetune import finetune
+from rsdtr.recovery.options import FinetuneOptions
 
 LEAST_PERCENT = 97.0
 

@@ -32,7 +32,9 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module", autouse=True)
 def _no_process_outlives_its_file() -> Iterator[None]:
     yield
-    process = sys.modules.get("rsdtr.process")  # where no test has loaded it, there is none
+    process = sys.modules.get(
+        "rsdtr.system.processes"
+    )  # where no test has loaded it, there is none
     if process is not None:
         for child in list(process._started):
             child.kill()

@@ -13,13 +13,14 @@ from collections import Counter
 import torch
 from torch import nn
 
+from rsdtr.compressed.tr_conv2d import PADDING_MODES, TRConv2d
 from rsdtr.errors import RingError
-from rsdtr.forms import FORMS
-from rsdtr.layers import PADDING_MODES, TRConv2d
-from rsdtr.ring import TensorRing
-from rsdtr.search import KernelSpectra, ring_svd
-from rsdtr.tight import best_tight
-from rsdtr.truncation import MINIMUM_EPS
+from rsdtr.ring.forms import FORMS
+from rsdtr.ring.rank_selection import MINIMUM_EPS
+from rsdtr.ring.tensor_ring import TensorRing
+from rsdtr.search.paper_rule import KernelSpectra
+from rsdtr.search.ring_svd import ring_svd
+from rsdtr.search.tight_rule import best_tight
 
 KERNELS = ("random", "decaying", "constant", "rank one", "zero", "denormal", "nan", "infinite")
 HALVES = (torch.float16, torch.bfloat16)

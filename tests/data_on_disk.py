@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from rsdtr.data import DataSplits, LabelledImages
+from rsdtr.data.datasets import DataSplits, LabelledImages
 
 
 def picture(

@@ -16,24 +16,27 @@ from types import ModuleType
 
 from made_up import times_by_rank
 
-from rsdtr import checkpoint, device, job_worker, jobs, process
-from rsdtr.device import LayerCase, LayerTimes
 from rsdtr.errors import RsdtrError
-from rsdtr.job import Job
-from rsdtr.job_worker import Running
-from rsdtr.kinds import refit as refit_job
-from rsdtr.store import replace_file
+from rsdtr.jobs import job_queue, job_worker
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.kinds import refit as refit_job
+from rsdtr.jobs.running import Running
+from rsdtr.measuring import layer_times
+from rsdtr.measuring.layer_times import LayerCase, LayerTimes
+from rsdtr.recovery import checkpoint
+from rsdtr.system import processes
+from rsdtr.system.atomic_files import replace_file
 
 
 def stop_all() -> None:
     """End every job and every process that a test has started."""
-    for job in jobs.listed():
+    for job in job_queue.listed():
         if job.worker is not None:
             job.worker.kill()
-    for child in list(process._started):
+    for child in list(processes._started):
         child.kill()
         child.wait()
-    process.reap()
+    processes.reap()
 
 
 def command(job: Job) -> list[str]:
@@ -122,19 +125,19 @@ def _made_up_times(seconds: float) -> None:
             sys.stdout.write(f"measured, {os.environ.get('OMP_WAIT_POLICY')}: {case}\n")
             yield times_by_rank(case)
 
-    device.measure = measure
+    layer_times.measure = measure
 
 
 def _serve(first: int, number: int) -> None:
     for which in range(first, first + number):
-        jobs.submit("count", f"job {which}", {"steps": 1, "seconds": 0.0, "which": which})
+        job_queue.submit("count", f"job {which}", {"steps": 1, "seconds": 0.0, "which": which})
     sys.stdout.write("queued\n")
     sys.stdout.flush()
     time.sleep(100)
 
 
 if __name__ == "__main__":
-    jobs.command = command
+    job_queue.command = command
     for function in (count, deaf, fail, hog):
         job_worker.KINDS[function.__name__] = f"__main__:{function.__name__}"
     if sys.argv[1] == "submit":

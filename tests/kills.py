@@ -27,27 +27,27 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from rsdtr.archive import unzipped
-from rsdtr.checkpoint import read_checkpoint
-from rsdtr.compress import compress
-from rsdtr.data import DataSplits, load_data
-from rsdtr.export import export
-from rsdtr.exports import proof
-from rsdtr.finetune import finetune
-from rsdtr.manifest import Proof
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import ModelProfile, profile
-from rsdtr.recipe import FinetuneOptions
-from rsdtr.saved import load, save
-from rsdtr.store import load_winners, save_winners
-from rsdtr.verify import unchanged, verify
-from rsdtr.winners import Question
-from rsdtr.zoo import load_model, model_spec, weights_sha256
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.manifest import Proof
+from rsdtr.compressed.saved import load, save
+from rsdtr.data.datasets import DataSplits, load_data
+from rsdtr.exports import proof_process
+from rsdtr.exports.export import export
+from rsdtr.exports.verify import unchanged, verify
+from rsdtr.models.zoo import load_model, model_spec, weights_sha256
+from rsdtr.planning.model_profile import ModelProfile, profile
+from rsdtr.planning.plan import CompressionPlan, plan
+from rsdtr.planning.winners_on_disk import load_winners, save_winners
+from rsdtr.recovery.checkpoint import read_checkpoint
+from rsdtr.recovery.finetune import finetune
+from rsdtr.recovery.options import FinetuneOptions
+from rsdtr.search.candidate import Question
+from rsdtr.system.zip_archive import unzipped
 
 NAME = "digits_resnet20"
 OLD, NEW = {"version": "old"}, {"version": "new"}
 RECIPE = FinetuneOptions(epochs=2, batch_size=16, seed=3)
-MODULES_THAT_PROVE = ("rsdtr.export", "rsdtr.verify")
+MODULES_THAT_PROVE = ("rsdtr.exports.export", "rsdtr.exports.verify")
 # os.replace is reported as a rename too; an exchange of two folders shows by the deletion after it.
 CHANGES = {"os.rename", "os.link", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
 
@@ -94,7 +94,7 @@ def compressed() -> Action:
 def proved_here(form: str, path: Path, cases: Path, bound: float) -> Proof:
     """The proof without a process of its own, which would take all of the time."""
     with torch.inference_mode():
-        found = proof.compared(proof.network(form, path), load_file(cases))
+        found = proof_process.compared(proof_process.network(form, path), load_file(cases))
     assert found["max_difference"] < bound
     return Proof.model_validate(found)
 

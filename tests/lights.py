@@ -7,9 +7,9 @@ import dataclasses
 import torch
 from torch import nn
 
-from rsdtr.data import DataSplits, LabelledImages, load_data
-from rsdtr.pictures import ArrayPictures
-from rsdtr.zoo import ModelSpec, model_spec
+from rsdtr.data.datasets import DataSplits, LabelledImages, load_data
+from rsdtr.data.image_sources import ArrayPictures
+from rsdtr.models.zoo import ModelSpec, model_spec
 
 DIGITS = model_spec("digits_resnet20")
 SMALL = dataclasses.replace(DIGITS, input_shape=(1, 4, 4))

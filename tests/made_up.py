@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rsdtr.device import DeviceProfile, FormTime, LayerCase, LayerTimes
-from rsdtr.forms import FORMS
+from rsdtr.measuring.layer_times import DeviceProfile, FormTime, LayerCase, LayerTimes
+from rsdtr.ring.forms import FORMS
 
 
 def layer_times(case: LayerCase, **best: float) -> LayerTimes:

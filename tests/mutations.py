@@ -23,17 +23,18 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from rsdtr.data import _cifar10_parquet
-from rsdtr.device import DeviceProfile, FormTime, LayerCase, LayerTimes
+from rsdtr.compressed.manifest import MANIFEST, WEIGHTS, new_manifest, read_manifest
+from rsdtr.data.datasets import _cifar10_parquet
+from rsdtr.data.image_sources import FilePictures, obstacle
 from rsdtr.errors import RsdtrError
-from rsdtr.forms import FORMS
-from rsdtr.manifest import MANIFEST, WEIGHTS, new_manifest, read_manifest
-from rsdtr.pictures import FilePictures, obstacle
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import profile
-from rsdtr.ui import own, url
-from rsdtr.weights import read_state_dict
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.measuring.layer_times import DeviceProfile, FormTime, LayerCase, LayerTimes
+from rsdtr.models.weights import read_state_dict
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, plan
+from rsdtr.ring.forms import FORMS
+from rsdtr.ui.plan import layer_overrides
+from rsdtr.ui.shared import address
 
 MOST_SECONDS = 1.0
 BATCH = 10_000  # mutations between two lines of a long run
@@ -101,12 +102,12 @@ def parsers(folder: Path) -> dict[str, tuple[list[bytes], Parser]]:
             return FilePictures([path], _SPEC).pixels(torch.tensor([0]))
         return None
 
-    def address(content: bytes) -> object:
+    def query(content: bytes) -> object:
         text = content.decode("utf-8", "replace")
         return (
-            url.number(0.02, 0.95, 2)(text),
-            url.one_of([_SPEC.name])(text),
-            own.parse(text, ["layer1.0.conv1", "conv1"]),
+            address.number(0.02, 0.95, 2)(text),
+            address.one_of([_SPEC.name])(text),
+            layer_overrides.parse(text, ["layer1.0.conv1", "conv1"]),
         )
 
     return {
@@ -120,7 +121,7 @@ def parsers(folder: Path) -> dict[str, tuple[list[bytes], Parser]]:
             [device.model_dump_json().encode()],
             at("device.json", DeviceProfile.load),
         ),
-        "url": ([b"0.6", b"layer1.0.conv1:0.4,conv1:dense", b"digits_resnet20"], address),
+        "url": ([b"0.6", b"layer1.0.conv1:0.4,conv1:dense", b"digits_resnet20"], query),
         "parquet": (
             [parquet.getvalue()],
             at(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rsdtr.zoo import ModelSpec
+from rsdtr.models.zoo import ModelSpec
 
 
 class Varied(nn.Module):

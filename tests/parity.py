@@ -23,16 +23,16 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from rsdtr.compress import compress
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.saved import load, save
+from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.errors import RsdtrError
-from rsdtr.exports.graph import onnx_file
-from rsdtr.fast import in_one_form
-from rsdtr.forms import FORMS, Form
-from rsdtr.layers import TRConv2d
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.saved import load, save
-from rsdtr.zoo import ModelSpec, load_model, model_names, model_spec
+from rsdtr.exports.onnx_export import onnx_file
+from rsdtr.measuring.fastest_forms import in_one_form
+from rsdtr.models.zoo import ModelSpec, load_model, model_names, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.ring.forms import FORMS, Form
 
 EPS = (0.3, 0.6)
 FORMATS = ("safetensors", "onnx")

@@ -5,8 +5,14 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from rsdtr.answers import Boxes, answers, chooses_boxes, compared_output, detections
 from rsdtr.errors import RsdtrError
+from rsdtr.models.outputs import (
+    Boxes,
+    answers,
+    chooses_boxes,
+    compared_output,
+    detections,
+)
 
 
 class Saying(nn.Module):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rsdtr.architectures import CifarResNet, CifarVGG, SliceAndPad
+from rsdtr.models.cifar_networks import CifarResNet, CifarVGG, SliceAndPad
 
 
 def _params(model: nn.Module) -> int:

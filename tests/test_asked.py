@@ -7,14 +7,13 @@ import shlex
 import pytest
 from click.testing import CliRunner
 
-from rsdtr.asked import Asked
-from rsdtr.cli import cli
-from rsdtr.damage import measure_damage
-from rsdtr.data import load_data
-from rsdtr.plan import CompressionPlan, Target
-from rsdtr.profile import profile
-from rsdtr.targets import Choices
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.commands.cli import cli
+from rsdtr.data.datasets import load_data
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.choices import Asked, Choices
+from rsdtr.planning.damage import measure_damage
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, Target
 
 NAME = "digits_resnet20"
 CASES = {

@@ -2,7 +2,7 @@
 
 import torch
 
-from rsdtr.augment import augmented
+from rsdtr.data.augmentation import augmented
 
 
 def test_a_crop_shifts_every_picture_by_its_own_draw_and_never_mirrors() -> None:

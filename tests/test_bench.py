@@ -7,8 +7,8 @@ import torch
 from networks import varied, varied_spec
 from torch import nn
 
-from rsdtr import bench
-from rsdtr.bench import (
+from rsdtr.baselines import benchmark
+from rsdtr.baselines.benchmark import (
     checked_engines,
     layer_rows,
     layer_variants,
@@ -16,12 +16,12 @@ from rsdtr.bench import (
     network_variants,
     paper_network,
 )
-from rsdtr.compress import compress
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.errors import RingError, RsdtrError, UnknownName
-from rsdtr.fast import in_one_form
-from rsdtr.layers import TRConv2d
-from rsdtr.plan import plan
-from rsdtr.profile import profile
+from rsdtr.measuring.fastest_forms import in_one_form
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
 
 VARIANTS = ["dense", "paper", "pipeline", "O|IHW", "I|HWO", "IH|WO", "auto"]
 
@@ -94,7 +94,7 @@ def test_a_padding_that_the_paper_cannot_do_has_no_paper_row(planned):
 
 
 def test_without_the_repository_there_is_no_paper_row(planned, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "PEER", tmp_path / "paper_pipeline.py")
+    monkeypatch.setattr(benchmark, "PEER", tmp_path / "paper_pipeline.py")
     assert paper_network() is None
     found, decided = planned
     made = network_variants(varied(), compress(varied(), decided), decided, found)
@@ -142,7 +142,7 @@ def test_an_engine_that_fails_on_a_network_says_so(variants, monkeypatch):
 
         return run
 
-    monkeypatch.setattr(bench, "_onnxruntime", failing)
+    monkeypatch.setattr(benchmark, "_onnxruntime", failing)
     with pytest.raises(RsdtrError, match="onnxruntime cannot run the dense network: no such op"):
         network_rows(variants, varied_spec(), "onnxruntime", batch=1, runs=2, threads=1)
 

@@ -8,18 +8,18 @@ import torch
 from test_cli import done, refused
 from torch import Tensor, nn
 
-from rsdtr import zoo
-from rsdtr.compress import compress
-from rsdtr.data import load_data
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.manifest import MANIFEST, read_manifest
+from rsdtr.compressed.saved import load
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import ExportError, RsdtrError
-from rsdtr.export import export
-from rsdtr.fidelity import fidelity
-from rsdtr.manifest import MANIFEST, read_manifest
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import profile
-from rsdtr.refit import refit
-from rsdtr.saved import load
-from rsdtr.verify import verify
+from rsdtr.exports.export import export
+from rsdtr.exports.verify import verify
+from rsdtr.measuring.fidelity import fidelity
+from rsdtr.models import zoo
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, plan
+from rsdtr.recovery.refit import refit
 
 MASKS, BOXES = "lraspp_mobilenet_v3_large", "ssdlite320_mobilenet_v3_large"
 SOME = ["--layers", "classifier.*", "--layers", "backbone.16.*", "--eps", "0.5"]

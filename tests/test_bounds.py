@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsdtr.bounds import PairSpectra, needed
-from rsdtr.gram import SpatialGram, flat_rank, gram, smaller_gram
-from rsdtr.look import SINGLE, Look
-from rsdtr.search import KernelSpectra, divisors
-from rsdtr.truncation import equal_split, rank_of_tails, rank_within, tail_energies
-from rsdtr.unfolding import FirstUnfolding
+from rsdtr.ring.rank_selection import equal_split, rank_of_tails, rank_within, tail_energies
+from rsdtr.search.bounds import PairSpectra, needed
+from rsdtr.search.gram import SpatialGram, flat_rank, gram, smaller_gram
+from rsdtr.search.paper_rule import KernelSpectra, divisors
+from rsdtr.search.quick_bounds import SINGLE, Look
+from rsdtr.search.unfoldings import FirstUnfolding
 
 
 def kernel(o, i, kh, kw, seed=0, decay=3.0):

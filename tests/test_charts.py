@@ -10,11 +10,11 @@ from plotly.colors import sample_colorscale
 from rsdtr.charts.accuracy import Stage, stages_figure
 from rsdtr.charts.layer import candidates_figure, ring_figure, spectra, spectra_figure
 from rsdtr.charts.plan import RatioPoint, layers_figure, ratios_figure
-from rsdtr.evaluate import Accuracy
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.search import smallest
-from rsdtr.tables import candidates_table, layers_table
+from rsdtr.charts.tables import candidates_table, layers_table
+from rsdtr.measuring.accuracy import Accuracy
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.search.paper_rule import smallest
 
 
 @pytest.fixture(scope="module")

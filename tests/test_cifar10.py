@@ -13,9 +13,9 @@ import torchvision
 from data_on_disk import bomb, parts
 from PIL import Image
 
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import DataError
-from rsdtr.zoo import CIFAR10_CLASSES, model_spec
+from rsdtr.models.zoo import CIFAR10_CLASSES, model_spec
 
 CIFAR10 = model_spec("cifar10_resnet20")
 
@@ -145,6 +145,6 @@ def test_parquet_pictures_that_are_none(tmp_path: Path, monkeypatch) -> None:
     parquet(tmp_path, img=["no struct"] * 3)
     with pytest.raises(DataError, match=r"picture 0 of .* cannot be read"):
         load_data("cifar10", CIFAR10).test.pixels([0])
-    monkeypatch.setattr("rsdtr.pictures._KEEP_BYTES", 5000)
+    monkeypatch.setattr("rsdtr.data.image_sources._KEEP_BYTES", 5000)
     with pytest.raises(DataError, match="says that it holds 3 pictures in"):
         load_data("cifar10", CIFAR10)

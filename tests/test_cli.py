@@ -13,20 +13,20 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from rsdtr import jobs
-from rsdtr.checkpoint import EpochResult
-from rsdtr.cli import cli
+from rsdtr.commands.cli import cli
+from rsdtr.compressed.saved import load
 from rsdtr.errors import RsdtrError
-from rsdtr.evaluate import Accuracy
-from rsdtr.finetune import Step
-from rsdtr.plan import CompressionPlan
-from rsdtr.saved import load
-from rsdtr.zoo import ASSETS, model_names, weights_sha256
+from rsdtr.jobs import job_queue
+from rsdtr.measuring.accuracy import Accuracy
+from rsdtr.models.zoo import ASSETS, model_names, weights_sha256
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.checkpoint import EpochResult
+from rsdtr.recovery.finetune import Step
 
 NAME = "digits_resnet20"
 ONE_LAYER = ["--layers", "layer3.2.conv2", "--eps", "0.7"]
 # `rsdtr.cli` is the module and `cli.cli` the group; monkeypatch needs the former.
-module: ModuleType = importlib.import_module("rsdtr.cli")
+module: ModuleType = importlib.import_module("rsdtr.commands.cli")
 training: ModuleType = importlib.import_module("rsdtr.commands.finetune")
 
 
@@ -225,7 +225,7 @@ def test_a_training_is_resumed_with_every_option(folder, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("own_cache")
 def test_a_training_is_queued_as_a_job(folder, monkeypatch):
-    monkeypatch.setattr(jobs, "command", lambda _: ["/no/such/program"])
+    monkeypatch.setattr(job_queue, "command", lambda _: ["/no/such/program"])
     words = ("finetune", str(folder), *TUNING, "--job")
     text = done(*words).stdout
     identity, _, rest = text.partition(": ")

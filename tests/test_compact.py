@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rsdtr.exports.graph import compact
+from rsdtr.exports.onnx_export import compact
 
 KERNEL = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
 WEIGHT = numpy_helper.from_array(KERNEL, "weight")

@@ -12,18 +12,33 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 from test_job_worker import ended
 
-from rsdtr import compare, jobs
-from rsdtr.charts.compare import AXES, comparison_figure, pair_figure
-from rsdtr.cli import cli
-from rsdtr.compare import Cell, Comparison, _recovered, cell_path, front, run
-from rsdtr.data import load_data
+from rsdtr.baselines import comparison
+from rsdtr.baselines.catalogue import (
+    AFTER,
+    INT8,
+    Subject,
+    method,
+    methods_for,
+    title_of,
+)
+from rsdtr.baselines.comparison import (
+    Cell,
+    Comparison,
+    _recovered,
+    cell_path,
+    front,
+    run,
+)
+from rsdtr.baselines.conv_chain import FactoredConv2d
+from rsdtr.charts.comparison import AXES, comparison_figure, pair_figure
+from rsdtr.charts.tables import cells_table, pair_table
+from rsdtr.commands.cli import cli
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError, UnknownName
-from rsdtr.kinds.compare import KIND, cells_folder, queue_comparison, report
-from rsdtr.layers import TRConv2d
-from rsdtr.methods.catalogue import AFTER, INT8, Subject, method, methods_for, title_of
-from rsdtr.methods.factored import FactoredConv2d
-from rsdtr.tables import cells_table, pair_table
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.kinds.comparison import KIND, cells_folder, queue_comparison, report
+from rsdtr.models.zoo import load_model, model_spec
 
 DIGITS = "digits_resnet20"
 ASKED = Comparison(
@@ -90,7 +105,7 @@ def test_what_is_known_is_not_computed_again(cells, subject, folder, monkeypatch
         computed.append(arguments[3:])
         return Cell(method=str(arguments[3]), asked=float(arguments[4]), failed="again")
 
-    monkeypatch.setattr(compare, "_computed", note)
+    monkeypatch.setattr(comparison, "_computed", note)
     again = tuple(run(ASKED, subject, folder))
     assert computed == [("tt", 200.0), ("prune-l2", 200.0)]  # only what failed
     assert again[:3] == cells[:3]
@@ -106,7 +121,7 @@ def test_it_stops_between_cells(subject, tmp_path):
 
 def test_what_cannot_be_written_is_a_sentence(subject, tmp_path, monkeypatch):
     (tmp_path / "cells").write_text("a file")
-    monkeypatch.setattr(compare, "_computed", lambda *_: Cell(method="tt", asked=3.0))
+    monkeypatch.setattr(comparison, "_computed", lambda *_: Cell(method="tt", asked=3.0))
     with pytest.raises(RsdtrError, match="could not be written"):
         list(run(ASKED, subject, tmp_path))
 
@@ -235,7 +250,7 @@ def test_on_the_command_line(tmp_path):
 
 @pytest.fixture
 def cache(own_jobs, monkeypatch) -> Path:
-    monkeypatch.setattr(jobs, "command", job_kinds.command)
+    monkeypatch.setattr(job_queue, "command", job_kinds.command)
     return own_jobs
 
 

@@ -6,11 +6,11 @@ from networks import varied, varied_spec
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rsdtr.compress import compress, skeleton
+from rsdtr.compressed.compress import compress, skeleton
+from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.errors import PlanError
-from rsdtr.layers import TRConv2d
-from rsdtr.plan import plan
-from rsdtr.profile import profile
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
 
 
 @pytest.fixture(scope="module")

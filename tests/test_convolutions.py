@@ -7,13 +7,13 @@ import torch
 from convolutions import outcome
 from networks import varied, varied_spec
 
-from rsdtr.compress import compress
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.errors import RingError
-from rsdtr.layers import TRConv2d
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.ring import TensorRing
-from rsdtr.search import KernelSpectra
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.ring.tensor_ring import TensorRing
+from rsdtr.search.paper_rule import KernelSpectra
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -3,16 +3,16 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rsdtr.cost import (
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.ring.cost import (
     conv_macs,
     form_activations,
     form_macs,
     pipeline_macs,
     pipeline_macs_per_pixel,
 )
-from rsdtr.forms import FORMS
-from rsdtr.layers import TRConv2d
-from rsdtr.ring import TensorRing
+from rsdtr.ring.forms import FORMS
+from rsdtr.ring.tensor_ring import TensorRing
 
 
 def counted_macs(module, x):

@@ -6,13 +6,13 @@ import torch
 from networks import Varied
 from torch import nn
 
-from rsdtr.compress import compress
-from rsdtr.damage import MEASURED_EPS, measure_damage
-from rsdtr.data import load_data
+from rsdtr.compressed.compress import compress
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import DataError
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.damage import MEASURED_EPS, measure_damage
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
 
 LAYERS = ["layer1.0.*", "layer3.2.conv2"]
 

@@ -8,13 +8,13 @@ import torch
 from data_on_disk import parts
 from PIL import Image
 
-from rsdtr.data import LabelledImages, load_data, stratified
+from rsdtr.data.datasets import LabelledImages, load_data, stratified
+from rsdtr.data.image_sets import fitting_batch
+from rsdtr.data.image_sources import ArrayPictures, fitted
 from rsdtr.errors import DataError
-from rsdtr.evaluate import accuracy
-from rsdtr.finetune import finetune
-from rsdtr.images import fitting_batch
-from rsdtr.pictures import ArrayPictures, fitted
-from rsdtr.zoo import ModelSpec, model_spec
+from rsdtr.measuring.accuracy import accuracy
+from rsdtr.models.zoo import ModelSpec, model_spec
+from rsdtr.recovery.finetune import finetune
 
 DIGITS = model_spec("digits_resnet20")
 CIFAR10 = model_spec("cifar10_resnet20")

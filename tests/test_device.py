@@ -6,8 +6,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from rsdtr import device
-from rsdtr.device import (
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.errors import RsdtrError
+from rsdtr.measuring import layer_times
+from rsdtr.measuring.layer_times import (
     DeviceProfile,
     FormTime,
     LayerCase,
@@ -16,9 +18,7 @@ from rsdtr.device import (
     measured_profile,
     own_path,
 )
-from rsdtr.errors import RsdtrError
-from rsdtr.forms import FORMS
-from rsdtr.layers import TRConv2d
+from rsdtr.ring.forms import FORMS
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +113,7 @@ def test_measured_once_saved_and_found_again(monkeypatch, cache):
             measured.append(one)
             yield times(one, O_IHW=1.0)
 
-    monkeypatch.setattr(device, "measure", made_up)
+    monkeypatch.setattr(layer_times, "measure", made_up)
     seen = []
     cases = [case(), case(batch=3), case()]
     found = measured_profile(cases, progress=lambda done, total: seen.append((done, total)))
@@ -129,14 +129,14 @@ def test_measured_once_saved_and_found_again(monkeypatch, cache):
 
 
 def test_stopped_half_way_what_was_measured_is_kept(monkeypatch):
-    monkeypatch.setattr(device, "measure", lambda cases: (times(one) for one in cases))
+    monkeypatch.setattr(layer_times, "measure", lambda cases: (times(one) for one in cases))
     stops = iter([False, True])
     measured_profile([case(), case(batch=3)], should_stop=lambda: next(stops))
     assert DeviceProfile.own().missing([case(), case(batch=3)]) == (case(batch=3),)
 
 
 def test_each_case_is_kept_as_soon_as_it_is_measured(monkeypatch):
-    monkeypatch.setattr(device, "measure", lambda cases: (times(one) for one in cases))
+    monkeypatch.setattr(layer_times, "measure", lambda cases: (times(one) for one in cases))
     known = []
     measured_profile(
         [case(), case(batch=3)], progress=lambda *_: known.append(len(DeviceProfile.own().layers))
@@ -149,7 +149,7 @@ def test_what_another_process_measured_meanwhile_is_not_lost(monkeypatch):
         DeviceProfile.own().extended([times(case(batch=9))]).save()
         return (times(one) for one in cases)
 
-    monkeypatch.setattr(device, "measure", meanwhile)
+    monkeypatch.setattr(layer_times, "measure", meanwhile)
     measured_profile([case()])
     assert DeviceProfile.own().missing([case(), case(batch=9)]) == ()
 
@@ -159,7 +159,7 @@ def test_another_machine_s_profile_is_read_from_a_file_and_not_written(tmp_path,
     path = there.save(tmp_path / "phone.json")
     assert [file.name for file in tmp_path.iterdir()] == ["phone.json"]
     assert DeviceProfile.load(path) == there
-    monkeypatch.setattr(device, "measure", lambda cases: (times(one) for one in cases))
+    monkeypatch.setattr(layer_times, "measure", lambda cases: (times(one) for one in cases))
     more = measured_profile([case(batch=3)], there)
     assert (len(more.layers), more.machine) == (2, "a phone")
     assert not own_path().exists()
@@ -205,7 +205,7 @@ def test_a_case_that_no_layer_can_be():
 
 
 def test_the_oldest_times_are_dropped_and_measuring_again_makes_new(monkeypatch):
-    monkeypatch.setattr(device, "KEPT_CASES", 2)
+    monkeypatch.setattr(layer_times, "KEPT_CASES", 2)
     found = DeviceProfile(machine="here").extended([times(case(batch=n)) for n in (1, 2)])
     found = found.extended([times(case(batch=1))]).extended([times(case(batch=3))])
     assert [layer.case.batch for layer in found.layers] == [1, 3]

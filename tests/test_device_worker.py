@@ -9,11 +9,18 @@ import psutil
 import pytest
 from made_up import layer_times
 
-from rsdtr import device_worker, process
-from rsdtr.device import DeviceProfile, LayerCase
-from rsdtr.device_worker import cancel, folder, measured, progress, start
 from rsdtr.errors import RsdtrError
-from rsdtr.process import ProcessId
+from rsdtr.measuring import layer_times_process
+from rsdtr.measuring.layer_times import DeviceProfile, LayerCase
+from rsdtr.measuring.layer_times_process import (
+    cancel,
+    folder,
+    measured,
+    progress,
+    start,
+)
+from rsdtr.system import processes
+from rsdtr.system.processes import ProcessId
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
@@ -44,7 +51,7 @@ def made_up(monkeypatch, best=1.0):
             asked.append(one)
             yield layer_times(one, O_IHW=best)
 
-    monkeypatch.setattr(device_worker, "measure", measure)
+    monkeypatch.setattr(layer_times_process, "measure", measure)
     return asked
 
 
@@ -60,7 +67,7 @@ def status(**changes):
     me = ProcessId.own()
     fields = {"label": "a model", "pid": me.pid, "born": me.born, "done": 1, "total": 4}
     folder().mkdir(parents=True, exist_ok=True)
-    (folder() / device_worker.STATUS).write_text(json.dumps(fields | changes))
+    (folder() / layer_times_process.STATUS).write_text(json.dumps(fields | changes))
 
 
 def test_each_layer_is_on_disk_when_it_is_told_of(monkeypatch):
@@ -100,7 +107,7 @@ def test_nobody_has_measured_yet():
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', '{"label": "x", "pid": -4}'])
 def test_a_damaged_status_is_none(content):
     folder().mkdir(parents=True)
-    (folder() / device_worker.STATUS).write_text(content)
+    (folder() / layer_times_process.STATUS).write_text(content)
     assert progress() is None
 
 
@@ -118,7 +125,7 @@ def test_only_one_measures_at_a_time():
     status()
     assert not start("another", cases(1))
     assert progress().label == "a model"
-    assert not (folder() / device_worker.REQUEST).exists()
+    assert not (folder() / layer_times_process.REQUEST).exists()
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
@@ -136,15 +143,15 @@ def test_started_watched_and_ended():
     at = progress()
     assert (at.label, at.done, at.total, at.failure) == ("a model", 2, 2, None)
     assert DeviceProfile.own().missing(cases(2)) == ()
-    assert (folder() / device_worker.LOG).read_bytes() == b""
-    assert process._started == []
+    assert (folder() / layer_times_process.LOG).read_bytes() == b""
+    assert processes._started == []
 
 
 @posix
 def test_cancelled_it_keeps_what_it_has_measured():
     many = cases(60)
     start("a model", many)
-    pid = json.loads((folder() / device_worker.STATUS).read_text())["pid"]
+    pid = json.loads((folder() / layer_times_process.STATUS).read_text())["pid"]
     until(lambda: progress().done > 0)
     cancel()
     until(lambda: not progress().alive, 10)
@@ -160,23 +167,23 @@ def test_a_failure_is_told_in_a_sentence(monkeypatch):
     def fails(_):
         raise RsdtrError("the disk is full: make room")
 
-    request = device_worker._Request(label="a model", cases=tuple(cases(1)))
+    request = layer_times_process._Request(label="a model", cases=tuple(cases(1)))
     folder().mkdir(parents=True)
-    path = folder() / device_worker.REQUEST
+    path = folder() / layer_times_process.REQUEST
     path.write_text(request.model_dump_json())
-    monkeypatch.setattr(device_worker.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(device_worker, "measure", fails)
-    device_worker._work(path)
+    monkeypatch.setattr(layer_times_process.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(layer_times_process, "measure", fails)
+    layer_times_process._work(path)
     assert progress().failure == "the disk is full: make room"
 
     def breaks(_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(device_worker, "measure", breaks)
+    monkeypatch.setattr(layer_times_process, "measure", breaks)
     with pytest.raises(ZeroDivisionError):
-        device_worker._work(path)
+        layer_times_process._work(path)
     assert progress().failure.startswith("measuring failed (ZeroDivisionError): see ")
-    assert progress().failure.endswith(device_worker.LOG)
+    assert progress().failure.endswith(layer_times_process.LOG)
 
 
 def test_a_process_that_cannot_be_started_is_one_sentence(monkeypatch):

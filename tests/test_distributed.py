@@ -11,10 +11,10 @@ import pytest
 import torch
 from lights import lights, tiny
 
-from rsdtr.distributed import World, joined, sum_gradients, world
 from rsdtr.errors import RsdtrError
-from rsdtr.finetune import finetune
-from rsdtr.recipe import FinetuneOptions
+from rsdtr.recovery.distributed import World, joined, sum_gradients, world
+from rsdtr.recovery.finetune import finetune
+from rsdtr.recovery.options import FinetuneOptions
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = {"epochs": 2, "lr": 0.02, "batch_size": 15}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from rsdtr.data import load_data
-from rsdtr.divergence import Divergence
-from rsdtr.zoo import model_spec
+from rsdtr.data.datasets import load_data
+from rsdtr.measuring.fidelity import Divergence
+from rsdtr.models.zoo import model_spec
 
 
 class Constant(nn.Module):

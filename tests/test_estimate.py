@@ -10,12 +10,12 @@ from lights import brightness, lights, tiny
 from torch import nn
 
 from rsdtr.errors import RsdtrError
-from rsdtr.estimate import estimate, required_bytes
-from rsdtr.finetune import finetune
-from rsdtr.recipe import FinetuneOptions
-from rsdtr.zoo import weights_sha256
+from rsdtr.models.zoo import weights_sha256
+from rsdtr.recovery.finetune import finetune
+from rsdtr.recovery.options import FinetuneOptions
+from rsdtr.recovery.training_estimate import estimate, required_bytes
 
-module = importlib.import_module("rsdtr.estimate")
+module = importlib.import_module("rsdtr.recovery.training_estimate")
 
 
 class Slow(nn.Module):

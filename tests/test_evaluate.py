@@ -8,11 +8,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from rsdtr.data import LabelledImages, load_data
+from rsdtr.data.datasets import LabelledImages, load_data
+from rsdtr.data.image_sources import ArrayPictures
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.evaluate import Accuracy, accuracy, latency, saved_bytes
-from rsdtr.pictures import ArrayPictures
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.measuring.accuracy import Accuracy, accuracy, latency
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.system.safetensors_format import saved_bytes
 
 DIGITS = model_spec("digits_resnet20")
 

@@ -13,22 +13,28 @@ import pytest
 import torch
 from torch import nn
 
-from rsdtr.compress import compress
-from rsdtr.data import LabelledImages, load_data
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.manifest import (
+    FILES,
+    MANIFEST,
+    REPORT,
+    Proof,
+    read_manifest,
+)
+from rsdtr.compressed.saved import load
+from rsdtr.data.datasets import LabelledImages, load_data
 from rsdtr.errors import ExportError, UnknownName
-from rsdtr.export import FORMATS, Artefact, export
-from rsdtr.exports import writer
-from rsdtr.exports.graph import compact, onnx_bytes, program
-from rsdtr.manifest import FILES, MANIFEST, REPORT, Proof, read_manifest
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import profile
-from rsdtr.saved import load
-from rsdtr.verify import unchanged, verify
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.exports import formats
+from rsdtr.exports.export import FORMATS, Artefact, export
+from rsdtr.exports.onnx_export import compact, onnx_bytes, program
+from rsdtr.exports.verify import unchanged, verify
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, plan
 
 NAME = "digits_resnet20"
 # `rsdtr.export` names the function; the module is what the tests have to reach into.
-module = importlib.import_module("rsdtr.export")
+module = importlib.import_module("rsdtr.exports.export")
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +179,7 @@ def test_nothing_is_said_on_the_way(images, capfd):
 @pytest.fixture
 def wrong_weights(monkeypatch) -> None:
     """A writer whose file computes something else: every tensor is a little off."""
-    write = writer.write_into
+    write = formats.write_into
 
     def perturbed(folder: Path, model: nn.Module, *rest: object) -> None:
         with torch.no_grad():
@@ -181,7 +187,7 @@ def wrong_weights(monkeypatch) -> None:
                 parameter.mul_(1.01)
         write(folder, model, *rest)
 
-    monkeypatch.setattr(writer, "write_into", perturbed)
+    monkeypatch.setattr(formats, "write_into", perturbed)
 
 
 @pytest.mark.usefixtures("wrong_weights")
@@ -201,8 +207,8 @@ def test_a_failed_proof_leaves_what_was_there(ring, images, tmp_path):
 
 
 def test_a_file_that_cannot_be_read_back(ring, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "onnx_bytes", lambda _: b"no graph")
-    monkeypatch.setattr(writer, "program", lambda *_: None)
+    monkeypatch.setattr(formats, "onnx_bytes", lambda _: b"no graph")
+    monkeypatch.setattr(formats, "program", lambda *_: None)
     monkeypatch.setattr(module, "_dense_bytes", lambda *_: None)
     with pytest.raises(ExportError, match=r"the onnx file could not be read back and run \(.*onnx"):
         export(*ring, images, ["onnx"], tmp_path / "out")
@@ -367,7 +373,7 @@ def test_eight_bits_say_nothing_twice_and_answer_the_same(exported, images):
 
 
 def test_eight_bits_that_upset_the_classes_are_refused(ring, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("rsdtr.exports.proving.INT8_AGREEMENT", 1.01)
+    monkeypatch.setattr("rsdtr.exports.proof.INT8_AGREEMENT", 1.01)
     monkeypatch.setattr(module, "_dense_bytes", lambda *_: None)
     with pytest.raises(ExportError, match=r"in eight bits .* % of the classes stay"):
         export(*ring, images, ["int8"], tmp_path / "out")

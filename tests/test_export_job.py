@@ -7,21 +7,21 @@ import pytest
 from click.testing import CliRunner
 from test_job_worker import ended
 
-from rsdtr import jobs
-from rsdtr.cli import cli
-from rsdtr.compress import compress
-from rsdtr.data import DataSplits, load_data
+from rsdtr.commands.cli import cli
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.saved import save
+from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.errors import JobError, UnknownName
-from rsdtr.export import export
-from rsdtr.job import Job, read_spec
-from rsdtr.job_worker import Running
-from rsdtr.jobs import find
-from rsdtr.kinds.export import ARTEFACTS, exported_files, queue_export, run
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import profile
-from rsdtr.saved import save
-from rsdtr.verify import unchanged
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.exports.export import export
+from rsdtr.exports.verify import unchanged
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job, read_spec
+from rsdtr.jobs.job_queue import find
+from rsdtr.jobs.kinds.export import ARTEFACTS, exported_files, queue_export, run
+from rsdtr.jobs.running import Running
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, plan
 
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="processes of POSIX"),
@@ -33,7 +33,7 @@ NAME = "digits_resnet20"
 @pytest.fixture
 def asleep(monkeypatch) -> None:
     """No job gets anywhere."""
-    monkeypatch.setattr(jobs, "command", lambda _: ["sleep", "100"])
+    monkeypatch.setattr(job_queue, "command", lambda _: ["sleep", "100"])
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_a_format_that_there_is_not_is_refused_before_it_is_queued(decided, spli
         queue_export(
             compress(load_model(NAME), decided), decided, splits, ["torchscript"], data="digits"
         )
-    assert jobs.listed() == []
+    assert job_queue.listed() == []
 
 
 def test_from_the_command_line(decided, splits, asleep, tmp_path):
@@ -106,7 +106,7 @@ def test_from_the_command_line(decided, splits, asleep, tmp_path):
     words = ["export", str(tmp_path / "saved"), "--format", "onnx"]
     result = CliRunner().invoke(cli, [*words, "--job"])
     assert result.exit_code == 0, result.output
-    (job,) = jobs.listed()
+    (job,) = job_queue.listed()
     assert result.stdout == f"{job.id}: running, {NAME} at ε_p 0.8, export as onnx\n"
     assert json.loads((job.folder / "job.json").read_text())["content"]["formats"] == ["onnx"]
     for wrong in (["--out", "x", "--job"], [], ["--job", "--json"]):

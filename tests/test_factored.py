@@ -10,12 +10,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from rsdtr.baselines.conv_chain import (
+    FactoredConv2d,
+    Stage,
+    composed,
+    stage_kernels,
+    stage_macs,
+)
+from rsdtr.baselines.cp import CP
+from rsdtr.baselines.factorizations import FACTORIZATIONS
+from rsdtr.baselines.mpo import MPO
+from rsdtr.baselines.tensorized_ring import TRN
 from rsdtr.errors import RingError
-from rsdtr.methods.canonical import CP
-from rsdtr.methods.factored import FactoredConv2d, Stage, composed, stage_kernels, stage_macs
-from rsdtr.methods.factorizations import FACTORIZATIONS
-from rsdtr.methods.mpo import MPO
-from rsdtr.methods.tensorized import TRN
 
 # Ranks that fit a kernel (8, 6, kh, kw) for any kh, kw.
 RANKS = {

@@ -9,15 +9,21 @@ from networks import varied, varied_spec
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rsdtr import device
-from rsdtr.compress import compress
-from rsdtr.device import DeviceProfile, FormTime, LayerTimes
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.errors import PlanError, UnknownName
-from rsdtr.fast import in_one_form, layer_cases, measured_forms, use_forms, with_forms
-from rsdtr.forms import FORMS
-from rsdtr.layers import TRConv2d
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import profile
+from rsdtr.measuring import layer_times
+from rsdtr.measuring.fastest_forms import (
+    in_one_form,
+    layer_cases,
+    measured_forms,
+    use_forms,
+    with_forms,
+)
+from rsdtr.measuring.layer_times import DeviceProfile, FormTime, LayerTimes
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, plan
+from rsdtr.ring.forms import FORMS
 
 
 @pytest.fixture(scope="module")
@@ -167,11 +173,13 @@ def test_a_profile_of_another_model_is_refused(made, found):
 
 def test_measuring_fills_the_profile_and_chooses(made, found, tmp_path, monkeypatch):
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path))
-    monkeypatch.setattr(device, "measure", lambda cases: (times(case, IH_WO=1.0) for case in cases))
+    monkeypatch.setattr(
+        layer_times, "measure", lambda cases: (times(case, IH_WO=1.0) for case in cases)
+    )
     seen = []
     fast = measured_forms(made, found, progress=lambda done, total: seen.append((done, total)))
     assert [layer.form for layer in fast.layers if layer.ranks] == ["IH|WO", "IH|WO"]
     assert seen == [(0, 2), (1, 2), (2, 2)]
     # A second time, nothing is left to measure.
-    monkeypatch.setattr(device, "measure", None)
+    monkeypatch.setattr(layer_times, "measure", None)
     assert measured_forms(made, found) == fast

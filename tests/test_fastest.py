@@ -7,14 +7,14 @@ from click.testing import CliRunner
 from made_up import times_by_rank
 from networks import varied, varied_spec
 
-from rsdtr import device
-from rsdtr.cli import cli
-from rsdtr.cost import form_macs
-from rsdtr.device import DeviceProfile
-from rsdtr.fastest import TRIED, Stopped, fastest_rings, planned_ring
-from rsdtr.forms import FORMS
-from rsdtr.plan import plan
-from rsdtr.profile import profile
+from rsdtr.commands.cli import cli
+from rsdtr.measuring import layer_times
+from rsdtr.measuring.fastest_rings import TRIED, Stopped, fastest_rings, planned_ring
+from rsdtr.measuring.layer_times import DeviceProfile
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.ring.cost import form_macs
+from rsdtr.ring.forms import FORMS
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def measured(tmp_path, monkeypatch):
             cases.append(case)
             yield times_by_rank(case)
 
-    monkeypatch.setattr(device, "measure", measure)
+    monkeypatch.setattr(layer_times, "measure", measure)
     return cases
 
 

@@ -9,19 +9,20 @@ from made_up import times_by_rank
 from test_job_worker import ended
 from test_process import until
 
-from rsdtr import device, device_worker, jobs
-from rsdtr.device import DeviceProfile
-from rsdtr.device_worker import Measuring
 from rsdtr.errors import JobError
-from rsdtr.fastest import fastest_rings
-from rsdtr.job import Job, read_spec
-from rsdtr.job_worker import Running
-from rsdtr.jobs import cancel, find
-from rsdtr.kinds import fastest as fastest_job
-from rsdtr.kinds.fastest import PLAN, fastest_plan, queue_fastest, run
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import ModelProfile, profile
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job, read_spec
+from rsdtr.jobs.job_queue import cancel, find
+from rsdtr.jobs.kinds import fastest_rings as fastest_job
+from rsdtr.jobs.kinds.fastest_rings import PLAN, fastest_plan, queue_fastest, run
+from rsdtr.jobs.running import Running
+from rsdtr.measuring import layer_times, layer_times_process
+from rsdtr.measuring.fastest_rings import fastest_rings
+from rsdtr.measuring.layer_times import DeviceProfile
+from rsdtr.measuring.layer_times_process import Measuring
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import ModelProfile, profile
+from rsdtr.planning.plan import CompressionPlan, plan
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 DIGITS = "digits_resnet20"
@@ -32,14 +33,14 @@ LAYERS = ("layer1.0.conv1", "layer3.2.conv2")
 def cache(own_jobs, monkeypatch) -> Path:
     monkeypatch.setenv("MADE_UP_TIMES", "0")
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setattr(jobs, "command", job_kinds.command)
+    monkeypatch.setattr(job_queue, "command", job_kinds.command)
     return own_jobs
 
 
 @pytest.fixture
 def asleep(monkeypatch) -> None:
     """No job gets anywhere."""
-    monkeypatch.setattr(jobs, "command", lambda _: ["sleep", "100"])
+    monkeypatch.setattr(job_queue, "command", lambda _: ["sleep", "100"])
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def here(monkeypatch) -> list[object]:
             cases.append(case)
             yield times_by_rank(case)
 
-    monkeypatch.setattr(device, "measure", measure)
+    monkeypatch.setattr(layer_times, "measure", measure)
     return cases
 
 
@@ -156,7 +157,7 @@ def test_its_threads_wait_as_those_of_any_other_measurement(decided):
     job = queue_fastest(decided, None, 1)
     assert read_spec(job.folder).environment["OMP_WAIT_POLICY"] is None
     assert all("measured, None: " in line for line in measured_in(ended(job)))
-    quiet = jobs.submit("count", "count", {"steps": 0, "seconds": 0})
+    quiet = job_queue.submit("count", "count", {"steps": 0, "seconds": 0})
     assert read_spec(quiet.folder).environment["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
@@ -170,7 +171,7 @@ def test_it_does_not_measure_beside_another_measurement(decided, here, monkeypat
         looks.append(me.job.doing)
         return Measuring("a model", 1, 2, alive=len(looks) < 3)
 
-    monkeypatch.setattr(device_worker, "progress", progress)
+    monkeypatch.setattr(layer_times_process, "progress", progress)
     assert run(me)
     assert looks == ["waiting for another measurement"] * 3
     assert here
@@ -214,13 +215,13 @@ def test_a_result_that_cannot_be_read_is_made_anew(decided):
     (me.job.result / PLAN).write_bytes(b"")
     assert fastest_plan(decided, None, 1) is None
     job = find(me.job.id)
-    jobs.transact(lambda table: jobs.end(table, job, "done", ""))
+    job_queue.transact(lambda table: job_queue.end(table, job, "done", ""))
     assert queue_fastest(decided, None, 1).state in ("queued", "running")
     assert not me.job.result.exists()
 
 
 @pytest.mark.usefixtures("asleep")
 def test_what_another_version_queued_is_refused():
-    job = jobs.submit(fastest_job.KIND, "old", {"rings": 1})
+    job = job_queue.submit(fastest_job.KIND, "old", {"rings": 1})
     with pytest.raises(JobError, match="it was queued by another version of this program"):
         run(Running(job, {"rings": 1}))

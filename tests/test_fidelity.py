@@ -6,11 +6,11 @@ from test_answers import Saying
 from torch import nn
 from torchvision import models
 
-from rsdtr.answers import Boxes
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.fidelity import Fidelity, fidelity, matched
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.measuring.fidelity import Fidelity, fidelity, matched
+from rsdtr.models.outputs import Boxes
+from rsdtr.models.zoo import load_model, model_spec
 
 
 def always(*rows) -> nn.Module:

@@ -3,12 +3,11 @@ import safetensors.torch
 import torch
 from networks import varied, varied_spec
 
-from rsdtr.compress import skeleton
-from rsdtr.evaluate import saved_bytes
-from rsdtr.filesize import entries_of, safetensors_bytes
-from rsdtr.plan import plan, planned_bytes
-from rsdtr.profile import profile
-from rsdtr.zoo import model_spec
+from rsdtr.compressed.compress import skeleton
+from rsdtr.models.zoo import model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan, planned_bytes
+from rsdtr.system.safetensors_format import entries_of, safetensors_bytes, saved_bytes
 
 
 @pytest.mark.parametrize("name", ["digits_resnet20", "cifar10_vgg16_bn", "squeezenet1_1"])

@@ -11,21 +11,21 @@ import torch
 from lights import DIGITS, SMALL, few_digits, lights, tiny
 from torch import nn
 
-from rsdtr.checkpoint import EpochResult
-from rsdtr.compress import compress
-from rsdtr.data import DataSplits, LabelledImages
+from rsdtr.compressed.compress import compress
+from rsdtr.data.datasets import DataSplits, LabelledImages
+from rsdtr.data.image_sources import ArrayPictures
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.evaluate import Accuracy, accuracy
-from rsdtr.finetune import Step, finetune
-from rsdtr.pictures import ArrayPictures
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.recipe import FinetuneOptions
-from rsdtr.training_forms import training_form
-from rsdtr.zoo import load_model, model_spec, weights_sha256
+from rsdtr.measuring.accuracy import Accuracy, accuracy
+from rsdtr.models.zoo import load_model, model_spec, weights_sha256
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.recovery.checkpoint import EpochResult
+from rsdtr.recovery.finetune import Step, finetune
+from rsdtr.recovery.options import FinetuneOptions
+from rsdtr.recovery.training_forms import training_form
 
 # `rsdtr.finetune` is the function where the package was imported; monkeypatch needs the module.
-module: ModuleType = importlib.import_module("rsdtr.finetune")
+module: ModuleType = importlib.import_module("rsdtr.recovery.finetune")
 
 
 @pytest.fixture(scope="module")

@@ -11,22 +11,22 @@ from test_job_worker import ended
 from test_process import until
 from torch import nn
 
-from rsdtr import jobs
-from rsdtr.compress import compress
-from rsdtr.data import DataSplits, load_data
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.saved import load
+from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.errors import JobError, RsdtrError
-from rsdtr.evaluate import accuracy
-from rsdtr.finetune import finetune
-from rsdtr.job import Job, read_spec
-from rsdtr.jobs import cancel, find, resume
-from rsdtr.kinds import finetune as finetune_job
-from rsdtr.kinds.finetune import best_model, curve, queue_finetuning
-from rsdtr.kinds.network import original
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import profile
-from rsdtr.recipe import FinetuneOptions
-from rsdtr.saved import load
-from rsdtr.zoo import load_model, model_spec, weights_sha256
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job, read_spec
+from rsdtr.jobs.job_queue import cancel, find, resume
+from rsdtr.jobs.kinds import finetune as finetune_job
+from rsdtr.jobs.kinds.finetune import best_model, curve, queue_finetuning
+from rsdtr.jobs.kinds.network_job import original
+from rsdtr.measuring.accuracy import accuracy
+from rsdtr.models.zoo import load_model, model_spec, weights_sha256
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, plan
+from rsdtr.recovery.finetune import finetune
+from rsdtr.recovery.options import FinetuneOptions
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 DIGITS = "digits_resnet20"
@@ -36,7 +36,7 @@ STEPS = 5  # an epoch, of 1,149 images
 
 @pytest.fixture(autouse=True)
 def cache(own_jobs, monkeypatch) -> Path:
-    monkeypatch.setattr(jobs, "command", job_kinds.command)
+    monkeypatch.setattr(job_queue, "command", job_kinds.command)
     return own_jobs
 
 
@@ -164,17 +164,19 @@ def test_a_half_written_line_is_left_out(tmp_path):
 
 
 def test_what_another_version_queued(digits, monkeypatch):
-    job = jobs.submit(finetune_job.KIND, "old", {"recipe": 1}, subject="s")
+    job = job_queue.submit(finetune_job.KIND, "old", {"recipe": 1}, subject="s")
     assert finetune_job.training_runs([job]) == []
     assert ended(job).message.startswith("it was queued by another version of this program (")
 
 
 def test_too_little_memory_is_refused_before_it_is_queued(digits, monkeypatch):
 
-    monkeypatch.setattr(importlib.import_module("rsdtr.estimate"), "free_bytes", lambda _: 10_000)
+    monkeypatch.setattr(
+        importlib.import_module("rsdtr.recovery.training_estimate"), "free_bytes", lambda _: 10_000
+    )
     with pytest.raises(RsdtrError, match=r"in batches of 256 needs about 0\.\d GB and 0\.0 GB"):
         queue(digits)
-    assert jobs.listed() == []
+    assert job_queue.listed() == []
 
 
 def test_weights_that_are_gone_are_told_without_their_folder(tmp_path):

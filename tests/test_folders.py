@@ -10,10 +10,10 @@ import torchvision
 from data_on_disk import bomb, class_folders, parts, picture
 from PIL import Image
 
-from rsdtr.data import load_data
+from rsdtr.data.datasets import load_data
+from rsdtr.data.image_sources import obstacle
 from rsdtr.errors import DataError, UnknownName
-from rsdtr.pictures import obstacle
-from rsdtr.zoo import CIFAR10_CLASSES, model_spec
+from rsdtr.models.zoo import CIFAR10_CLASSES, model_spec
 
 DIGITS = model_spec("digits_resnet20")
 CIFAR10 = model_spec("cifar10_resnet20")
@@ -159,7 +159,7 @@ def test_a_tiff_whose_second_page_has_no_width_is_broken(tmp_path: Path) -> None
 
 def test_a_large_picture_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch) -> None:
     class_folders(tmp_path, ["x"], each=9)
-    monkeypatch.setattr("rsdtr.pictures.MOST_PIXELS", 100)
+    monkeypatch.setattr("rsdtr.data.image_sources.MOST_PIXELS", 100)
     with pytest.raises(DataError, match="holds no readable pictures"):
         load_data(tmp_path, CIFAR10)
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from oracles import ring_by_einsum
 
-from rsdtr.forms import FORMS, sublayer_kernels, sublayers
-from rsdtr.measure import peak_bytes
-from rsdtr.ring import TensorRing
+from rsdtr.measuring.stopwatch import peak_bytes
+from rsdtr.ring.forms import FORMS, sublayer_kernels, sublayers
+from rsdtr.ring.tensor_ring import TensorRing
 
 SHAPE, RANKS = (5, 4, 3, 2), (2, 3, 4, 5)
 

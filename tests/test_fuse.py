@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import FrozenBatchNorm2d
 
-from rsdtr.compress import compress
-from rsdtr.fast import in_one_form
-from rsdtr.forms import FORMS
-from rsdtr.fuse import fuse, plain_convolutions
-from rsdtr.layers import PADDING_MODES, TRConv2d
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.fuse import fuse, plain_convolutions
+from rsdtr.compressed.tr_conv2d import PADDING_MODES, TRConv2d
+from rsdtr.measuring.fastest_forms import in_one_form
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.ring.forms import FORMS
 
 
 @pytest.mark.parametrize("form", FORMS)

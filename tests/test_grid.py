@@ -8,9 +8,22 @@ import pytest
 import torch
 from networks import varied, varied_spec
 
-from rsdtr.grid import COARSE_REST, FINE, FIRST, cores, grid_tasks, profile_grid
-from rsdtr.profile import LayerProfile, ModelProfile, profile
-from rsdtr.winners import COARSE, GRID, OBJECTIVES, RULES, Question
+from rsdtr.planning.grid_search import (
+    COARSE_REST,
+    FINE,
+    FIRST,
+    cores,
+    grid_tasks,
+    profile_grid,
+)
+from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
+from rsdtr.search.candidate import (
+    COARSE,
+    GRID,
+    OBJECTIVES,
+    RULES,
+    Question,
+)
 
 PER_LAYER = len(GRID) * len(RULES) * len(OBJECTIVES)
 
@@ -51,7 +64,7 @@ def test_every_winner_is_the_direct_search_s(whole):
 
 
 def test_a_complete_grid_starts_no_process(whole, monkeypatch):
-    monkeypatch.setattr("rsdtr.grid._answer", None)
+    monkeypatch.setattr("rsdtr.planning.grid_search._answer", None)
     (only,) = profile_grid(whole, layers={"body", "point"})
     assert (only.done, only.total, only.coarse_seconds) == (2 * PER_LAYER, 2 * PER_LAYER, 0)
 
@@ -142,7 +155,7 @@ def test_the_most_useful_comes_first():
 
 
 def test_large_kernels_are_several_tasks(monkeypatch):
-    monkeypatch.setattr("rsdtr.grid.SPLIT_SCALARS", 1)
+    monkeypatch.setattr("rsdtr.planning.grid_search.SPLIT_SCALARS", 1)
     _, _, *fine = grid_tasks(fresh(), {"wide"})
     assert len(fine) == 6  # 94 ε_p, 16 in each
     assert [question for task in fine for question in task.questions] == [

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save, save_file
 
 from rsdtr.errors import WeightsError
-from rsdtr.header import MOST_HEADER_BYTES, not_finite, read_header
+from rsdtr.system.safetensors_format import MOST_HEADER_BYTES, not_finite, read_header
 
 F32 = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 
@@ -75,7 +75,7 @@ def test_a_long_header_is_refused_unread(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_values_that_are_no_numbers_are_found_in_the_file(tmp_path, dtype, value, monkeypatch):
-    monkeypatch.setattr("rsdtr.header._BLOCK", 4)
+    monkeypatch.setattr("rsdtr.system.safetensors_format._BLOCK", 4)
     tensors = {name: torch.zeros(3, 5, dtype=dtype) for name in ("fine", "bad", "also")}
     tensors["bad"][2, 4] = value
     path = tmp_path / "own.safetensors"

@@ -16,12 +16,13 @@ import pytest
 from click.testing import CliRunner, Result
 from test_process import until
 
-from rsdtr import jobs, process
-from rsdtr.cli import cli
+from rsdtr.commands.cli import cli
 from rsdtr.errors import RsdtrError
-from rsdtr.job import RESERVE_BYTES, Job, jobs_folder
-from rsdtr.job_worker import FULL, sentence
-from rsdtr.jobs import find, listed, resume, submit
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import RESERVE_BYTES, Job, jobs_folder
+from rsdtr.jobs.job_queue import find, listed, resume, submit
+from rsdtr.jobs.job_worker import FULL, sentence
+from rsdtr.system import processes
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 ROOT = Path(__file__).parents[1]
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 def cache(own_jobs, monkeypatch) -> Path:
     """A table of its own, one slot, and workers with the kinds of `job_kinds`."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(jobs, "command", job_kinds.command)
+    monkeypatch.setattr(job_queue, "command", job_kinds.command)
     return own_jobs
 
 
@@ -69,7 +70,7 @@ def test_fifty_jobs_queued_at_once(monkeypatch):
     assert all(job.result.is_dir() for job in now)
     assert most == 2
     assert len(workers) < 10  # a worker goes on with the next job
-    until(lambda: (process.reap(), process._started)[1] == [])
+    until(lambda: (processes.reap(), processes._started)[1] == [])
     assert not [child for child in psutil.Process().children(recursive=True)
                 if child.status() == psutil.STATUS_ZOMBIE]  # fmt: skip
 
@@ -123,7 +124,7 @@ def test_who_does_not_listen_is_ended_by_force_with_its_children(monkeypatch):
     job = submit("deaf", "deaf", {})
     until((job.folder / "child").exists)
     child = psutil.Process(int((job.folder / "child").read_text()))
-    monkeypatch.setattr(jobs, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(job_queue, "GRACE_SECONDS", 0.5)
     assert run("cancel", job.id).stdout == (
         f"{job.id}: cancelled, ended by force: it did not answer\n"
     )

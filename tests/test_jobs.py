@@ -12,9 +12,9 @@ import psutil
 import pytest
 from test_process import until
 
-from rsdtr import job_table, jobs, process
 from rsdtr.errors import JobError, UnknownName
-from rsdtr.job import (
+from rsdtr.jobs import job_queue, job_table
+from rsdtr.jobs.job import (
     Job,
     Outcome,
     begin,
@@ -23,9 +23,18 @@ from rsdtr.job import (
     read_outcome,
     write_outcome,
 )
-from rsdtr.job_table import transact
-from rsdtr.jobs import ahead, cancel, find, listed, resume, submit, tend
-from rsdtr.process import ProcessId
+from rsdtr.jobs.job_queue import (
+    ahead,
+    cancel,
+    find,
+    listed,
+    resume,
+    submit,
+    tend,
+)
+from rsdtr.jobs.job_table import transact
+from rsdtr.system import processes
+from rsdtr.system.processes import ProcessId
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 ROOT = Path(__file__).parents[1]
@@ -36,12 +45,12 @@ def cache(tmp_path, monkeypatch) -> Path:
     """A table of its own, two slots, and workers that only sleep."""
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RSDTR_JOBS", "2")
-    monkeypatch.setattr(jobs, "command", lambda _: ["sleep", "100"])
+    monkeypatch.setattr(job_queue, "command", lambda _: ["sleep", "100"])
     yield tmp_path / "cache"
-    for child in list(process._started):
+    for child in list(processes._started):
         child.kill()
         child.wait()
-    process.reap()
+    processes.reap()
 
 
 def queued(number: int, **content: object) -> list[Job]:
@@ -133,11 +142,11 @@ def test_cancelling():
 
 
 def test_who_does_not_answer_is_ended_by_force_with_its_children(monkeypatch):
-    monkeypatch.setattr(jobs, "command", lambda _: ["sh", "-c", "sleep 100 & wait"])
+    monkeypatch.setattr(job_queue, "command", lambda _: ["sh", "-c", "sleep 100 & wait"])
     (job,) = queued(1)
     until(lambda: psutil.Process(job.worker.pid).children())
     family = [psutil.Process(job.worker.pid), *psutil.Process(job.worker.pid).children()]
-    monkeypatch.setattr(jobs, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(job_queue, "GRACE_SECONDS", 0.0)
     cancel(job.id)
     until(lambda: find(job.id).state == "cancelled")
     assert find(job.id).message == "ended by force: it did not answer"
@@ -153,7 +162,7 @@ def test_the_outcome_that_a_worker_could_still_write_is_what_counts():
 
 
 def test_a_worker_that_cannot_be_started(monkeypatch):
-    monkeypatch.setattr(jobs, "command", lambda _: ["/no/such/program"])
+    monkeypatch.setattr(job_queue, "command", lambda _: ["/no/such/program"])
     (job,) = queued(1)
     assert job.state == "failed"
     assert job.message == "it could not be started (No such file or directory)"
@@ -182,7 +191,7 @@ def test_slots_follow_the_machine(monkeypatch):
     monkeypatch.delenv("RSDTR_JOBS")
     for cores, expected in ((None, 1), (1, 1), (2, 1), (8, 4)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
-        assert jobs.slots() == expected
+        assert job_queue.slots() == expected
 
 
 def test_a_job_that_cannot_be_written_is_no_job(monkeypatch):
@@ -208,7 +217,7 @@ def test_only_the_owner_may_look():
 
 
 def test_the_oldest_of_many_ended_jobs_go_with_their_folders(monkeypatch):
-    monkeypatch.setattr(jobs, "KEPT", 2)
+    monkeypatch.setattr(job_queue, "KEPT", 2)
     found = queued(6)
     for job in found[2:]:
         cancel(job.id)
@@ -326,14 +335,15 @@ def test_a_worker_that_says_nothing_is_told(monkeypatch):
 
 SERVER = """
 import sys
-from rsdtr import jobs, process
-jobs.command = lambda _: ["sleep", "100"]
+from rsdtr.jobs import job_queue
+from rsdtr.system import processes
+job_queue.command = lambda _: ["sleep", "100"]
 most = 0
 for which in range(int(sys.argv[1]), int(sys.argv[1]) + 20):
-    jobs.submit("count", f"job {which}", {"which": which})
-    most = max(most, sum(job.state == "running" for job in jobs.listed()))
-print(most, len(process._started))
-for child in process._started:
+    job_queue.submit("count", f"job {which}", {"which": which})
+    most = max(most, sum(job.state == "running" for job in job_queue.listed()))
+print(most, len(processes._started))
+for child in processes._started:
     child.kill()
     child.wait()
 """

@@ -4,8 +4,9 @@ import threading
 
 import torch
 
-from rsdtr.kept import Kept
-from rsdtr.search import Candidate, KernelSpectra
+from rsdtr.search.candidate import Candidate
+from rsdtr.search.memory_budget import Kept
+from rsdtr.search.paper_rule import KernelSpectra
 
 Place = tuple[int, int, tuple[int, ...]]
 
@@ -65,7 +66,7 @@ def test_the_memory_of_a_search_is_bounded(monkeypatch) -> None:
     """What is kept for 60 ε_p of a kernel would take many times the limit."""
     torch.manual_seed(0)
     spectra = KernelSpectra(torch.randn(48, 48, 3, 3))
-    monkeypatch.setattr("rsdtr.unfolding._SECONDS", Kept(1 << 19))
+    monkeypatch.setattr("rsdtr.search.unfoldings._SECONDS", Kept(1 << 19))
     kept = []
     for step in range(60):
         spectra.candidates(0.2 + 0.01 * step)

@@ -12,8 +12,8 @@ from itertools import count
 import kills
 import pytest
 
+from rsdtr.compressed.manifest import Proof
 from rsdtr.errors import ExportError
-from rsdtr.manifest import Proof
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children of POSIX")
 FINE = Proof(max_difference=0.0, mean_difference=0.0, argmax_agreement=1.0, n=64)
@@ -22,7 +22,7 @@ FINE = Proof(max_difference=0.0, mean_difference=0.0, argmax_agreement=1.0, n=64
 @pytest.fixture(autouse=True)
 def _quick(tmp_path, monkeypatch):
     """Proofs are not what is tried here, and would take all of the time."""
-    module = importlib.import_module("rsdtr.export")
+    module = importlib.import_module("rsdtr.exports.export")
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path))
     monkeypatch.setattr(module, "write_cases", lambda *_: 1.0)
     monkeypatch.setattr(module, "proved", lambda *_: FINE)

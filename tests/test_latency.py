@@ -4,13 +4,13 @@ import pytest
 from made_up import device_profile, layer_times
 from networks import varied, varied_spec
 
-from rsdtr.device import DeviceProfile
+from rsdtr.charts.tables import MEASURED, layers_table
 from rsdtr.errors import PlanError
-from rsdtr.fast import in_one_form, layer_cases
-from rsdtr.latency import LayerLatency, network_cases, network_latency
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.tables import MEASURED, layers_table
+from rsdtr.measuring.fastest_forms import in_one_form, layer_cases
+from rsdtr.measuring.latency import LayerLatency, network_cases, network_latency
+from rsdtr.measuring.layer_times import DeviceProfile
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 from made_up import layer_times
 
 from rsdtr.charts.latency import LatencyPoint, forms_figure, latency_figure
-from rsdtr.device import LayerCase
+from rsdtr.measuring.layer_times import LayerCase
 
 CASE = LayerCase(
     shape=(6, 4, 3, 3), ranks=(1, 2, 3, 2), stride=(1, 1), padding=(1, 1), input_size=(9, 8),

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from rsdtr.compressed.tr_conv2d import FORMS, PADDING_MODES, TRConv2d
 from rsdtr.errors import RingError
-from rsdtr.layers import FORMS, PADDING_MODES, TRConv2d
-from rsdtr.ring import TensorRing
+from rsdtr.ring.tensor_ring import TensorRing
 
 
 def layer_and_dense(conv, ranks=(2, 3, 4, 2), form="pipeline"):

@@ -10,7 +10,9 @@ from networks import varied, varied_spec
 from oracles import ring_by_einsum
 from torch import nn
 
-from rsdtr.charts.lesson import (
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.errors import RingError, UnknownName
+from rsdtr.learn.figures import (
     cores_figure,
     cut_figure,
     damages_figure,
@@ -21,10 +23,8 @@ from rsdtr.charts.lesson import (
     slices_figure,
     splits_figure,
 )
-from rsdtr.errors import RingError, UnknownName
-from rsdtr.layers import TRConv2d
-from rsdtr.lessons.glossary import GLOSSARY, meaning
-from rsdtr.lessons.lesson import (
+from rsdtr.learn.glossary import GLOSSARY, meaning
+from rsdtr.learn.numbers import (
     Turn,
     bond_name,
     cut,
@@ -35,13 +35,15 @@ from rsdtr.lessons.lesson import (
     stages,
     turns,
 )
-from rsdtr.lessons.quiz import quiz
-from rsdtr.lessons.text import STEPS
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.ring import TensorRing
-from rsdtr.search import Candidate, KernelSpectra, candidates, ring_svd, smallest
-from rsdtr.targets import layer_damages, total_damage
+from rsdtr.learn.quiz import quiz
+from rsdtr.learn.text import STEPS
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.planning.target_solver import layer_damages, total_damage
+from rsdtr.ring.tensor_ring import TensorRing
+from rsdtr.search.candidate import Candidate
+from rsdtr.search.paper_rule import KernelSpectra, candidates, smallest
+from rsdtr.search.ring_svd import ring_svd
 
 ROOT = Path(__file__).parents[1]
 # Singular values 4, 2, 1 in the unfoldings by O and by I; energy 21.

@@ -5,23 +5,36 @@ import tensorly as tl
 import torch
 from tensorly.decomposition import tensor_ring
 
-from rsdtr.data import load_data
+from rsdtr.baselines import ring_ablations
+from rsdtr.baselines.catalogue import (
+    METHODS,
+    Subject,
+    check_methods,
+    method,
+    methods_for,
+)
+from rsdtr.baselines.conv_chain import FactoredConv2d, composed, stage_kernels
+from rsdtr.baselines.cp import CP, Canonical
+from rsdtr.baselines.factorizations import FACTORIZATIONS
+from rsdtr.baselines.lowrank import cheapest, chosen, fitting, storage
+from rsdtr.baselines.mpo import MPO, OperatorTrain
+from rsdtr.baselines.pruning import pruned
+from rsdtr.baselines.reach_pcr import Kernels, NetworkDecision, network_of
+from rsdtr.baselines.tensorized_ring import (
+    PSTRN,
+    TRN,
+    TensorizedRing,
+    _contraction_macs,
+    factors,
+    searched_ranks,
+)
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import PlanError, RingError, UnknownName
-from rsdtr.methods import rings
-from rsdtr.methods.canonical import CP, Canonical
-from rsdtr.methods.catalogue import METHODS, Subject, check_methods, method, methods_for
-from rsdtr.methods.factored import FactoredConv2d, composed, stage_kernels
-from rsdtr.methods.factorizations import FACTORIZATIONS
-from rsdtr.methods.lowrank import cheapest, chosen, fitting, storage
-from rsdtr.methods.mpo import MPO, OperatorTrain
-from rsdtr.methods.network import Kernels, NetworkDecision, network_of
-from rsdtr.methods.pruning import pruned
-from rsdtr.methods.pstrn import PSTRN, searched_ranks
-from rsdtr.methods.tensorized import TRN, TensorizedRing, _contraction_macs, factors
-from rsdtr.profile import profile
-from rsdtr.search import Candidate, ring_svd
-from rsdtr.truncation import tail_energies
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.ring.rank_selection import tail_energies
+from rsdtr.search.candidate import Candidate
+from rsdtr.search.ring_svd import ring_svd
 
 DIGITS = "digits_resnet20"
 LOW_RANK = {method.name: method for method in (*FACTORIZATIONS, MPO, CP, TRN)}
@@ -203,13 +216,13 @@ def test_ablations_take_parts_of_the_search():
         Candidate(0, 4, (4, 3, 1, 1), 7, 9, 0.1),
         Candidate(1, 2, (1, 2, 2, 1), 5, 9, 0.1),
     ]
-    assert rings.no_shift(found) == found[:3]
-    assert rings.no_divisor(found) == [found[1], found[3]]
-    assert rings.plain(found) == [found[1]]
+    assert ring_ablations.no_shift(found) == found[:3]
+    assert ring_ablations.no_divisor(found) == [found[1], found[3]]
+    assert ring_ablations.plain(found) == [found[1]]
 
 
 def test_fixed_ranks_are_tensorlys_ring(subject):
-    decided = rings.fixed_rank(subject.profile, 5)
+    decided = ring_ablations.fixed_rank(subject.profile, 5)
     layer = next(layer for layer in decided.layers if layer.ranks is not None)
     kernel = subject.profile.layer(layer.name).kernel.double()
     with tl.backend_context("pytorch", local_threadsafe=True):
@@ -220,7 +233,7 @@ def test_fixed_ranks_are_tensorlys_ring(subject):
     assert layer.relative_error == pytest.approx(errors[0])
     assert errors[0] == pytest.approx(errors[1], rel=0.05)
     with pytest.raises(PlanError, match="rank 1 do not reach PCR 1e"):
-        rings.fixed_rank(subject.profile, 1e6)
+        ring_ablations.fixed_rank(subject.profile, 1e6)
 
 
 @pytest.mark.parametrize("name", ["tt", "trn"])
@@ -254,8 +267,8 @@ def test_the_smallest_eps_reaches_the_pcr(subject):
 
 @pytest.mark.parametrize("name", ["ring-no-shift", "ring-no-divisor", "ring-plain"])
 def test_ablations_on_a_network(subject, name):
-    decided = rings.ablated(subject.profile, name, 5)
-    full = rings.by_rule(subject.profile, "paper", 5)
+    decided = ring_ablations.ablated(subject.profile, name, 5)
+    full = ring_ablations.by_rule(subject.profile, "paper", 5)
     assert 5 <= decided.pcr < 5.1
     assert decided.eps >= full.eps  # a smaller search never stores less at the same ε_p
     if name != "ring-no-divisor":

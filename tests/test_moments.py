@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from rsdtr.layers import TRConv2d
-from rsdtr.moments import Inputs, Moments, Patches, Targets
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.recovery.second_moments import Inputs, Moments, Patches, Targets
 
 LAYERS = [
     {"kernel_size": 3, "padding": 1},

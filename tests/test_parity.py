@@ -5,8 +5,8 @@ import pytest
 import torch
 from parity import FORMATS, parameters, parities, small
 
-from rsdtr.forms import FORMS
-from rsdtr.zoo import model_names, model_spec
+from rsdtr.models.zoo import model_names, model_spec
+from rsdtr.ring.forms import FORMS
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from rsdtr.charts.parts import parts_figure
-from rsdtr.parts import parts
-from rsdtr.plan import CompressionPlan, LayerPlan, Ratio
-from rsdtr.tables import parts_table
+from rsdtr.charts.plan import parts_figure
+from rsdtr.charts.tables import parts_table
+from rsdtr.planning.network_parts import parts
+from rsdtr.planning.plan import CompressionPlan, LayerPlan, Ratio
 
 COST = Ratio(original=1, compressed=1)
 NAMES = ("conv1", "stage.0.a", "stage.0.down.0", "stage.1.a", "tail.b")

@@ -5,10 +5,10 @@ import torch
 from networks import varied, varied_spec
 
 from rsdtr.errors import PlanError, RingError
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import profile
-from rsdtr.search import candidates, smallest
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, plan
+from rsdtr.search.paper_rule import candidates, smallest
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from plotly import graph_objects as go
 from rsdtr.charts.accuracy import Stage, stages_figure
 from rsdtr.charts.latency import LatencyPoint, latency_figure
 from rsdtr.charts.plan import FrontPoint, RatioPoint, fronts_figure, ratios_figure
-from rsdtr.charts.points import points_table
-from rsdtr.charts.training import training_figure
-from rsdtr.evaluate import Accuracy
+from rsdtr.charts.recovery import training_figure
+from rsdtr.charts.style import points_table
+from rsdtr.measuring.accuracy import Accuracy
 
 
 def test_both_fronts_and_the_present_plan():

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rsdtr import compress, load, load_model, model_spec, plan, profile
+from rsdtr.compressed.pretrained import RingNetwork
 from rsdtr.errors import ExportError
-from rsdtr.exports.pretrained import RingNetwork
 
 NAME = "digits_resnet20"
 

@@ -8,8 +8,8 @@ import time
 import psutil
 import pytest
 
-from rsdtr import process
-from rsdtr.process import ProcessId
+from rsdtr.system import processes
+from rsdtr.system.processes import ProcessId
 
 posix = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ticks of Linux")
@@ -32,14 +32,14 @@ def test_this_process_is_alive_and_another_with_its_pid_is_not():
 
 @posix
 def test_killing_takes_the_children_too_and_leaves_no_zombie(tmp_path):
-    found = process.start(["sh", "-c", "sleep 60 & wait"], tmp_path / "log", {})
+    found = processes.start(["sh", "-c", "sleep 60 & wait"], tmp_path / "log", {})
     children = []
     until(lambda: children.extend(psutil.Process(found.pid).children()) or children)
     ProcessId(found.pid, "another time").kill()
     assert found.alive
     found.kill()
     assert not found.alive
-    assert process._started == []
+    assert processes._started == []
     until(lambda: not psutil.pid_exists(children[0].pid)
           or children[0].status() == psutil.STATUS_ZOMBIE)  # fmt: skip
     found.kill()  # gone already: nothing happens
@@ -47,10 +47,10 @@ def test_killing_takes_the_children_too_and_leaves_no_zombie(tmp_path):
 
 @posix
 def test_a_zombie_is_not_alive(tmp_path):
-    found = process.start(["sh", "-c", "sleep 0.3"], tmp_path / "log", {})
+    found = processes.start(["sh", "-c", "sleep 0.3"], tmp_path / "log", {})
     assert found.alive
     until(lambda: not found.alive)
-    process.reap()
+    processes.reap()
     assert not psutil.pid_exists(found.pid)
 
 
@@ -59,7 +59,7 @@ def test_it_has_its_environment_steps_back_and_writes_to_its_log(tmp_path, monke
     monkeypatch.setenv("TAKEN", "away")
     script = 'echo "$GIVEN $TAKEN."; sleep 30'
     changes = {"GIVEN": "x", "TAKEN": None}
-    found = process.start(["sh", "-c", script], tmp_path / "log", changes, nice=7)
+    found = processes.start(["sh", "-c", script], tmp_path / "log", changes, nice=7)
     until(lambda: (tmp_path / "log").read_text() == "x .\n")
     assert psutil.Process(found.pid).nice() == 7
     assert os.getsid(found.pid) == found.pid  # what ends this process's terminal leaves it alone

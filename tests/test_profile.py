@@ -7,8 +7,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rsdtr.errors import PlanError, UnknownName
-from rsdtr.profile import profile
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
 
 
 def test_every_convolution_in_network_order_with_its_sizes():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsdtr.exports.proof import compared
+from rsdtr.exports.proof_process import compared
 
 
 def cases(n: int) -> dict[str, Tensor]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from rsdtr import quarantine, weights
 from rsdtr.errors import WeightsError
-from rsdtr.header import DTYPES
-from rsdtr.weights import read_state_dict
+from rsdtr.models import pth_reader, weights
+from rsdtr.models.weights import read_state_dict
+from rsdtr.system.safetensors_format import DTYPES
 
 
 class Malicious:
@@ -37,7 +37,7 @@ def test_types_that_no_network_has_are_refused_by_the_files_own_name(tmp_path, c
     torch.save({"w": torch.ones(3).to(dtype)}, tmp_path / "a.pth")
     with pytest.raises(WeightsError, match=r"a\.pth holds tensors of a type that no network here"):
         read_state_dict(tmp_path / "a.pth")
-    assert set(DTYPES.values()) == quarantine.READ
+    assert set(DTYPES.values()) == pth_reader.READ
 
 
 def test_what_only_the_header_refuses_is_said_of_the_file_that_was_given(tmp_path, cache):
@@ -106,15 +106,15 @@ def test_an_archive_that_unpacks_to_more_is_refused(tmp_path, cache):
 )
 def test_contents_that_are_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(quarantine.Refused, match=message):
-        quarantine.tensors(tmp_path / "a.pth")
+    with pytest.raises(pth_reader.Refused, match=message):
+        pth_reader.tensors(tmp_path / "a.pth")
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system has no such limits")
 def test_memory_is_bounded():
     """A process that is limited for a file of one byte cannot take two gigabytes."""
     script = (
-        f"import sys, torch; sys.path.insert(0, {str(Path(quarantine.__file__).parent)!r})\n"
+        f"import sys, torch; sys.path.insert(0, {str(Path(pth_reader.__file__).parent)!r})\n"
         "import quarantine; quarantine.limit(1)\n"
         "torch.zeros(1 << 26)\n"
         "print('256 MB', flush=True)\n"

@@ -10,17 +10,23 @@ from click.testing import CliRunner
 from test_cost import counted_macs
 from torch import Tensor, nn
 
-from rsdtr.charts.ratio import layer_ratio_figure, ratio_figure
-from rsdtr.cli import cli
-from rsdtr.cost import pipeline_macs
-from rsdtr.layers import TRConv2d
-from rsdtr.methods.factored import composed, stage_kernels
-from rsdtr.methods.ratio import CHANNELS, curve, flops_ratio, layer_ratios, rank_for
-from rsdtr.methods.tensorized import TensorizedRing, tensorized_macs, tensorized_storage
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.ring import TensorRing
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.baselines.conv_chain import composed, stage_kernels
+from rsdtr.baselines.costs import (
+    CHANNELS,
+    curve,
+    flops_ratio,
+    layer_ratios,
+    rank_for,
+)
+from rsdtr.baselines.tensorized_ring import TensorizedRing, tensorized_macs, tensorized_storage
+from rsdtr.charts.comparison import layer_ratio_figure, ratio_figure
+from rsdtr.commands.cli import cli
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.ring.cost import pipeline_macs
+from rsdtr.ring.tensor_ring import TensorRing
 
 SHAPE, RANK = (16, 8, 3, 3), 3  # O = 4·4, I = 4·2
 DIGITS = "digits_resnet20"

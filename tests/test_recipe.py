@@ -3,7 +3,7 @@
 import pytest
 
 from rsdtr.errors import RsdtrError
-from rsdtr.recipe import FinetuneOptions
+from rsdtr.recovery.options import FinetuneOptions
 
 
 @pytest.mark.parametrize(

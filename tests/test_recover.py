@@ -7,11 +7,11 @@ import torch
 from lights import brightness, few_digits, lights, tiny
 from torch import nn
 
-from rsdtr.data import DataSplits, load_data
+from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.evaluate import accuracy
-from rsdtr.recover import recalibrate
-from rsdtr.zoo import load_model, model_spec, weights_sha256
+from rsdtr.measuring.accuracy import accuracy
+from rsdtr.models.zoo import load_model, model_spec, weights_sha256
+from rsdtr.recovery.recalibrate import recalibrate
 
 
 @pytest.fixture(scope="module")

@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch import nn
 
-from rsdtr.compress import compress
-from rsdtr.data import DataSplits, LabelledImages, load_data
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.fuse import fuse
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.data.datasets import DataSplits, LabelledImages, load_data
+from rsdtr.data.image_sources import ArrayPictures
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.evaluate import accuracy
-from rsdtr.forms import FORMS
-from rsdtr.fuse import fuse
-from rsdtr.layers import TRConv2d
-from rsdtr.pictures import ArrayPictures
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.recover import recalibrate
-from rsdtr.refit import Step, refit
-from rsdtr.refit_options import RefitOptions
-from rsdtr.ring import TensorRing
-from rsdtr.zoo import ModelSpec, load_model, model_spec, weights_sha256
+from rsdtr.measuring.accuracy import accuracy
+from rsdtr.models.zoo import ModelSpec, load_model, model_spec, weights_sha256
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.recovery.options import RefitOptions
+from rsdtr.recovery.recalibrate import recalibrate
+from rsdtr.recovery.refit import Step, refit
+from rsdtr.ring.forms import FORMS
+from rsdtr.ring.tensor_ring import TensorRing
 from tests.networks import Varied, varied, varied_spec
 
 DIGITS = model_spec("digits_resnet20")

@@ -12,20 +12,20 @@ from test_job_worker import ended
 from test_process import until
 from torch import nn
 
-from rsdtr import jobs
-from rsdtr.cli import cli
-from rsdtr.compress import compress
-from rsdtr.data import DataSplits, load_data
+from rsdtr.commands.cli import cli
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.saved import load
+from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.errors import DataError
-from rsdtr.job import Job
-from rsdtr.jobs import cancel, find, resume
-from rsdtr.kinds import refit as refit_job
-from rsdtr.kinds.refit import expected_seconds, queue_refit, refit_model, report
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import profile
-from rsdtr.refit import Begun, Refitted, Step, refit
-from rsdtr.saved import load
-from rsdtr.zoo import load_model, model_spec, weights_sha256
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.job_queue import cancel, find, resume
+from rsdtr.jobs.kinds import refit as refit_job
+from rsdtr.jobs.kinds.refit import expected_seconds, queue_refit, refit_model, report
+from rsdtr.models.zoo import load_model, model_spec, weights_sha256
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, plan
+from rsdtr.recovery.refit import Begun, Refitted, Step, refit
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 DIGITS = "digits_resnet20"
@@ -35,7 +35,7 @@ IMAGES = 60
 
 @pytest.fixture(autouse=True)
 def cache(own_jobs, monkeypatch) -> Path:
-    monkeypatch.setattr(jobs, "command", job_kinds.command)
+    monkeypatch.setattr(job_queue, "command", job_kinds.command)
     return own_jobs
 
 
@@ -157,11 +157,11 @@ def test_data_that_is_no_longer_the_same_is_refused(digits):
 def test_one_image_is_refused_before_it_is_queued(digits):
     with pytest.raises(DataError, match=r"a refit was asked for with 1 images: give at least 2"):
         queue(digits, images=1)
-    assert jobs.listed() == []
+    assert job_queue.listed() == []
 
 
 def test_what_another_version_queued(digits):
-    job = jobs.submit(refit_job.KIND, "old", {"cores": 1})
+    job = job_queue.submit(refit_job.KIND, "old", {"cores": 1})
     assert report(job) is None
     assert ended(job).message.startswith("it was queued by another version of this program (")
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsdtr import regression
 from rsdtr.errors import RingError
-from rsdtr.moments import Inputs, Moments, Targets
-from rsdtr.regression import fitted
-from rsdtr.ring import TensorRing
+from rsdtr.recovery import least_squares
+from rsdtr.recovery.least_squares import fitted
+from rsdtr.recovery.second_moments import Inputs, Moments, Targets
+from rsdtr.ring.tensor_ring import TensorRing
 
 SHAPE, RANKS = (6, 4, 3, 2), (2, 2, 3, 2)
 ZERO = torch.zeros(SHAPE[0])
@@ -50,8 +50,8 @@ def best_error(ring: TensorRing, mode: int, x: Tensor, y: Tensor) -> float:
 @pytest.mark.parametrize("shape", [SHAPE, (3, 2, 3, 3), (5, 9, 1, 1)], ids=str)
 @pytest.mark.parametrize("mode", range(4))
 def test_each_core_is_the_least_squares_optimum(mode, shape, direct, monkeypatch):
-    monkeypatch.setattr(regression, "DIRECT", direct)
-    monkeypatch.setattr(regression, "STEPS", 2000)
+    monkeypatch.setattr(least_squares, "DIRECT", direct)
+    monkeypatch.setattr(least_squares, "STEPS", 2000)
     ring = TensorRing.random(shape, RANKS, seed=3)
     x, y = columns(shape), 50 * noise(200, shape[0], seed=4)
     known = moments(x, y)

@@ -6,19 +6,19 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from rsdtr.asked import Asked
-from rsdtr.cli import cli
-from rsdtr.compress import compress
-from rsdtr.evaluate import Accuracy, saved_bytes
-from rsdtr.exports.card import ModelCard, model_card
-from rsdtr.latency import NetworkLatency, network_latency
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.report import report_html, saved_report
-from rsdtr.saved import load, save
-from rsdtr.tables import pins_table
-from rsdtr.targets import Choices
-from rsdtr.zoo import load_model, model_spec, weights_sha256
+from rsdtr.charts.html_report import report_html, saved_report
+from rsdtr.charts.tables import pins_table
+from rsdtr.commands.cli import cli
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.saved import load, save
+from rsdtr.exports.model_card import ModelCard, model_card
+from rsdtr.measuring.accuracy import Accuracy
+from rsdtr.measuring.latency import NetworkLatency, network_latency
+from rsdtr.models.zoo import load_model, model_spec, weights_sha256
+from rsdtr.planning.choices import Asked, Choices
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.system.safetensors_format import saved_bytes
 
 NAME = "digits_resnet20"
 ACCURACIES = [("dense", Accuracy.of(99, 100)), ("<recalibrated>", Accuracy.of(90, 100))]
@@ -48,7 +48,7 @@ def test_a_card_holds_the_plan_the_bytes_and_the_measurements(card, digits):
 def test_latency_is_on_the_card_only_when_all_of_it_was_measured(digits):
     from made_up import device_profile
 
-    from rsdtr.latency import network_cases
+    from rsdtr.measuring.latency import network_cases
 
     decided = plan(digits, 0.5)
     cases = network_cases(decided, digits, batch=4, threads=2)

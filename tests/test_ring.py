@@ -7,7 +7,7 @@ from oracles import ring_by_einsum
 from tensorly.tr_tensor import TRTensor
 
 from rsdtr.errors import RingError
-from rsdtr.ring import TensorRing, checked_kernel, ring_storage
+from rsdtr.ring.tensor_ring import TensorRing, checked_kernel, ring_storage
 
 ranks = st.tuples(*[st.integers(1, 4)] * 4)
 shapes = st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 4), st.integers(1, 4))

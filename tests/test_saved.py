@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from rsdtr import folder as folder_module
-from rsdtr.compress import compress
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.manifest import MANIFEST, WEIGHTS
+from rsdtr.compressed.saved import load, save, writable_folder
 from rsdtr.errors import ExportError, PlanError, UnknownName, WeightsError
-from rsdtr.manifest import MANIFEST, WEIGHTS
-from rsdtr.plan import CompressionPlan, plan
-from rsdtr.profile import profile
-from rsdtr.saved import load, save, writable_folder
-from rsdtr.zoo import load_model, model_spec, weights_sha256
+from rsdtr.models.zoo import load_model, model_spec, weights_sha256
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import CompressionPlan, plan
+from rsdtr.system import folder_exchange as folder_module
 
 NAME = "digits_resnet20"
 

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import exhaustive, ring_by_einsum
 
-from rsdtr.cost import pipeline_macs_per_pixel
 from rsdtr.errors import RingError
-from rsdtr.ring import TensorRing
-from rsdtr.search import KernelSpectra, candidates, divisors, ring_svd, smallest
-from rsdtr.zoo import load_model
+from rsdtr.models.zoo import load_model
+from rsdtr.ring.cost import pipeline_macs_per_pixel
+from rsdtr.ring.tensor_ring import TensorRing
+from rsdtr.search.paper_rule import KernelSpectra, candidates, divisors, smallest
+from rsdtr.search.ring_svd import ring_svd
 
 shapes = st.tuples(
     st.integers(1, 12), st.integers(1, 12), st.sampled_from([1, 2, 3, 5]), st.sampled_from([1, 3])

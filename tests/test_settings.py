@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from rsdtr.weights import cache_folder, private_folder
+from rsdtr.system.cache_folder import cache_folder, private_folder
 
 SETTINGS = Path(__file__).parents[1] / ".streamlit" / "config.toml"
 

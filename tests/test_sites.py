@@ -5,14 +5,13 @@ import copy
 import pytest
 from torch import Tensor, nn
 
-from rsdtr.compress import compress
-from rsdtr.fuse import fuse
-from rsdtr.layers import TRConv2d
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.sites import sites
-from rsdtr.walk import Walk
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.fuse import fuse
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.recovery.graph_walk import Walk, sites
 
 DIGITS = model_spec("digits_resnet20")
 

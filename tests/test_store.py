@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 import safetensors
 import safetensors.numpy
+from filelock import FileLock
 from networks import varied, varied_spec
 
-from rsdtr import store
-from rsdtr.plan import plan
-from rsdtr.profile import LayerProfile, ModelProfile, profile
-from rsdtr.store import load_winners, locked, save_winners, store_path
-from rsdtr.winners import GRID, Question
+from rsdtr.planning import winners_on_disk
+from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
+from rsdtr.planning.plan import plan
+from rsdtr.planning.winners_on_disk import load_winners, save_winners, store_path
+from rsdtr.search.candidate import GRID, Question
+from rsdtr.system import atomic_files
+from rsdtr.system.atomic_files import locked
 
 ASKED = [Question("paper", "storage", eps) for eps in (0.02, 0.4, 0.95)]
 ASKED += [Question("tight", "macs", 0.4), Question("paper", "macs", 0.61)]
@@ -80,7 +83,7 @@ def test_between_grid_points_nothing_is_stored(stored):
 
 
 def test_the_folder_is_the_owner_s_and_holds_no_leftovers(stored, folder):
-    assert sorted(path.name for path in folder.iterdir()) == [store_path(stored).name, "lock"]
+    assert sorted(path.name for path in folder.iterdir()) == [store_path(stored).name]
     if os.name != "nt":
         assert folder.stat().st_mode & 0o777 == 0o700
 
@@ -136,7 +139,7 @@ def test_foreign_files_are_ignored_and_rebuilt(stored, caplog):
     ("old", "new"),
     [
         ('"format":1', '"format":0'),
-        (f'"search":{store.SEARCH_VERSION}', '"search":0'),
+        (f'"search":{winners_on_disk.SEARCH_VERSION}', '"search":0'),
         ('"weights_sha256":"', '"weights_sha256":"0'),
         ('"wide",[20,', '"wide",[21,'),
         ("[14,10]", "[28,20]"),
@@ -161,7 +164,7 @@ def test_values_that_no_winner_has_are_ignored(stored, caplog):
         changed = {key: array.copy() for key, array in arrays.items()}
         key = f"paper.storage.{name}"
         changed[key][1, GRID.index(0.4)] = value
-        path.write_bytes(store._as_bytes(changed, identity))
+        path.write_bytes(winners_on_disk._as_bytes(changed, identity))
         ignored_and_rebuilt(stored, caplog, "of another model")
 
 
@@ -197,7 +200,7 @@ def test_two_processes_that_write_at_once_lose_nothing():
 
 
 def test_a_lock_that_is_never_given_back_does_not_stop_a_writer(stored, monkeypatch):
-    monkeypatch.setattr(store, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(atomic_files, "LOCK_SECONDS", 0.05)
     stored.winner(stored.layer("wide"), Question("paper", "storage", 0.5))
     with locked():
         assert save_winners(stored)
@@ -208,7 +211,7 @@ def test_without_locks_everything_else_still_works(stored, monkeypatch):
     def unsupported(_: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(store, "_lock", unsupported)
+    monkeypatch.setattr(FileLock, "acquire", unsupported)
     stored.winner(stored.layer("wide"), Question("paper", "storage", 0.5))
     assert save_winners(stored)
     assert load_winners(fresh()) == 11
@@ -223,15 +226,15 @@ def test_the_least_recently_used_models_go_first(stored, folder, monkeypatch):
             os.utime(path, (time.time() - age,) * 2)
     os.utime(store_path(stored), (1, 1))
     load_winners(fresh())  # and so it is the latest
-    monkeypatch.setattr(store, "KEPT_BYTES", 3 * size)
+    monkeypatch.setattr(winners_on_disk, "KEPT_BYTES", 3 * size)
     stored.winner(stored.layer("wide"), Question("paper", "storage", 0.5))
     assert save_winners(stored)
-    left = {path.stem for path in folder.iterdir()} - {"lock"}
+    left = {path.stem for path in folder.iterdir()}
     assert left == {"b", "c", store_path(stored).stem}
-    monkeypatch.setattr(store, "KEPT_BYTES", 1)
+    monkeypatch.setattr(winners_on_disk, "KEPT_BYTES", 1)
     stored.winner(stored.layer("wide"), Question("paper", "storage", 0.6))
     assert save_winners(stored)
-    assert {path.stem for path in folder.iterdir()} - {"lock"} == {store_path(stored).stem}
+    assert {path.stem for path in folder.iterdir()} == {store_path(stored).stem}
 
 
 def test_what_a_killed_writer_left_is_cleared(stored, folder):

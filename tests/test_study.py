@@ -7,16 +7,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from rsdtr.charts.study import study_figure
-from rsdtr.cli import cli
-from rsdtr.compress import compress
-from rsdtr.data import load_data
+from rsdtr.charts.recovery import study_figure
+from rsdtr.commands.cli import cli
+from rsdtr.compressed.compress import compress
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.recipe import FinetuneOptions
-from rsdtr.study import Study, factors_vs_scratch, from_scratch
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.recovery.options import FinetuneOptions
+from rsdtr.recovery.study import Study, factors_vs_scratch, from_scratch
 
 
 @pytest.fixture(scope="module")

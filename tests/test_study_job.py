@@ -7,15 +7,15 @@ from click.testing import CliRunner
 from test_job_worker import ended
 from test_process import until
 
-from rsdtr.cli import cli
-from rsdtr.data import load_data
-from rsdtr.jobs import cancel, find, resume
-from rsdtr.kinds.study import FIGURE, FILE, queue_study
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.recipe import FinetuneOptions
-from rsdtr.study import Study
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.commands.cli import cli
+from rsdtr.data.datasets import load_data
+from rsdtr.jobs.job_queue import cancel, find, resume
+from rsdtr.jobs.kinds.study import FIGURE, FILE, queue_study
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.recovery.options import FinetuneOptions
+from rsdtr.recovery.study import Study
 
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="processes of POSIX"),

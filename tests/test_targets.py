@@ -5,11 +5,12 @@ import pytest
 from networks import varied, varied_spec
 
 from rsdtr.errors import PlanError, UnknownName
-from rsdtr.plan import Target, plan, planned_bytes
-from rsdtr.profile import profile
-from rsdtr.targets import Choices, Damage, solve, total_damage, uniform_front
-from rsdtr.winners import GRID, Question
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import Target, plan, planned_bytes
+from rsdtr.planning.target_solver import Damage, solve, total_damage, uniform_front
+from rsdtr.search.candidate import GRID, Question
 
 
 @pytest.fixture(scope="module")

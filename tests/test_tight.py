@@ -5,13 +5,14 @@ from hypothesis import strategies as st
 from oracles import ring_by_einsum
 from test_search import random_kernel
 
-from rsdtr.cost import pipeline_macs_per_pixel
 from rsdtr.errors import RingError
-from rsdtr.ring import ring_storage
-from rsdtr.search import KernelSpectra, divisors, in_mode_order, ring_svd
-from rsdtr.tight import NEIGHBOURS, ROUNDING, SMALL_MODE, best_tight
-from rsdtr.truncation import equal_split, rank_of, rank_of_tails, rank_within
-from rsdtr.zoo import load_model
+from rsdtr.models.zoo import load_model
+from rsdtr.ring.cost import pipeline_macs_per_pixel
+from rsdtr.ring.rank_selection import equal_split, rank_of, rank_of_tails, rank_within
+from rsdtr.ring.tensor_ring import ring_storage
+from rsdtr.search.paper_rule import KernelSpectra, divisors
+from rsdtr.search.ring_svd import in_mode_order, ring_svd
+from rsdtr.search.tight_rule import NEIGHBOURS, ROUNDING, SMALL_MODE, best_tight
 
 shapes = st.tuples(
     st.integers(1, 10), st.integers(1, 10), st.sampled_from([1, 2, 3]), st.sampled_from([1, 3])

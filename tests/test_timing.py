@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdtr.errors import RsdtrError
-from rsdtr.timing import Timing, eager, timings
+from rsdtr.measuring.stopwatch import Timing, eager, timings
 
 
 def sleeping(milliseconds):

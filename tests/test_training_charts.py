@@ -3,13 +3,11 @@
 import pytest
 
 from rsdtr.charts.accuracy import Stage
-from rsdtr.charts.training import MOST_POINTS, runs_figure, training_figure
-from rsdtr.checkpoint import EpochResult
-from rsdtr.evaluate import Accuracy
-from rsdtr.job import Job
-from rsdtr.kinds.finetune import Curve, TrainingRun
-from rsdtr.recipe import FinetuneOptions
-from rsdtr.tables import runs_table
+from rsdtr.charts.recovery import MOST_POINTS, runs_figure, training_figure
+from rsdtr.charts.tables import runs_table
+from rsdtr.measuring.accuracy import Accuracy
+from rsdtr.recovery.checkpoint import Curve, EpochResult, TrainingRun
+from rsdtr.recovery.options import FinetuneOptions
 
 
 def epoch(number: int, correct: int, best: bool) -> EpochResult:
@@ -57,11 +55,10 @@ def test_runs_are_told_apart_without_colours():
 
 
 def test_the_table_of_runs():
-    job = Job("0123456789abcdef", "finetune", "title", "subject", "done", 0.0, 1)
     options = FinetuneOptions(distill=0.5)
     runs = [
-        TrainingRun(job, options, Curve((), (), EPOCHS, ())),
-        TrainingRun(job, options, Curve((), (), (), ())),
+        TrainingRun("0123456789abcdef", "done", options, Curve((), (), EPOCHS, ())),
+        TrainingRun("0123456789abcdef", "done", options, Curve((), (), (), ())),
     ]
     first, second = runs_table(runs).to_dict("records")
     assert (first["epochs"], first["best validation (%)"], first["epoch (s)"]) == ("3 of 3", 90, 2)

@@ -5,11 +5,11 @@ import torch
 from networks import varied, varied_spec
 from torch import Tensor, nn
 
-from rsdtr.compress import compress
-from rsdtr.layers import TRConv2d
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.training_forms import laid_out_for_training, training_form
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.recovery.training_forms import laid_out_for_training, training_form
 
 
 # Of a 3×3 kernel of 64 × 64 channels, with P channels between the two convolutions, a pixel costs

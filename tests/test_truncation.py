@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from oracles import rank_by_svd
 
 from rsdtr.errors import RingError
-from rsdtr.truncation import checked_eps, equal_split, rank_of, tail_energies
+from rsdtr.ring.rank_selection import checked_eps, equal_split, rank_of, tail_energies
 
 
 def test_three_equal_shares_add_up_to_eps_squared():

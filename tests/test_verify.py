@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from rsdtr.archive import unzipped, write_zip
-from rsdtr.compress import compress
-from rsdtr.data import load_data
+from rsdtr.compressed.compress import compress
+from rsdtr.compressed.manifest import MANIFEST, WEIGHTS, read_manifest
+from rsdtr.compressed.saved import save
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import ExportError
-from rsdtr.export import export
-from rsdtr.manifest import MANIFEST, WEIGHTS, read_manifest
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.saved import save
-from rsdtr.verify import unchanged, verify
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.exports.export import export
+from rsdtr.exports.verify import unchanged, verify
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.system.zip_archive import unzipped, write_zip
 
 NAME = "digits_resnet20"
 

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torchvision import models
 
-from rsdtr import vision
+from rsdtr.models import torchvision_networks
 
 
 def test_names_hold_what_answers_classes_masks_or_boxes_alone():
-    names = vision.names()
+    names = torchvision_networks.names()
     assert names.index("resnet18") < names.index("fcn_resnet50") < names.index("ssd300_vgg16")
     assert not [name for name in names if name.startswith(("mask", "keypoint", "vit", "r3d"))]
     assert len(names) == len(set(names))
@@ -20,7 +20,7 @@ def test_names_hold_what_answers_classes_masks_or_boxes_alone():
 @pytest.mark.parametrize("name", ["lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"])
 def test_a_segmentation_network_answers_what_torchvisions_does(name):
     torch.manual_seed(0)
-    ours = vision.build(name).eval()
+    ours = torchvision_networks.build(name).eval()
     torch.manual_seed(0)
     theirs = models.get_model(name, weights=None, weights_backbone=None).eval()
     assert list(ours.state_dict()) == list(theirs.state_dict())
@@ -32,9 +32,13 @@ def test_a_segmentation_network_answers_what_torchvisions_does(name):
 
 def test_norms_that_were_trained_without_eps_have_none():
     torch.manual_seed(0)
-    norms = [m for m in vision.build("retinanet_resnet50_fpn").modules() if _is_norm(m)]
+    norms = [
+        m for m in torchvision_networks.build("retinanet_resnet50_fpn").modules() if _is_norm(m)
+    ]
     assert {norm.eps for norm in norms} == {0.0}
-    assert {m.eps for m in vision.build("resnet18").modules() if _is_norm(m)} == {1e-5}
+    assert {m.eps for m in torchvision_networks.build("resnet18").modules() if _is_norm(m)} == {
+        1e-5
+    }
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -64,17 +68,19 @@ def _is_norm(module: nn.Module) -> bool:
 )  # fmt: skip
 def test_old_names_become_those_of_todays_classes(name, published, today):
     value = torch.zeros(1)
-    assert vision.in_todays_names(name, OrderedDict({published: value})) == {today: value}
+    assert torchvision_networks.in_todays_names(name, OrderedDict({published: value})) == {
+        today: value
+    }
 
 
 def test_today_s_names_of_a_detection_network_are_its_own():
-    state = vision.build("fasterrcnn_mobilenet_v3_large_320_fpn").state_dict()
-    assert list(vision.in_todays_names("fasterrcnn_mobilenet_v3_large_320_fpn", state)) == list(
-        state
-    )
+    state = torchvision_networks.build("fasterrcnn_mobilenet_v3_large_320_fpn").state_dict()
+    assert list(
+        torchvision_networks.in_todays_names("fasterrcnn_mobilenet_v3_large_320_fpn", state)
+    ) == list(state)
 
 
 @pytest.mark.parametrize("name", ["fcn_resnet101", "deeplabv3_mobilenet_v3_large"])
 def test_the_head_that_only_training_needs_is_left_out(name):
     state = OrderedDict({"classifier.0.bias": 1, "aux_classifier.0.bias": 2})
-    assert vision.in_todays_names(name, state) == {"classifier.0.bias": 1}
+    assert torchvision_networks.in_todays_names(name, state) == {"classifier.0.bias": 1}

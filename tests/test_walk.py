@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdtr.errors import RsdtrError
-from rsdtr.walk import Walk
+from rsdtr.recovery.graph_walk import Walk
 
 
 class InPlace(nn.Module):

@@ -9,10 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from rsdtr.errors import ExportError
-from rsdtr.exports import web
-from rsdtr.weights import cache_folder
+from rsdtr.exports import browser_runtime
+from rsdtr.system.cache_folder import cache_folder
 
-CONTENT = {web.SCRIPT: b"export default 1", web.PROGRAM: b"\0asm"}
+CONTENT = {browser_runtime.SCRIPT: b"export default 1", browser_runtime.PROGRAM: b"\0asm"}
 ANSWER = {
     "dense_ms": 2.0, "compressed_ms": 0.5, "max_difference": 1e-6, "argmax_agreement": 1.0,
     "n": 16, "device": "a browser",
@@ -25,7 +25,7 @@ def _own(tmp_path, monkeypatch):
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("shutil.which", lambda _: None)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
-    monkeypatch.setattr(web, "FILES", hashes)
+    monkeypatch.setattr(browser_runtime, "FILES", hashes)
 
 
 def package(**changed: bytes) -> bytes:
@@ -41,24 +41,28 @@ def package(**changed: bytes) -> bytes:
 
 def put_aside(content: bytes) -> None:
     cache_folder().mkdir(parents=True)
-    (cache_folder() / f"{web.PACKAGE}-{web.VERSION}.tgz").write_bytes(content)
+    (cache_folder() / f"{browser_runtime.PACKAGE}-{browser_runtime.VERSION}.tgz").write_bytes(
+        content
+    )
 
 
 def test_a_package_in_the_cache_folder_is_unpacked_once():
     put_aside(package())
-    folder = web.runtime_folder()
+    folder = browser_runtime.runtime_folder()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
-    (cache_folder() / f"{web.PACKAGE}-{web.VERSION}.tgz").unlink()
-    assert web.runtime_folder() == folder
-    (folder / web.PROGRAM).write_bytes(b"changed")
+    (cache_folder() / f"{browser_runtime.PACKAGE}-{browser_runtime.VERSION}.tgz").unlink()
+    assert browser_runtime.runtime_folder() == folder
+    (folder / browser_runtime.PROGRAM).write_bytes(b"changed")
     with pytest.raises(ExportError, match="npm, which is not here"):
-        web.runtime_folder()
+        browser_runtime.runtime_folder()
 
 
 def test_a_file_that_is_not_the_published_one_is_refused_by_name():
-    put_aside(package(**{web.PROGRAM: b"something else"}))
-    with pytest.raises(ExportError, match=f"{web.PROGRAM} in .* is not the published one"):
-        web.runtime_folder()
+    put_aside(package(**{browser_runtime.PROGRAM: b"something else"}))
+    with pytest.raises(
+        ExportError, match=f"{browser_runtime.PROGRAM} in .* is not the published one"
+    ):
+        browser_runtime.runtime_folder()
     assert not list((cache_folder() / "web").rglob("*.wasm"))
 
 
@@ -66,7 +70,7 @@ def test_a_file_that_is_not_the_published_one_is_refused_by_name():
 def test_a_broken_package_is_refused(content):
     put_aside(content)
     with pytest.raises(ExportError, match="could not be unpacked"):
-        web.runtime_folder()
+        browser_runtime.runtime_folder()
 
 
 def test_npm_packs_the_pinned_version(monkeypatch):
@@ -74,11 +78,13 @@ def test_npm_packs_the_pinned_version(monkeypatch):
 
     def run(command, *, cwd, **_):
         asked.append(command[1:])
-        (cwd / f"{web.PACKAGE}-{web.VERSION}.tgz").write_bytes(package())
+        (cwd / f"{browser_runtime.PACKAGE}-{browser_runtime.VERSION}.tgz").write_bytes(package())
 
     monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
     monkeypatch.setattr("subprocess.run", run)
-    assert (web.runtime_folder() / web.SCRIPT).read_bytes() == CONTENT[web.SCRIPT]
+    assert (browser_runtime.runtime_folder() / browser_runtime.SCRIPT).read_bytes() == CONTENT[
+        browser_runtime.SCRIPT
+    ]
     assert asked == [["pack", "--silent", "--ignore-scripts", "onnxruntime-web@1.30.0"]]
 
 
@@ -89,11 +95,11 @@ def test_without_a_network_one_sentence_says_what_to_do(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
     monkeypatch.setattr("subprocess.run", run)
     with pytest.raises(ExportError, match=r"want of a network: install npm .* into the cache"):
-        web.runtime_folder()
+        browser_runtime.runtime_folder()
 
 
 def test_the_ratio_is_of_compressed_to_dense():
-    assert web.WebProof.model_validate(ANSWER).ratio == 0.25
+    assert browser_runtime.WebProof.model_validate(ANSWER).ratio == 0.25
 
 
 @pytest.mark.parametrize(
@@ -108,4 +114,4 @@ def test_the_ratio_is_of_compressed_to_dense():
 )
 def test_an_answer_that_no_browser_gives_is_refused(changed):
     with pytest.raises(ValidationError):
-        web.WebProof.model_validate(ANSWER | changed)
+        browser_runtime.WebProof.model_validate(ANSWER | changed)

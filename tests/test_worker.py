@@ -14,14 +14,15 @@ import pytest
 from click.testing import CliRunner, Result
 from networks import varied, varied_spec
 
-from rsdtr import process, worker
-from rsdtr.cli import cli
-from rsdtr.process import ProcessId
-from rsdtr.profile import LayerProfile, ModelProfile, profile
-from rsdtr.store import load_winners, store_path
-from rsdtr.winners import GRID, OBJECTIVES, RULES, Question
-from rsdtr.worker import cancel, fill_store, progress, start
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.commands.cli import cli
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning import grid_process
+from rsdtr.planning.grid_process import cancel, fill_store, progress, start
+from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
+from rsdtr.planning.winners_on_disk import load_winners, store_path
+from rsdtr.search.candidate import GRID, OBJECTIVES, RULES, Question
+from rsdtr.system import processes
+from rsdtr.system.processes import ProcessId
 
 NAME = "digits_resnet20"
 LAYER = "layer1.0.conv1"
@@ -94,7 +95,7 @@ def test_what_is_found_is_stored_and_never_searched_again():
 
 
 def test_a_reader_sees_the_store_grow(monkeypatch):
-    monkeypatch.setattr(worker, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(grid_process, "SAVE_SECONDS", 0.0)
     reader, seen = fresh(), set()
     for step in fill_store(fresh(), processes=1, layers={"body"}):
         stored = load_winners(reader)
@@ -232,10 +233,10 @@ def test_after_a_kill_nothing_blocks_and_nobody_is_left():
 def test_others_wait_while_as_many_as_may_are_at_work(folder, monkeypatch):
     """Each search takes every core: five networks opened at once were ten processes."""
     me, begun = ProcessId.own(), []
-    monkeypatch.setattr(process, "start", lambda command, *_: begun.append(command) or me)
+    monkeypatch.setattr(processes, "start", lambda command, *_: begun.append(command) or me)
     folder.mkdir(parents=True)
     status = {"model": "varied", "pid": me.pid, "born": me.born}
-    for other in range(worker.MOST_AT_WORK):
+    for other in range(grid_process.MOST_AT_WORK):
         assert not begun
         (folder / f"{other}-v2.json").write_text(json.dumps(status | {"born": "another time"}))
     assert start(digits())  # those have ended
@@ -261,7 +262,7 @@ def test_started_watched_and_cancelled_by_the_app():
     second = run(NAME, "--layers", LAYER)
     assert second.exit_code == 0
     assert "another process is searching the rings of digits_resnet20" in second.stderr
-    assert psutil.Process(pid).nice() == worker.NICE
+    assert psutil.Process(pid).nice() == grid_process.NICE
     all_of_them = family(pid)
     cancel(found)
     until(lambda: not progress(found).alive)
@@ -271,6 +272,6 @@ def test_started_watched_and_cancelled_by_the_app():
 
     def left() -> list[int]:
         progress(found)
-        return [started.pid for started in process._started]
+        return [started.pid for started in processes._started]
 
     until(lambda: pid not in left(), 5)  # no zombie stays, once its last thread has ended

@@ -17,9 +17,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from rsdtr import weights, zoo
 from rsdtr.errors import RsdtrError, UnknownName, WeightsError
-from rsdtr.zoo import (
+from rsdtr.models import zoo
+from rsdtr.models.zoo import (
     class_names,
     decaying_spectrum_,
     load_model,
@@ -27,6 +27,7 @@ from rsdtr.zoo import (
     model_spec,
     weights_sha256,
 )
+from rsdtr.system import cache_folder
 
 DIGITS = "digits_resnet20"
 
@@ -134,7 +135,7 @@ def test_an_unknown_name_is_answered_with_close_ones() -> None:
 
 def test_the_zoo_does_not_import_torchvision_before_it_is_asked() -> None:
     program = (
-        "import sys; from rsdtr.zoo import model_spec; model_spec('digits_resnet20');"
+        "import sys; from rsdtr.models.zoo import model_spec; model_spec('digits_resnet20');"
         "assert 'torchvision' not in sys.modules; model_spec('resnet18');"
         "assert 'torchvision' in sys.modules"
     )
@@ -237,11 +238,11 @@ def test_no_answer_is_one_sentence_with_the_file_and_the_folder(
 def test_the_cache_folder_is_the_platforms_unless_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RSDTR_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-    assert weights.cache_folder() == Path("/caches/rsdtr")
+    assert cache_folder.cache_folder() == Path("/caches/rsdtr")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert weights.cache_folder() == Path.home() / ".cache" / "rsdtr"
+    assert cache_folder.cache_folder() == Path.home() / ".cache" / "rsdtr"
     monkeypatch.setenv("RSDTR_CACHE", "/mine")
-    assert weights.cache_folder() == Path("/mine")
+    assert cache_folder.cache_folder() == Path("/mine")
 
 
 def test_a_model_without_published_weights_says_how_to_get_some() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from rsdtr.charts.style import GREEN, GREY, VERMILION, titled
-from rsdtr.evaluate import Accuracy
+from rsdtr.measuring.accuracy import Accuracy
 
 
 @dataclass(frozen=True)

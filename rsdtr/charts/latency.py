@@ -20,8 +20,8 @@ from rsdtr.charts.style import (
     star,
     titled,
 )
-from rsdtr.device import FormTime, LayerTimes
-from rsdtr.forms import Form
+from rsdtr.measuring.layer_times import FormTime, LayerTimes
+from rsdtr.ring.forms import Form
 
 ORDER: tuple[Form, ...] = ("dense", "pipeline", "O|IHW", "I|HWO", "IH|WO")
 _COLOURS: dict[Form, str] = {"dense": GREY, "pipeline": VERMILION}

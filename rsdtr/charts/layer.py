@@ -13,10 +13,10 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from rsdtr.charts.style import GREEN, GREY, ORANGE, PINK, VERMILION, titled
-from rsdtr.ring import MODES
-from rsdtr.search import Candidate, KernelSpectra, Pruned
-from rsdtr.truncation import equal_split, rank_of
-from rsdtr.winners import Objective
+from rsdtr.ring.rank_selection import equal_split, rank_of
+from rsdtr.ring.tensor_ring import MODES
+from rsdtr.search.candidate import Candidate, Objective, Pruned
+from rsdtr.search.paper_rule import KernelSpectra
 
 MODE_COLOURS = ("#56B4E9", ORANGE, GREEN, PINK)
 PRUNED = "#B8BCC2"  # no colour of the scale

@@ -7,16 +7,22 @@ from dataclasses import asdict
 
 import click
 
-from rsdtr.bench import ENGINES, checked_engines, layer_rows, network_rows, network_variants
+from rsdtr.baselines.benchmark import (
+    ENGINES,
+    checked_engines,
+    layer_rows,
+    network_rows,
+    network_variants,
+)
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress, table
-from rsdtr.commands.requested import decide, find
-from rsdtr.compress import compress as compressed
-from rsdtr.fast import measured_forms
-from rsdtr.profile import profile
-from rsdtr.store import load_winners
-from rsdtr.targets import Choices
-from rsdtr.timing import Timing, machine
+from rsdtr.commands.inputs import decide, find
+from rsdtr.compressed.compress import compress as compressed
+from rsdtr.measuring.fastest_forms import measured_forms
+from rsdtr.measuring.stopwatch import Timing, machine
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.winners_on_disk import load_winners
 
 
 @click.command()

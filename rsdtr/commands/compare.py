@@ -9,17 +9,17 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from rsdtr.baselines.catalogue import METHODS, Subject, check_methods, methods_for
+from rsdtr.baselines.comparison import Cell, Comparison, run
+from rsdtr.charts.tables import cells_table
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress, table
-from rsdtr.compare import Cell, Comparison, run
-from rsdtr.data import load_data
+from rsdtr.compressed.saved import writable_folder
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
-from rsdtr.measure import machine
-from rsdtr.methods.catalogue import METHODS, Subject, check_methods, methods_for
-from rsdtr.saved import writable_folder
-from rsdtr.store import replace_file
-from rsdtr.tables import cells_table
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.measuring.stopwatch import machine
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.system.atomic_files import replace_file
 
 TABLE, FIGURE = "compare", "compare.html"
 ALL = "all"
@@ -97,7 +97,7 @@ def comparison(
 def write_results(folder: Path, asked: Comparison, cells: tuple[Cell, ...]) -> None:
     """The table as CSV and JSON and the figure as HTML, each whole or not at all."""
     # Plotly is only needed here.
-    from rsdtr.charts.compare import comparison_figure
+    from rsdtr.charts.comparison import comparison_figure
 
     figure = comparison_figure(cells, asked.model)
     try:

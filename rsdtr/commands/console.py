@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol
 import click
 
 from rsdtr.errors import RsdtrError
-from rsdtr.plan import CompressionPlan, LayerPlan
+from rsdtr.planning.plan import CompressionPlan, LayerPlan
 
 
 class Progress(Protocol):

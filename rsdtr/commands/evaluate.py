@@ -10,15 +10,16 @@ from torch import nn
 
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress
-from rsdtr.commands.requested import find, read_model
-from rsdtr.data import load_data
+from rsdtr.commands.inputs import find, read_model
+from rsdtr.compressed.manifest import read_manifest
+from rsdtr.data.datasets import load_data
+from rsdtr.data.image_sets import LabelledImages
 from rsdtr.errors import DataError, WeightsError
-from rsdtr.evaluate import accuracy, saved_bytes
-from rsdtr.fidelity import Fidelity, fidelity
-from rsdtr.images import LabelledImages
-from rsdtr.manifest import read_manifest
-from rsdtr.profile import profile
-from rsdtr.zoo import ModelSpec, weights_sha256
+from rsdtr.measuring.accuracy import accuracy
+from rsdtr.measuring.fidelity import Fidelity, fidelity
+from rsdtr.models.zoo import ModelSpec, weights_sha256
+from rsdtr.planning.model_profile import profile
+from rsdtr.system.safetensors_format import saved_bytes
 
 
 @click.command()

@@ -9,11 +9,11 @@ import click
 
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress, table
-from rsdtr.data import load_data
-from rsdtr.export import FORMATS
-from rsdtr.export import export as exported
-from rsdtr.kinds.export import queue_export
-from rsdtr.saved import load
+from rsdtr.compressed.saved import load
+from rsdtr.data.datasets import load_data
+from rsdtr.exports.export import FORMATS
+from rsdtr.exports.export import export as exported
+from rsdtr.jobs.kinds.export import queue_export
 
 
 @click.command()
@@ -44,7 +44,7 @@ def export(
             "give --out DIR for the files, or --job: a job keeps its files itself, and `jobs show "
             "--json` tells of it"
         )
-    from rsdtr.report import saved_report  # draws, and so loads Plotly
+    from rsdtr.charts.html_report import saved_report  # draws, and so loads Plotly
 
     saved = load(folder)
     splits = load_data(data, saved.spec)

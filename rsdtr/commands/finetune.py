@@ -9,18 +9,24 @@ from typing import Any, TypeVar
 
 import click
 
-from rsdtr.checkpoint import EpochResult, training_record
 from rsdtr.commands import options as shared
 from rsdtr.commands.console import progress
-from rsdtr.data import load_data
-from rsdtr.distributed import World, joined
+from rsdtr.compressed.saved import Saved, load, save, writable_folder
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
-from rsdtr.estimate import estimate
-from rsdtr.finetune import finetune as finetuned
-from rsdtr.kinds.finetune import queue_finetuning
-from rsdtr.recipe import AUGMENTS, OPTIMIZERS, PRECISIONS, USUAL_LR, FinetuneOptions
-from rsdtr.saved import Saved, load, save, writable_folder
-from rsdtr.zoo import load_model
+from rsdtr.jobs.kinds.finetune import queue_finetuning
+from rsdtr.models.zoo import load_model
+from rsdtr.recovery.checkpoint import EpochResult, training_record
+from rsdtr.recovery.distributed import World, joined
+from rsdtr.recovery.finetune import finetune as finetuned
+from rsdtr.recovery.options import (
+    AUGMENTS,
+    OPTIMIZERS,
+    PRECISIONS,
+    USUAL_LR,
+    FinetuneOptions,
+)
+from rsdtr.recovery.training_estimate import estimate
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 USUAL_DISTILL, USUAL_EMA = 0.5, 0.999

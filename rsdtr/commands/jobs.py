@@ -7,10 +7,10 @@ from datetime import datetime
 
 import click
 
-from rsdtr import jobs as table_of_jobs
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, table
-from rsdtr.job import Job
+from rsdtr.jobs import job_queue as table_of_jobs
+from rsdtr.jobs.job import Job
 
 POLL_SECONDS = 0.2
 

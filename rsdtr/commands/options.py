@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from rsdtr.plan import Target, TargetKind
-from rsdtr.targets import Choices
-from rsdtr.winners import OBJECTIVES, RULES, Objective, Rule
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.plan import Target, TargetKind
+from rsdtr.search.candidate import OBJECTIVES, RULES, Objective, Rule
 
 USUAL_EPS = Choices.eps
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -14,11 +14,11 @@ import torch
 
 from rsdtr.commands import options
 from rsdtr.commands.console import INTERRUPTED, emit, progress
-from rsdtr.profile import profile as profiled
-from rsdtr.store import load_winners
-from rsdtr.winners import GRID, OBJECTIVES, RULES
-from rsdtr.worker import fill_store
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.grid_process import fill_store
+from rsdtr.planning.model_profile import profile as profiled
+from rsdtr.planning.winners_on_disk import load_winners
+from rsdtr.search.candidate import GRID, OBJECTIVES, RULES
 
 
 @click.command("profile")

@@ -6,12 +6,12 @@ from dataclasses import asdict
 
 import click
 
+from rsdtr.baselines.costs import layer_ratios
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, table
-from rsdtr.commands.requested import plan_of
-from rsdtr.methods.ratio import layer_ratios
-from rsdtr.profile import profile
-from rsdtr.targets import Choices
+from rsdtr.commands.inputs import plan_of
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.model_profile import profile
 
 
 @click.command("ratio")

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import click
 
-from rsdtr.asked import Asked
 from rsdtr.commands import options
 from rsdtr.commands.console import progress
-from rsdtr.commands.requested import check_data_is_read, plan_of
-from rsdtr.compress import compress
-from rsdtr.data import load_data
+from rsdtr.commands.inputs import check_data_is_read, plan_of
+from rsdtr.compressed.compress import compress
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import ExportError
-from rsdtr.evaluate import Accuracy, accuracy
-from rsdtr.exports.card import model_card
-from rsdtr.profile import profile
-from rsdtr.targets import Choices
+from rsdtr.exports.model_card import model_card
+from rsdtr.measuring.accuracy import Accuracy, accuracy
+from rsdtr.planning.choices import Asked, Choices
+from rsdtr.planning.model_profile import profile
 
 SUFFIXES = (".html", ".json")
 
@@ -57,7 +56,7 @@ def report(
     if path.suffix.lower() == ".json":
         text = card.model_dump_json(indent=1)
     else:
-        from rsdtr.report import report_html  # draws, and so loads Plotly
+        from rsdtr.charts.html_report import report_html  # draws, and so loads Plotly
 
         text = report_html(card)
     write(path, text)

@@ -10,16 +10,16 @@ import click
 from rsdtr.commands import options
 from rsdtr.commands.console import progress, table
 from rsdtr.commands.finetune import recipe
-from rsdtr.commands.requested import plan_of
-from rsdtr.data import load_data
+from rsdtr.commands.inputs import plan_of
+from rsdtr.compressed.saved import writable_folder
+from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
-from rsdtr.finetune import Step
-from rsdtr.kinds.study import FIGURE, FILE, queue_study, write_study
-from rsdtr.recipe import FinetuneOptions
-from rsdtr.saved import writable_folder
-from rsdtr.study import STARTS, Study
-from rsdtr.study import factors_vs_scratch as made_runs
-from rsdtr.targets import Choices
+from rsdtr.jobs.kinds.study import FIGURE, FILE, queue_study, write_study
+from rsdtr.planning.choices import Choices
+from rsdtr.recovery.finetune import Step
+from rsdtr.recovery.options import FinetuneOptions
+from rsdtr.recovery.study import STARTS, Study
+from rsdtr.recovery.study import factors_vs_scratch as made_runs
 
 
 @click.group()

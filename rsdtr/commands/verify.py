@@ -6,8 +6,8 @@ import click
 
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress, table
-from rsdtr.manifest import FILES
-from rsdtr.verify import verify as verified
+from rsdtr.compressed.manifest import FILES
+from rsdtr.exports.verify import verify as verified
 
 
 @click.command()

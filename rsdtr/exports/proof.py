@@ -1,110 +1,90 @@
-"""The other side of an export: runs in a fresh process, reads a file back and compares.
-
-    python -P proof.py FORMAT ARTEFACT CASES.safetensors ANSWER.json
-
-CASES holds inputs (n, C, H, W) and logits (n, classes, …), float32; they are run one by one and in
-fives. Run as a file, not as a module: only the safetensors format needs this program to be read
-back, and the proofs of the others would be worth less if they had imported it. They cannot: it is
-made unimportable there, and torchvision with it.
-"""
+"""What an exported file must compute, and the process that finds out whether it does."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
+import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors.torch import save
+from torch import nn
 
-Network = Callable[[Tensor], Tensor]
-BATCHES = (1, 5)
+from rsdtr.compressed.manifest import Proof
+from rsdtr.data.image_sets import LabelledImages
+from rsdtr.errors import ExportError
+from rsdtr.models.outputs import compared_output
 
-
-def network(form: str, artefact: Path) -> Network:
-    """The exported file as a function from images (B, C, H, W) to logits (B, classes, …).
-
-    Of a network that answers boxes, to the numbers that they are chosen by.
-    """
-    if form in ("onnx", "int8"):
-        return _onnx(artefact)
-    if form == "python":
-        return _python(artefact)
-    if form == "pt2":
-        return torch.export.load(artefact).module()
-    if __package__ in (None, ""):
-        sys.path.insert(0, str(Path(__file__).parents[2]))
-    from rsdtr.answers import compared_output
-    from rsdtr.saved import load
-
-    model = load(artefact.parent).model
-    return lambda images: compared_output(model, images)
-
-
-def _onnx(artefact: Path) -> Network:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(artefact, options, providers=["CPUExecutionProvider"])
-    (entry,) = session.get_inputs()
-
-    def run(images: Tensor) -> Tensor:
-        (logits,) = session.run(None, {entry.name: images.numpy()})
-        return torch.from_numpy(logits)
-
-    return run
-
-
-def _python(artefact: Path) -> Network:
-    specification = importlib.util.spec_from_file_location("rsdtr_model", artefact)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    network: Network = module.load(artefact.with_name("model.safetensors"))
-    return network
+TOLERANCE = 1e-4  # of a float32 logit
+INT8_AGREEMENT = 0.9  # of the classes: eight bits move every logit
+PROOF_IMAGES = 64
+LARGE_IMAGES = 5  # where every pixel, or every anchor, has an answer
+PROOF = Path(__file__).with_name("proof_process.py")
+PROOF_SECONDS = 900
+_BATCH = 16
 
 
 @torch.inference_mode()
-def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int]:
-    """Largest and mean absolute difference of a logit, the share of images, or of their pixels,
-    whose class is the same in every batch size, and how many images were compared.
+def write_cases(network: nn.Module, images: LabelledImages, path: Path) -> float:
+    """Write 64 inputs and their logits, or 5 of a network that tells more than classes; returns the
+    difference that a logit may show.
+
+    Few pictures are used again. ExportError for no pictures, or logits that are not finite.
     """
-    inputs, expected = cases["inputs"], cases["logits"]
-    classes = expected.argmax(1)
-    differences, agreeing = [], torch.ones_like(classes, dtype=torch.bool)
-    for batch in BATCHES:
-        parts = []
-        for images in inputs.split(batch):
-            logits = run(images)
-            wanted = (len(images), *expected.shape[1:])
-            if logits.shape != wanted:
-                raise ValueError(f"logits are {tuple(logits.shape)}, not {wanted}")
-            parts.append(logits)
-        found = torch.cat(parts)
-        differences.append((found - expected).abs())
-        agreeing &= found.argmax(1) == classes
-    # NaN is no number of JSON's, and no agreement.
-    all_of_them = torch.cat(differences).nan_to_num(nan=1e38, posinf=1e38).clamp(max=1e38)
-    return {
-        "max_difference": all_of_them.max().item(),
-        "mean_difference": all_of_them.double().mean().item(),
-        "argmax_agreement": agreeing.double().mean().item(),
-        "n": len(inputs),
-    }
+    if len(images) == 0:
+        raise ExportError("there are no images to prove the export on: give at least one")
+    count = PROOF_IMAGES if images.spec.task == "classification" else LARGE_IMAGES
+    indices = [index % len(images) for index in range(count)]
+    inputs = images.spec.normalise(images.pixels(indices)).contiguous()
+    logits = torch.cat([compared_output(network, part) for part in inputs.split(_BATCH)])
+    path.write_bytes(save({"inputs": inputs, "logits": logits}))
+    if not logits.isfinite().all():
+        raise ExportError(
+            "the model answers real images with NaN or infinite logits: recover it, or compress "
+            "it at a smaller ε_p, before exporting it"
+        )
+    return max(TOLERANCE, 1e-6 * logits.abs().max().item())
 
 
-def main(form: str, artefact: str, cases: str, answer: str, threads: str) -> None:
-    torch.set_num_threads(int(threads))
-    if form != "safetensors":
-        sys.modules |= {"rsdtr": None, "torchvision": None}  # type: ignore[dict-item]
-    result = compared(network(form, Path(artefact)), load_file(cases))
-    Path(answer).write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+def proved(form: str, path: Path, cases: Path, bound: float) -> Proof:
+    """Have a fresh process read `path` back; its answer, if all logits are within `bound`.
 
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    int8 is held to its classes instead. ExportError for anything else.
+    """
+    answer_path = cases.with_name("answer.json")
+    answer_path.unlink(missing_ok=True)
+    command = [sys.executable, "-P", str(PROOF), form, str(path), str(cases), str(answer_path)]
+    try:
+        done = subprocess.run(
+            [*command, str(torch.get_num_threads())],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PROOF_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ExportError(
+            f"the proof of the {form} file took more than {PROOF_SECONDS} s and nothing was kept: "
+            "try another format"
+        ) from None
+    if done.returncode != 0 or not answer_path.is_file():
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ExportError(
+            f"the {form} file could not be read back and run ({last}) and nothing was kept: "
+            "try another format"
+        )
+    answer = Proof.model_validate_json(answer_path.read_bytes())
+    if form == "int8":
+        if answer.argmax_agreement < INT8_AGREEMENT:
+            raise ExportError(
+                f"in eight bits {100 * answer.argmax_agreement:.0f} % of the classes stay, "
+                f"less than {100 * INT8_AGREEMENT:.0f} %, and nothing was kept: export it as onnx"
+            )
+    elif not answer.max_difference < bound:
+        raise ExportError(
+            f"the {form} file computes something else: its logits differ by up to "
+            f"{answer.max_difference:.2g} where less than {bound:.2g} was expected, and nothing "
+            "was kept: try another format"
+        )
+    return answer

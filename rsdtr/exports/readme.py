@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from rsdtr.manifest import FILES, REPORT, WEIGHTS, Manifest
-from rsdtr.plan import CompressionPlan
-from rsdtr.zoo import ModelSpec
+from rsdtr.compressed.manifest import FILES, REPORT, WEIGHTS, Manifest
+from rsdtr.models.zoo import ModelSpec
+from rsdtr.planning.plan import CompressionPlan
 
 _TEXT = """\
 # {model}, compressed with tensor rings

@@ -8,7 +8,7 @@ import pytest
 from driving import SECONDS
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from rsdtr import jobs
+from rsdtr.jobs import job_queue
 from scripts.serving import running
 
 expect.set_options(timeout=120 * SECONDS)  # it does not heed a page's own timeout
@@ -32,7 +32,7 @@ def address() -> Iterator[str]:
         with running() as root:
             yield root
     finally:
-        for job in jobs.listed():  # one of a test that has failed outlives the server
+        for job in job_queue.listed():  # one of a test that has failed outlives the server
             if job.worker is not None:
                 job.worker.kill()
 

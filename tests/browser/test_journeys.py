@@ -5,12 +5,12 @@ import re
 from driving import metric, right, settle
 from playwright.sync_api import expect
 
-from rsdtr.lessons.lesson import turns
-from rsdtr.lessons.quiz import quiz
-from rsdtr.lessons.text import STEPS
-from rsdtr.profile import profile
-from rsdtr.search import candidates, smallest
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.learn.numbers import turns
+from rsdtr.learn.quiz import quiz
+from rsdtr.learn.text import STEPS
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.search.paper_rule import candidates, smallest
 
 DIGITS = "digits_resnet20"
 SMALL = "layer1.0.conv1"

@@ -7,10 +7,10 @@ import pytest
 from driving import metric, right, settle, visit
 from playwright.sync_api import expect
 
-from rsdtr.data import load_data
-from rsdtr.evaluate import accuracy
-from rsdtr.saved import load
-from rsdtr.verify import verify
+from rsdtr.compressed.saved import load
+from rsdtr.data.datasets import load_data
+from rsdtr.exports.verify import verify
+from rsdtr.measuring.accuracy import accuracy
 
 DIGITS = "digits_resnet20"
 

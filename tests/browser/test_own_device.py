@@ -7,7 +7,7 @@ from driving import metric, settle, visit
 from playwright.sync_api import expect
 
 from rsdtr.errors import ExportError
-from rsdtr.exports.web import runtime_folder
+from rsdtr.exports.browser_runtime import runtime_folder
 
 
 @pytest.fixture(scope="module", autouse=True)

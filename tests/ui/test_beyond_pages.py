@@ -6,8 +6,8 @@ from test_beyond import Tiny
 from test_pages import app, metrics_of
 from torch import nn
 
-from rsdtr import zoo
-from rsdtr.spectrum import decaying_spectrum_
+from rsdtr.models import zoo
+from rsdtr.models.synthetic_weights import decaying_spectrum_
 
 
 def tiny() -> nn.Module:

@@ -7,16 +7,17 @@ from made_up import device_profile
 from streamlit.testing.v1 import AppTest
 from test_pages import DIGITS, app, metrics_of
 
-from rsdtr import device_worker
-from rsdtr.device import DeviceProfile
 from rsdtr.errors import RsdtrError
-from rsdtr.latency import network_cases, network_latency
-from rsdtr.measure import machine
-from rsdtr.plan import plan
-from rsdtr.process import ProcessId
-from rsdtr.profile import profile
-from rsdtr.ui import latency, state
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.measuring import layer_times_process
+from rsdtr.measuring.latency import network_cases, network_latency
+from rsdtr.measuring.layer_times import DeviceProfile
+from rsdtr.measuring.stopwatch import machine
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.system.processes import ProcessId
+from rsdtr.ui.plan import latency
+from rsdtr.ui.shared import session
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,9 @@ def started(monkeypatch):
     """What the button has asked a process to measure."""
     requests = []
     monkeypatch.setattr(
-        device_worker, "start", lambda label, cases, again: requests.append((label, cases, again))
+        layer_times_process,
+        "start",
+        lambda label, cases, again: requests.append((label, cases, again)),
     )
     return requests
 
@@ -46,14 +49,14 @@ def running(**changes):
     """As if this very process measured."""
     me = ProcessId.own()
     fields = {"label": "a model", "pid": me.pid, "born": me.born, "done": 3, "total": 12}
-    device_worker.folder().mkdir(parents=True, exist_ok=True)
-    path = device_worker.folder() / device_worker.STATUS
+    layer_times_process.folder().mkdir(parents=True, exist_ok=True)
+    path = layer_times_process.folder() / layer_times_process.STATUS
     path.write_text(json.dumps(fields | changes))
 
 
 def layers_page(test: AppTest, layer: str) -> AppTest:
     test.switch_page("pages/layers.py").run()
-    test.selectbox(key=state.LAYER).set_value(layer).run()
+    test.selectbox(key=session.LAYER).set_value(layer).run()
     assert not test.exception
     assert not test.error
     return test
@@ -97,8 +100,8 @@ def test_the_button_asks_for_this_plan_first_and_then_for_the_curve(started, dig
 
 def test_another_batch_and_no_curve(started, digits):
     test = app()
-    test.button_group(key=state.LATENCY_BATCH).set_value(16).run()
-    test.toggle(key=state.LATENCY_CURVE).set_value(False).run()
+    test.button_group(key=session.LATENCY_BATCH).set_value(16).run()
+    test.toggle(key=session.LATENCY_CURVE).set_value(False).run()
     assert "at batch 16" in said(test)
     test.button(key="measure_latency").click().run()
     ((_, asked, _),) = started
@@ -109,7 +112,7 @@ def test_what_is_known_is_not_measured_once_more_unless_asked(started, digits):
     cases = list(cases_of(digits).values())
     keep(cases[1:])
     test = app()
-    test.toggle(key=state.LATENCY_CURVE).set_value(False).run()
+    test.toggle(key=session.LATENCY_CURVE).set_value(False).run()
     assert f"1 of {len(cases)} layers of this plan are not measured yet" in said(test)
     test.button(key="measure_latency").click().run()
     keep(cases)
@@ -138,7 +141,7 @@ def test_measured_times_are_shown(digits):
     assert rows.loc["layer1.0.conv1", "in time"] == ["gains"]
     assert rows.loc["layer1.0.conv1", "ring / dense (×)"] == 0.4
     # Another batch is another measurement.
-    test.button_group(key=state.LATENCY_BATCH).set_value(16).run()
+    test.button_group(key=session.LATENCY_BATCH).set_value(16).run()
     assert metrics_of(test)["Latency"] == "–"
 
 
@@ -159,7 +162,7 @@ def test_the_curve_has_the_points_that_were_measured(digits):
 
 def test_progress_is_shown_and_the_page_goes_on(monkeypatch):
     stopped = []
-    monkeypatch.setattr(device_worker, "cancel", lambda: stopped.append(True))
+    monkeypatch.setattr(layer_times_process, "cancel", lambda: stopped.append(True))
     running(seconds_left=42.0)
     test = app()
     assert not test.exception
@@ -185,7 +188,7 @@ def test_failures_are_one_sentence(monkeypatch):
     def fails(*_, **__):
         raise RsdtrError("measuring could not be started")
 
-    monkeypatch.setattr(device_worker, "start", fails)
+    monkeypatch.setattr(layer_times_process, "start", fails)
     test.button(key="measure_latency").click().run()
     assert [error.value for error in test.error] == ["measuring could not be started"]
 
@@ -198,6 +201,6 @@ def test_a_layer_shows_its_forms_and_a_badge(digits):
     test.run()
     assert "runs dense: the ring is slower here (2.00 ×)" in said(test).replace("\\", "")
     assert "forms" in charts(test)
-    test.selectbox(key=state.LAYER).set_value("conv1").run()
+    test.selectbox(key=session.LAYER).set_value("conv1").run()
     assert not test.exception
     assert "kept dense: outside the layer policy 'paper'" in said(test).replace("\\", "")

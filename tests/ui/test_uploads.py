@@ -12,12 +12,14 @@ from test_pages import DIGITS, PAGES, app, metrics_of
 from test_quarantine import Malicious
 from test_recover_page import start, until
 
-from rsdtr import jobs, weights
-from rsdtr.job import read_spec
-from rsdtr.plan import plan
-from rsdtr.profile import profile
-from rsdtr.ui import state, uploads
-from rsdtr.zoo import load_model, model_spec
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import read_spec
+from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.planning.model_profile import profile
+from rsdtr.planning.plan import plan
+from rsdtr.system import cache_folder
+from rsdtr.ui.plan import uploads
+from rsdtr.ui.shared import session
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +81,16 @@ def test_the_file_is_kept_on_every_page_and_its_place_is_shown_on_none(trained):
         assert not test.exception
         assert not test.error
         assert not any("Give a file" in info.value for info in test.info)
-        assert test.query_params[state.WEIGHTS] == "own"
-        assert str(weights.cache_folder()) not in shown(test)
-    assert str(weights.cache_folder()) not in shown(test.switch_page("pages/explore.py").run())
+        assert test.query_params[session.WEIGHTS] == "own"
+        assert str(cache_folder.cache_folder()) not in shown(test)
+    assert str(cache_folder.cache_folder()) not in shown(test.switch_page("pages/explore.py").run())
 
 
 def test_another_model_asks_for_its_own_file(trained):
     test = give(app(weights="own"), save(trained))
-    test.selectbox(key=state.MODEL).set_value("cifar10_resnet20").run()
+    test.selectbox(key=session.MODEL).set_value("cifar10_resnet20").run()
     assert "Give a file with weights of cifar10" in test.info[0].value
-    test.selectbox(key=state.MODEL).set_value(DIGITS).run()
+    test.selectbox(key=session.MODEL).set_value(DIGITS).run()
     assert metrics_of(test)["PCR"]
 
 
@@ -111,7 +113,7 @@ def test_a_file_that_is_taken_away_is_forgotten(trained):
 def test_what_is_no_such_network_is_said_in_one_sentence(content, name, sentence):
     test = give(app(weights="own"), content, name)
     assert test.error[0].value.replace("\\", "").startswith(sentence)
-    assert str(weights.cache_folder()) not in shown(test).replace("\\", "")
+    assert str(cache_folder.cache_folder()) not in shown(test).replace("\\", "")
     assert not test.metric
 
 
@@ -120,11 +122,11 @@ def test_a_job_works_on_the_file(trained):
     test = give(app(weights="own"), save(trained))
     test.switch_page("pages/recover.py").run()
     job = start(test, 1)
-    until(lambda: jobs.find(job.id).ended)
-    assert jobs.find(job.id).state == "done"
+    until(lambda: job_queue.find(job.id).ended)
+    assert job_queue.find(job.id).state == "done"
     kept = Path(read_spec(job.folder).content["weights"])
     assert kept.name == "mine.safetensors"
-    assert not any(str(weights.cache_folder()) in line for line in (job.title, shown(test)))
+    assert not any(str(cache_folder.cache_folder()) in line for line in (job.title, shown(test)))
 
 
 def test_a_file_that_would_run_code_runs_none(tmp_path):
@@ -138,9 +140,9 @@ def test_a_file_that_would_run_code_runs_none(tmp_path):
 def test_a_name_leads_to_no_other_folder(trained):
     test = give(app(weights="own"), save(trained), "../../../-rf /etc/x y.safetensors")
     assert metrics_of(test)["PCR"]
-    kept = list(weights.cache_folder().parent.rglob("*x y*"))
+    kept = list(cache_folder.cache_folder().parent.rglob("*x y*"))
     assert [path.name for path in kept] == ["x y.safetensors"]
-    assert kept[0].is_relative_to(weights.cache_folder() / "uploads")
+    assert kept[0].is_relative_to(cache_folder.cache_folder() / "uploads")
     assert kept[0].stat().st_mode & 0o077 == 0
 
 
@@ -162,7 +164,7 @@ def test_a_name_stays_as_far_as_file_systems_take_it(given, shown_as):
 def test_what_was_asked_for_outlasts_a_page_without_weights(trained):
     """Streamlit's page links bring no address along; a page that ends early has fewer widgets."""
     test = app(eps="0.3", own="layer1.0.conv1:0.4", rule="tight")
-    test.button_group(key=state.WEIGHTS).set_value("own").run()
+    test.button_group(key=session.WEIGHTS).set_value("own").run()
     test.query_params.clear()
     test.switch_page("pages/export.py").run()
     give(test, b"\xff" * 64)
@@ -170,9 +172,9 @@ def test_what_was_asked_for_outlasts_a_page_without_weights(trained):
     test.switch_page("pages/layers.py").run()
     give(test, save(trained))
     assert not test.error
-    assert test.slider(key=state.EPS).value == 0.3
-    assert test.button_group(key=state.RULE).value == "tight"
-    asked = {name: test.query_params[name] for name in (state.EPS, state.RULE, state.OWN)}
+    assert test.slider(key=session.EPS).value == 0.3
+    assert test.button_group(key=session.RULE).value == "tight"
+    asked = {name: test.query_params[name] for name in (session.EPS, session.RULE, session.OWN)}
     assert asked == {"eps": "0.3", "rule": "tight", "own": "layer1.0.conv1:0.4"}
 
 
@@ -181,8 +183,8 @@ def test_a_link_with_a_target_waits_for_the_file(trained):
     test.query_params.clear()
     test.switch_page("pages/export.py").run()
     give(test, save(trained))
-    assert test.number_input(key=state.PCR).value == 2.5
-    assert test.query_params[state.OWN] == "layer1.0.conv1:0.4"
+    assert test.number_input(key=session.PCR).value == 2.5
+    assert test.query_params[session.OWN] == "layer1.0.conv1:0.4"
 
 
 def test_a_lesson_that_is_locked_asks_again_after_a_wrong_file(trained):
@@ -213,12 +215,12 @@ def test_a_disk_without_room_is_told(trained, monkeypatch):
     monkeypatch.setattr(uploads.os, "replace", full)
     give(test, save(trained))
     assert "mine.safetensors could not be kept (No space left on device)" in test.error[0].value
-    assert not list((weights.cache_folder() / "uploads").rglob(".writing-*"))
+    assert not list((cache_folder.cache_folder() / "uploads").rglob(".writing-*"))
 
 
 def test_the_oldest_files_make_room_and_are_asked_for_again(trained, monkeypatch):
     test = give(app(weights="own"), save(trained))
-    kept = next((weights.cache_folder() / "uploads").rglob("mine.safetensors"))
+    kept = next((cache_folder.cache_folder() / "uploads").rglob("mine.safetensors"))
     os.utime(kept, (1, 1))
     monkeypatch.setattr(uploads, "MOST_BYTES", kept.stat().st_size)
     give(app(weights="own"), save({name: value + 1 for name, value in trained.items()}))

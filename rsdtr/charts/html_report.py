@@ -1,0 +1,150 @@
+"""The report: one HTML file that needs nothing else, with figures that answer to the pointer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from html import escape
+
+import plotly.graph_objects as go
+import plotly.io as pio
+from pydantic import ValidationError
+
+from rsdtr.charts.accuracy import Stage, stages_figure
+from rsdtr.charts.plan import layers_figure
+from rsdtr.charts.tables import layers_table
+from rsdtr.compressed.saved import Saved
+from rsdtr.exports.model_card import ModelCard, StageAccuracy
+from rsdtr.measuring.accuracy import Accuracy
+from rsdtr.models.weights import weights_sha256
+from rsdtr.planning.plan import Ratio
+from rsdtr.system.safetensors_format import saved_bytes
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1B2430; background: #FFF;
+  max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; font-size: 14px; display: block; overflow-x: auto; }
+th, td { border-bottom: 1px solid #D5DAE0; padding: .3rem .6rem; text-align: right; }
+td { white-space: nowrap; } td.word { white-space: normal; min-width: 8rem; }
+th:first-child, td:first-child, td.word { text-align: left; }
+pre { background: #F3F5F7; padding: .8rem; overflow-x: auto; }
+figure { margin: 1.5rem 0; } figcaption { color: #4A5563; }
+"""
+_MEASURED = {"percent": "accuracy", "interval": "interval", "n": "n"}
+COLUMNS = (
+    "layer", "kernel (O × I × KH × KW)", "before (scalars)", "after (scalars)", "ratio (×)",
+    "ranks R0…R3", "shift", "r0", "relative error", "before (MACs)", "after (MACs)",
+)  # fmt: skip
+
+
+def report_html(card: ModelCard) -> str:
+    """The report of a card. Everything is in the text, Plotly's program (about 5 MB) included.
+
+    The same card and version of Plotly give the same text.
+    """
+    figures: list[tuple[go.Figure, str]] = [
+        (
+            layers_figure(card.plan),
+            (
+                "Grey is the kernel as trained, blue the ring that replaces it; hatched layers "
+                "stay dense. Point at a bar to read what the search chose."
+            ),
+        )
+    ]
+    if card.accuracy:
+        figures.append((stages_figure(_stages(card)), "Bars are 95 % intervals."))
+    drawn = "".join(
+        f"<figure>{_figure(figure, k)}<figcaption>{escape(text)}</figcaption></figure>"
+        for k, (figure, text) in enumerate(figures)
+    )
+    title = escape(card.label).replace("ε_p", "εₚ")  # as on the pages
+    rows = "".join(f"<tr><td>{escape(n)}</td><td>{escape(v)}</td></tr>" for n, v in _facts(card))
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{STYLE}</style></head><body><main><h1>{title}</h1>"
+        "<p>Compressed with reduced-storage direct tensor rings (RSDTR, arXiv 2405.10802).</p>"
+        f"<table><tbody>{rows}</tbody></table>{drawn}"
+        f"<h2>Layers</h2>{_layers(card)}"
+        f"<h2>The same again</h2><pre>{escape(card.command)}</pre>"
+        f"<pre>{escape(card.python)}</pre></main></body></html>\n"
+    )
+
+
+def saved_report(saved: Saved) -> str:
+    """The report of a model read back from a folder; accuracy, if its metrics know it."""
+    accuracy: tuple[StageAccuracy, ...] = ()
+    with suppress(ValidationError):  # metrics are anything that is worth keeping
+        chosen = {name: saved.metrics.get(from_) for name, from_ in _MEASURED.items()}
+        accuracy = (StageAccuracy.model_validate({"stage": "as exported"} | chosen),)
+    card = ModelCard(
+        weights_sha256=weights_sha256(saved.model),
+        plan=saved.plan,
+        bytes=Ratio(original=saved_bytes(saved.spec.build()), compressed=saved_bytes(saved.model)),
+        accuracy=accuracy,
+        command="python -m rsdtr verify .",
+        python='from rsdtr import load\n\nsaved = load(".")  # saved.model, saved.plan\n',
+    )
+    return report_html(card)
+
+
+def _facts(card: ModelCard) -> list[tuple[str, str]]:
+    plan, size = card.plan, card.bytes
+    params, macs = plan.params, plan.macs
+    facts = [
+        ("PCR, parameters original / compressed", f"{plan.pcr:.2f} ×"),
+        ("Parameters", f"{params.original:,} → {params.compressed:,}"),
+        ("FCR, FLOPs original / compressed", f"{plan.fcr:.2f} ×"),
+        ("MACs for one input", f"{macs.original:,} → {macs.compressed:,}"),
+        ("safetensors file (bytes)", f"{size.original:,} → {size.compressed:,}"),
+    ]
+    for stage in card.accuracy:
+        low, high = stage.interval
+        facts.append(
+            (
+                f"Accuracy, {stage.stage}",
+                f"{stage.percent:.2f} % ({low:.2f} to {high:.2f}, n = {stage.n:,})",
+            )
+        )
+    if (times := card.latency) is not None:
+        facts.append(
+            (
+                f"Latency at batch {times.batch}, {times.threads} threads, {times.machine}",
+                f"{times.dense_ms:.3g} → {times.runs_ms:.3g} ms, {times.ratio:.2f} ×",
+            )
+        )
+    return [*facts, ("SHA-256 of the weights", card.weights_sha256)]
+
+
+def _layers(card: ModelCard) -> str:
+    table = layers_table(card.plan)
+    reasons = [layer.kept_dense or "" for layer in card.plan.layers]
+    head = "".join(f"<th>{escape(name)}</th>" for name in (*COLUMNS, "kept dense because"))
+    lines = []
+    for cells, reason in zip(table[list(COLUMNS)].itertuples(index=False), reasons, strict=True):
+        texts = "".join(f"<td>{escape(_cell(cell))}</td>" for cell in cells)
+        lines.append(f'<tr>{texts}<td class="word">{escape(reason)}</td></tr>')
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, str):
+        return value
+    text = str(value)
+    return f"{int(text):,}" if text.isdigit() else ""  # nothing, where a dense layer has none
+
+
+def _figure(figure: go.Figure, position: int) -> str:
+    html: str = pio.to_html(
+        figure,
+        full_html=False,
+        include_plotlyjs=position == 0,
+        div_id=f"figure-{position}",  # a random one would make each report another file
+        config={"displaylogo": False},
+    )
+    return html
+
+
+def _stages(card: ModelCard) -> Sequence[Stage]:
+    return [Stage(a.stage, Accuracy(a.percent, a.interval, a.n)) for a in card.accuracy]

@@ -1,0 +1,121 @@
+"""python -m rsdtr …: the library's words on the command line.
+
+Results go to stdout, progress and warnings to stderr. Exit codes: see console.Commands.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from rsdtr.commands import options
+from rsdtr.commands.bench import bench
+from rsdtr.commands.compare import compare
+from rsdtr.commands.compress import compress
+from rsdtr.commands.console import Commands, emit, plan_table, table
+from rsdtr.commands.evaluate import evaluate
+from rsdtr.commands.export import export
+from rsdtr.commands.finetune import finetune
+from rsdtr.commands.inputs import check_data_is_read, plan_of
+from rsdtr.commands.jobs import jobs
+from rsdtr.commands.profile import profile as profile_command
+from rsdtr.commands.ratio import ratio
+from rsdtr.commands.report import report
+from rsdtr.commands.study import study
+from rsdtr.commands.verify import verify
+from rsdtr.errors import UnknownName
+from rsdtr.models.zoo import ModelSpec, model_names, model_spec
+from rsdtr.planning.choices import Choices
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Tensor-ring compression of pretrained CNNs: plan, compress, recover, evaluate, export."""
+
+
+@cli.command()
+@options.json
+def models(as_json: bool) -> None:
+    """List the models of the zoo."""
+    specs = [model_spec(name) for name in model_names()]
+    if as_json:
+        emit({"models": [_model_row(spec) for spec in specs]})
+        return
+    rows = [
+        (
+            spec.name,
+            spec.task,
+            "×".join(map(str, spec.input_shape)),
+            str(spec.classes),
+            _weights_of(spec),
+        )
+        for spec in specs
+    ]
+    click.echo(table(("model", "task", "input", "classes", "weights"), rows))
+
+
+def _model_row(spec: ModelSpec) -> dict[str, object]:
+    return {
+        "name": spec.name,
+        "family": spec.family,
+        "task": spec.task,
+        "input_shape": list(spec.input_shape),
+        "classes": spec.classes,
+        "data": spec.data,
+        "weights": _weights_of(spec),
+        "source": spec.source,
+    }
+
+
+def _weights_of(spec: ModelSpec) -> str:
+    if spec.bundled:
+        return "bundled"
+    return "download" if spec.weights_url else "own file"
+
+
+@cli.command()
+@click.argument("model")
+@options.choices
+@options.calibrate
+@options.weights
+@options.data
+@options.json
+def plan(
+    model: str, choices: Choices, calibrate: int | None, weights: str | None,
+    data: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Decide which ring every convolution of MODEL becomes; nothing is changed."""
+    check_data_is_read(data, calibrate)
+    _, _, decided = plan_of(model, choices, weights, calibrate, data)
+    click.echo(decided.model_dump_json(indent=1) if as_json else plan_table(decided))
+
+
+for command in (
+    bench,
+    compare,
+    compress,
+    evaluate,
+    export,
+    finetune,
+    jobs,
+    profile_command,
+    ratio,
+    report,
+    study,
+    verify,
+):
+    cli.add_command(command)
+
+
+@cli.command()
+def app() -> int:
+    """Start the explorer in the browser."""
+    root = Path(__file__).parents[2]
+    script = root / "app.py"
+    if not script.is_file():
+        raise UnknownName(f"{script} is not there: start the app from a copy of the repository")
+    command = [sys.executable, "-m", "rsdtr.ui.server"]
+    return subprocess.run(command, cwd=root, check=False).returncode

@@ -1,0 +1,105 @@
+"""python -m rsdtr compress: make a network smaller, and recover it without labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rsdtr.commands import options
+from rsdtr.commands.console import progress
+from rsdtr.commands.inputs import check_data_is_read, plan_of
+from rsdtr.compressed.compress import compress as compressed
+from rsdtr.compressed.saved import save, weights_told, writable_folder
+from rsdtr.data.datasets import load_data
+from rsdtr.jobs.kinds.refit import queue_refit
+from rsdtr.measuring.fastest_forms import measured_forms
+from rsdtr.models.zoo import weights_sha256
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.model_profile import profile
+from rsdtr.recovery.recalibrate import recalibrate
+from rsdtr.recovery.refit import refit, refit_record
+
+
+@click.command()
+@click.argument("model")
+@options.choices
+@options.calibrate
+@options.weights
+@options.data
+@click.option("--out", metavar="DIR", help="Folder for the compressed model.")
+@click.option(
+    "--recalibrate",
+    "images",
+    type=click.IntRange(min=2),
+    help="Re-estimate BatchNorm statistics from so many training images, without labels.",
+)
+@click.option(
+    "--refit",
+    "refit_images",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Refit the cores by least squares to what the dense network does on so many training "
+    "images, without labels; after --recalibrate, if both are given.",
+)
+@click.option(
+    "--fast",
+    "batch",
+    type=click.IntRange(min=1),
+    metavar="BATCH",
+    help="Let each ring run in the form that is fastest on this machine for so many images, with "
+    "two threads; what was not measured before is.",
+)
+@click.option(
+    "--job",
+    is_flag=True,
+    help="Queue the refit, and return: `jobs show` tells how far it is and where the result lies.",
+)
+def compress(
+    model: str, choices: Choices, calibrate: int | None, weights: str | None, data: str | None,
+    out: str | None, images: int | None, refit_images: int | None, batch: int | None, job: bool,
+) -> None:  # fmt: skip
+    """Compress MODEL and save it in a folder."""
+    check_data_is_read(data, calibrate, images, refit_images)
+    if job == (out is not None) or (job and refit_images is None):
+        raise click.UsageError(
+            "give --out DIR for the compressed model, or --job with --refit N: a job keeps its "
+            "result itself"
+        )
+    folder = writable_folder(out) if out is not None else None
+    dense, spec, decided = plan_of(model, choices, weights, calibrate, data)
+    if batch is not None:
+        with progress(f"measuring forms at batch {batch}", "layers") as show:
+            decided = measured_forms(decided, profile(dense, spec), batch=batch, progress=show)
+    with progress("computing the rings"):
+        network = compressed(dense, decided)
+    metrics: dict[str, Any] = weights_told(weights)
+    if spec.task != "classification":  # `evaluate` compares with this network, and no other
+        metrics["dense_sha256"] = weights_sha256(dense)
+    if images is not None:
+        train = load_data(data, spec).train
+        with progress(f"recalibrating on {train.name}", "images") as show:
+            network = recalibrate(network, train, images, reference=dense, progress=show)
+        metrics["recalibrated"] = {"data": train.name, "images": min(images, len(train))}
+    if folder is None and refit_images is not None:
+        queued = queue_refit(
+            network, decided, load_data(data, spec), refit_images,
+            data=data, dense=dense, weights=weights,
+        )  # fmt: skip
+        click.echo(f"{queued.id}: {queued.state}, {queued.title}")
+        return
+    if refit_images is not None:
+        train = load_data(data, spec).train
+        with progress(f"refitting on {train.name}", "layers") as show:
+            refitted = refit(network, dense, train, refit_images, progress=show)
+        network = refitted.model
+        metrics["refitted"] = refit_record(
+            train.name, min(refit_images, len(train)), refitted.steps
+        )
+    assert folder is not None  # a job has returned
+    save(network, decided, folder, metrics=metrics)
+    click.echo(
+        f"{folder}: {decided.model} at {decided.label}, "
+        f"PCR {decided.pcr:.3f}, FCR {decided.fcr:.3f}"
+        + (f" (as it runs: {decided.fcr_run:.3f})" if decided.fcr_run is not None else "")
+    )

@@ -1,0 +1,84 @@
+"""What a command was asked about: the model, its plan, the folder it was saved in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from torch import nn
+
+from rsdtr.commands.console import progress
+from rsdtr.compressed.saved import is_saved, load
+from rsdtr.data.datasets import load_data
+from rsdtr.measuring.fastest_rings import fastest_rings
+from rsdtr.models.zoo import ModelSpec, load_model, model_names, model_spec
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.damage import measure_damage
+from rsdtr.planning.model_profile import ModelProfile, profile
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.planning.target_solver import Damage
+from rsdtr.planning.winners_on_disk import load_winners
+
+
+def check_data_is_read(data: str | None, *readers: object) -> None:
+    """A usage error where --data is given and nothing reads it."""
+    if data is not None and not any(readers):
+        raise click.UsageError(
+            "--data is what --calibrate, --recalibrate and --refit read: give one of them as well"
+        )
+
+
+def plan_of(
+    model: str,
+    choices: Choices,
+    weights: str | None,
+    calibrate: int | None = None,
+    data: str | None = None,
+) -> tuple[nn.Module, ModelSpec, CompressionPlan]:
+    """A model of the zoo, dense, and the plan that answers the choices."""
+    if calibrate is not None and choices.target is None:
+        raise click.UsageError("--calibrate measures damage for a target: give one, or leave it")
+    spec = model_spec(model)
+    network = read_model(model, weights)
+    costs = profile(network, spec)
+    load_winners(costs)
+    damage = None
+    if calibrate is not None:
+        train = load_data(data, spec).train
+        with progress(f"measuring damage on {train.name}", "runs") as show:
+            damage = measure_damage(
+                network, costs, train, calibrate,
+                rule=choices.rule, objective=choices.solved_objective, layers=choices.layers,
+                progress=show,
+            )  # fmt: skip
+    return network, spec, decide(costs, choices, damage)
+
+
+def read_model(model: str, weights: str | None) -> nn.Module:
+    """A model of the zoo, with its progress on stderr; weights: as in `load_model`."""
+    with progress(f"reading the weights of {model}", "bytes") as show:
+        return load_model(model, weights, progress=show)
+
+
+def decide(costs: ModelProfile, choices: Choices, damage: Damage | None = None) -> CompressionPlan:
+    """The plan that answers the choices, with its progress on stderr."""
+    with progress(f"planning {costs.model}", "layers") as show:
+        decided = choices.decide(costs, damage, show)
+    if choices.objective != "latency":
+        return decided
+    with progress(f"measuring rings at batch {choices.latency_batch}", "rings") as show:
+        return fastest_rings(decided, costs, batch=choices.latency_batch, progress=show)
+
+
+def find(
+    model_or_dir: str, weights: str | None
+) -> tuple[nn.Module, ModelSpec, CompressionPlan | None]:
+    """What a saved folder holds, with its plan, or else the model of that name."""
+    path = Path(model_or_dir).expanduser()
+    named = model_or_dir in model_names() or not (path.exists() or len(path.parts) > 1)
+    if named and not is_saved(path):
+        return read_model(model_or_dir, weights), model_spec(model_or_dir), None
+    if weights is not None:
+        raise click.UsageError("--weights is for a model of the zoo: a saved folder has its own")
+    saved = load(path)
+    return saved.model, saved.spec, saved.plan

@@ -1,0 +1,155 @@
+"""A network of plain convolutions for deployment: rings merged, BatchNorm folded."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from rsdtr.compressed.tr_conv2d import TRConv2d, along
+from rsdtr.ring.forms import Sublayer
+
+_STATE = ("running_mean", "running_var", "eps", "weight", "bias")
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """A new model, in eval mode, that computes the same with nothing but `nn.Conv2d` for rings.
+
+    Each ring layer becomes the convolutions of its form (in `pipeline` grouped ones, whose kernel
+    is repeated R_1 times); a BatchNorm that only follows a convolution is folded into it. Where
+    torch.fx cannot trace the whole, it is folded within the parts that can be traced, each of which
+    is taken to be called as a whole. It is larger than the cores: keep the given model, which is
+    not changed, for storing and training.
+    """
+    new = copy.deepcopy(model).eval()
+    places: dict[nn.Module, list[str]] = {}
+    for name, module in new.named_modules(remove_duplicate=False):
+        places.setdefault(module, []).append(name)
+    plain = {ring: plain_convolutions(ring) for ring in places if isinstance(ring, TRConv2d)}
+    for ring, merged in plain.items():
+        if "" in places[ring]:
+            return merged
+        for name in places[ring]:
+            new.set_submodule(name, merged)
+    _fold_norms(new)
+    return new
+
+
+@torch.no_grad()
+def plain_convolutions(layer: TRConv2d) -> nn.Conv2d | nn.Sequential:
+    """The convolutions that compute a ring layer in its form; only the last one has a bias."""
+    steps, kernels = layer.sublayers, layer.kernels()
+    convolutions = [
+        _convolution(layer, step, kernel) for step, kernel in zip(steps, kernels, strict=True)
+    ]
+    if layer.bias is not None:
+        convolutions[-1].bias = nn.Parameter(layer.bias.detach().clone())
+    (only, *others) = convolutions
+    plain = nn.Sequential(only, *others) if others else only
+    plain.requires_grad_(any(core.requires_grad for core in layer.cores))
+    return plain.train(layer.training)
+
+
+def _convolution(layer: TRConv2d, step: Sublayer, kernel: Tensor) -> nn.Conv2d:
+    padding = layer.padding
+    if not isinstance(padding, str):
+        padding = along((padding, padding) if isinstance(padding, int) else padding, step.axes, 0)
+    out_channels, in_channels, *size = step.kernel
+    conv = nn.Conv2d(
+        in_channels * step.copies,
+        out_channels * step.copies,
+        (size[0], size[1]),
+        stride=along(layer.stride, step.axes, 1),
+        padding=padding,
+        dilation=along(layer.dilation, step.axes, 1),
+        groups=step.copies,
+        bias=False,
+        padding_mode=layer.padding_mode,
+        device=kernel.device,
+        dtype=kernel.dtype,
+    )
+    conv.weight.copy_(kernel.repeat(step.copies, 1, 1, 1))
+    return conv
+
+
+def _fold_norms(model: nn.Module) -> None:
+    """Fold each BatchNorm2d into the convolution before it, in place, where that is safe."""
+    for conv, norm in _pairs(model):
+        state = {name: getattr(norm, name) for name in _STATE}
+        weight, bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, state["running_mean"], state["running_var"], state["eps"],
+            state["weight"], state["bias"],
+        )  # fmt: skip
+        trained = conv.weight.requires_grad
+        conv.weight = nn.Parameter(weight.detach(), requires_grad=trained)
+        conv.bias = nn.Parameter(bias.detach(), requires_grad=trained)
+        names = [n for n, m in model.named_modules(remove_duplicate=False) if m is norm]
+        for name in names:
+            model.set_submodule(name, nn.Identity())
+
+
+def _pairs(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
+    """Each convolution whose output is known to go to one BatchNorm2d and nowhere else."""
+    return [
+        (conv, norm)
+        for part, graph in _traced(model).items()
+        for conv, norm in _pairs_of(part, graph)
+        if _only_within(part, conv, model) and _only_within(part, norm, model)
+    ]
+
+
+def _traced(model: nn.Module) -> dict[nn.Module, fx.Graph]:
+    """The graph of a model, or else those of its parts that have one."""
+    try:
+        return {model: _Tracer().trace(model)}
+    except Exception:  # whatever the model's own code raises at the sight of a proxy
+        return {part: graph for child in model.children() for part, graph in _traced(child).items()}
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return _folds(m) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _pairs_of(part: nn.Module, graph: fx.Graph) -> Iterator[tuple[nn.Conv2d, nn.Module]]:
+    modules = dict(part.named_modules())
+    calls: dict[nn.Module, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            calls.setdefault(modules[str(node.target)], []).append(node)
+    for norm, (call, *again) in calls.items():
+        if not _folds(norm) or again:
+            continue
+        before = call.args[0] if call.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        conv = modules[str(before.target)]
+        if type(conv) is nn.Conv2d and len(calls[conv]) == 1 and not _hooked(conv, norm):
+            yield conv, norm
+
+
+def _only_within(part: nn.Module, module: nn.Module, model: nn.Module) -> bool:
+    """Whether no other part of the model holds the module too."""
+    return _places(model, module) == _places(model, part) * _places(part, module)
+
+
+def _places(model: nn.Module, module: nn.Module) -> int:
+    return sum(found is module for _, found in model.named_modules(remove_duplicate=False))
+
+
+def _folds(module: nn.Module) -> bool:
+    """Whether it is a BatchNorm that computes with statistics of its own.
+
+    torchvision's frozen one is known by its name: torchvision is not loaded for its sake.
+    """
+    kind = f"{type(module).__module__}.{type(module).__qualname__}"
+    known = type(module) is nn.BatchNorm2d or kind == "torchvision.ops.misc.FrozenBatchNorm2d"
+    return known and module.running_mean is not None
+
+
+def _hooked(*modules: nn.Module) -> bool:
+    """Whether somebody looks at, or changes, what goes in or out of one of them."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)

@@ -1,0 +1,141 @@
+"""A compressed model on disk: model.safetensors and manifest.json, complete or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from pydantic import JsonValue
+from pydantic_core import from_json
+from torch import nn
+
+from rsdtr.compressed.compress import skeleton
+from rsdtr.compressed.manifest import (
+    MANIFEST,
+    WEIGHTS,
+    check_file,
+    new_manifest,
+    read_manifest,
+)
+from rsdtr.errors import ExportError
+from rsdtr.models.weights import fill, read_state_dict
+from rsdtr.models.zoo import ModelSpec, model_spec
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.system.folder_exchange import put, sibling
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A model read back: in eval mode on the CPU, with its plan, spec and measured numbers."""
+
+    model: nn.Module
+    plan: CompressionPlan
+    spec: ModelSpec
+    metrics: dict[str, JsonValue]
+    folder: Path
+
+
+def save(
+    model: nn.Module,
+    plan: CompressionPlan,
+    folder: str | Path,
+    *,
+    metrics: Mapping[str, object] | None = None,
+) -> Path:
+    """Write the compressed model into `folder`, which appears complete or not at all.
+
+    metrics: numbers worth keeping, JSON-able. A folder that `save` wrote is replaced.
+    ExportError if the place is taken by anything else or cannot be written.
+    """
+    target = writable_folder(folder)
+    try:
+        with sibling(target) as temporary:
+            write_into(temporary, model, plan, metrics)
+            put(temporary, target)
+    except OSError as error:
+        raise ExportError(
+            f"{target} could not be written ({error.strerror or error}): give another folder"
+        ) from error
+    return target
+
+
+def load(folder: str | Path) -> Saved:
+    """Read a folder that `save` wrote, after checking the SHA-256 of its file.
+
+    ExportError for a folder that is incomplete, changed or of another format; UnknownName,
+    PlanError or WeightsError if its content does not fit this program's models.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    path = folder / WEIGHTS
+    if WEIGHTS not in manifest.files:
+        raise ExportError(f"{folder} was exported without {WEIGHTS}: export it as safetensors")
+    check_file(path, manifest.files[WEIGHTS])
+    spec = model_spec(manifest.model)
+    rings = sum(layer.storage for layer in manifest.plan.layers if layer.ranks is not None)
+    if rings > path.stat().st_size:  # before room is made for them
+        raise ExportError(
+            f"{folder / MANIFEST} plans rings of {rings:,} scalars and {WEIGHTS} has "
+            f"{path.stat().st_size:,} bytes: save or export the model again"
+        )
+    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and thrown away
+        model = skeleton(spec.build(), manifest.plan)
+    fill(model, read_state_dict(path), str(path))
+    return Saved(model.eval(), manifest.plan, spec, manifest.metrics, folder)
+
+
+def writable_folder(folder: str | Path) -> Path:
+    """The absolute path that `save` may write to; ExportError if something else is there.
+
+    Asked before hours of work as well as after: only an absent or empty folder, or one that
+    holds a saved model and nothing more, is ever replaced.
+    """
+    target = Path(folder).expanduser().resolve()
+    if not target.exists():
+        return target
+    if not target.is_dir():
+        raise ExportError(f"{target} is a file: give the name of a folder that does not exist yet")
+    found = {path.name for path in target.iterdir()}
+    if found and not is_saved(target):
+        raise ExportError(
+            f"{target} exists and holds no model of this program: give a folder that does not "
+            "exist yet"
+        )
+    if others := sorted(found - {WEIGHTS, MANIFEST}):
+        raise ExportError(
+            f"{target} also holds {', '.join(others[:3])}, which would be lost: give another folder"
+        )
+    return target
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether the folder has a manifest of this program, of whatever format version."""
+    try:
+        content = from_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"format_version", "plan", "files"} <= content.keys()
+
+
+def write_into(
+    folder: Path,
+    model: nn.Module,
+    plan: CompressionPlan,
+    metrics: Mapping[str, object] | None = None,
+) -> None:
+    """Write both files into an existing folder of one's own; the manifest last."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    path = folder / WEIGHTS
+    # Not save_file: its files can be read by nobody but their owner.
+    path.write_bytes(safetensors.torch.save(state))
+    new_manifest(folder, [WEIGHTS], plan, metrics).write(folder)
+
+
+def weights_told(weights: str | None) -> dict[str, JsonValue]:
+    """What a network's metrics say of the weights it was made from: of published ones nothing."""
+    if weights is None:
+        return {}
+    return {"weights": Path(weights).name}  # "none" is its own name

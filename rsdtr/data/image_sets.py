@@ -1,0 +1,203 @@
+"""Sets of pictures as one model takes them, with labels or without, and how a set is split."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rsdtr.data.image_sources import FilePictures, Pictures, fitted
+from rsdtr.errors import DataError
+from rsdtr.models.zoo import ModelSpec
+
+SPLIT_SEED = 20240517
+_PIXELS = 224 * 224  # of an image that batches were sized for
+_log = logging.getLogger(__name__)
+
+
+class LabelledImages:
+    """Pictures with labels, as one model takes them.
+
+    labels is int64 (N,), each an index into classes; where nobody labelled the pictures, there are
+    no classes and the labels are -1. A picture is decoded when it is asked for. skipped holds the
+    paths of picture files that could not be read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        classes: tuple[str, ...],
+        labels: Tensor,
+        pictures: Pictures,
+        spec: ModelSpec,
+        *,
+        indices: Tensor | None = None,
+        skipped: list[Path] | None = None,
+    ) -> None:
+        self.name = name
+        self.classes = classes
+        self.spec = spec
+        self.skipped: list[Path] = [] if skipped is None else skipped
+        self._pictures = pictures
+        self._all_labels = labels
+        self._indices = torch.arange(len(pictures)) if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @property
+    def labels(self) -> Tensor:
+        return self._all_labels[self._indices]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the labels say anything."""
+        return bool(self.classes)
+
+    def check_labelled(self, purpose: str) -> None:
+        """DataError for pictures without labels; purpose: what needs them, in words."""
+        if not self.labelled:
+            raise DataError(
+                f"{purpose} needs labels, and those of {self.name} tell nothing to "
+                f"{self.spec.name}: without labels there are recalibration and fidelity"
+            )
+
+    def without_labels(self) -> LabelledImages:
+        """The same pictures without what somebody said of them."""
+        nothing = torch.full_like(self._all_labels, -1)
+        return LabelledImages(
+            self.name, (), nothing, self._pictures, self.spec,
+            indices=self._indices, skipped=self.skipped,
+        )  # fmt: skip
+
+    def pixels(self, indices: Tensor | Sequence[int] | slice) -> Tensor:
+        """uint8 (n, C, H, W) at the model's input size. Raises DataError for a broken file."""
+        return fitted(self._pictures.pixels(self._at(indices)), self.spec)
+
+    def _at(self, indices: Tensor | Sequence[int] | slice) -> Tensor:
+        return self._indices[indices if isinstance(indices, slice) else torch.as_tensor(indices)]
+
+    def select(self, indices: Tensor | Sequence[int] | slice) -> LabelledImages:
+        """Those images, in that order, sharing what is decoded."""
+        return LabelledImages(
+            self.name,
+            self.classes,
+            self._all_labels,
+            self._pictures,
+            self.spec,
+            indices=self._at(indices),
+            skipped=self.skipped,
+        )
+
+    def subset(self, n: int, seed: int = 0) -> LabelledImages:
+        """n of them drawn without replacement, in the old order; itself when there are no more.
+
+        Raises DataError when n is not at least 1.
+        """
+        if n < 1:
+            raise DataError(f"{n} images were asked for: ask for at least 1")
+        if n >= len(self):
+            return self
+        chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n]
+        return self.select(chosen.sort().values)
+
+    def batches(
+        self, batch_size: int, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(normalised float32 (b, C, H, W), labels (b,)) pairs; shuffled when given a generator.
+
+        A file that turns out to be broken is left out and noted in skipped.
+        """
+        order = (
+            torch.arange(len(self))
+            if generator is None
+            else torch.randperm(len(self), generator=generator)
+        )
+        for start in range(0, len(order), batch_size):
+            part = order[start : start + batch_size]
+            try:
+                pixels = self.pixels(part)
+            except DataError:
+                part = self._readable(part)
+                if len(part) == 0:
+                    continue
+                pixels = self.pixels(part)
+            yield self.spec.normalise(pixels), self.labels[part]
+
+    def _readable(self, part: Tensor) -> Tensor:
+        kept = []
+        for index in part.tolist():
+            try:
+                self.pixels([index])
+                kept.append(index)
+            except DataError as error:
+                if not isinstance(self._pictures, FilePictures):
+                    raise
+                path = self._pictures.path(int(self._indices[index]))
+                if path not in self.skipped:
+                    self.skipped.append(path)
+                    _log.warning("skipped: %s", error)
+        return torch.tensor(kept, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """Three disjoint sets: fit on train, choose on validation, report on test."""
+
+    train: LabelledImages
+    validation: LabelledImages
+    test: LabelledImages
+
+    def without_labels(self) -> DataSplits:
+        """The same sets without labels."""
+        return DataSplits(
+            self.train.without_labels(),
+            self.validation.without_labels(),
+            self.test.without_labels(),
+        )
+
+
+def fitting_batch(spec: ModelSpec, usual: int) -> int:
+    """How many pictures of a model's size go into a batch that would hold `usual` of 224×224.
+
+    At least 2, so that a batch has a variance, and at most `usual`.
+    """
+    _, height, width = spec.input_shape
+    return min(usual, max(2, usual * _PIXELS // (height * width)))
+
+
+def stratified(labels: Tensor, every: int, seed: int = SPLIT_SEED) -> tuple[Tensor, Tensor]:
+    """Indices (kept, held out): one in `every`, the classes in proportion, drawn by `seed`."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    held_out = torch.arange(len(labels)) % every == 0
+    return by_class[~held_out].sort().values, by_class[held_out].sort().values
+
+
+def carved(name: str, whole: LabelledImages, every: tuple[int, int]) -> DataSplits:
+    """Splits `whole` into train, validation (one in every[1]) and test (one in every[0])."""
+    rest, test = stratified(whole.labels, every[0])
+    kept, validation = stratified(whole.labels[rest], every[1])
+    splits = DataSplits(
+        train=whole.select(rest[kept]),
+        validation=whole.select(rest[validation]),
+        test=whole.select(test),
+    )
+    if min(len(splits.train), len(splits.validation), len(splits.test)) == 0:
+        raise DataError(f"{name} has only {len(whole)} readable pictures: give at least 3")
+    return splits
+
+
+_SEEN_PICTURES = 64  # of each set, spread over it, are looked at to tell two data sets apart
+
+
+def fingerprint(images: LabelledImages) -> list[str]:
+    places = torch.linspace(0, len(images) - 1, min(_SEEN_PICTURES, len(images))).long()
+    arrays = [images.labels.numpy(), *(pixels.numpy() for pixels, _ in
+              images.select(places).batches(_SEEN_PICTURES))]  # fmt: skip
+    return [images.name, *(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays)]

@@ -1,0 +1,110 @@
+"""The other side of an export: runs in a fresh process, reads a file back and compares.
+
+    python -P proof.py FORMAT ARTEFACT CASES.safetensors ANSWER.json
+
+CASES holds inputs (n, C, H, W) and logits (n, classes, …), float32; they are run one by one and in
+fives. Run as a file, not as a module: only the safetensors format needs this program to be read
+back, and the proofs of the others would be worth less if they had imported it. They cannot: it is
+made unimportable there, and torchvision with it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+Network = Callable[[Tensor], Tensor]
+BATCHES = (1, 5)
+
+
+def network(form: str, artefact: Path) -> Network:
+    """The exported file as a function from images (B, C, H, W) to logits (B, classes, …).
+
+    Of a network that answers boxes, to the numbers that they are chosen by.
+    """
+    if form in ("onnx", "int8"):
+        return _onnx(artefact)
+    if form == "python":
+        return _python(artefact)
+    if form == "pt2":
+        return torch.export.load(artefact).module()
+    if __package__ in (None, ""):
+        sys.path.insert(0, str(Path(__file__).parents[2]))
+    from rsdtr.compressed.saved import load
+    from rsdtr.models.outputs import compared_output
+
+    model = load(artefact.parent).model
+    return lambda images: compared_output(model, images)
+
+
+def _onnx(artefact: Path) -> Network:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(artefact, options, providers=["CPUExecutionProvider"])
+    (entry,) = session.get_inputs()
+
+    def run(images: Tensor) -> Tensor:
+        (logits,) = session.run(None, {entry.name: images.numpy()})
+        return torch.from_numpy(logits)
+
+    return run
+
+
+def _python(artefact: Path) -> Network:
+    specification = importlib.util.spec_from_file_location("rsdtr_model", artefact)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    network: Network = module.load(artefact.with_name("model.safetensors"))
+    return network
+
+
+@torch.inference_mode()
+def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int]:
+    """Largest and mean absolute difference of a logit, the share of images, or of their pixels,
+    whose class is the same in every batch size, and how many images were compared.
+    """
+    inputs, expected = cases["inputs"], cases["logits"]
+    classes = expected.argmax(1)
+    differences, agreeing = [], torch.ones_like(classes, dtype=torch.bool)
+    for batch in BATCHES:
+        parts = []
+        for images in inputs.split(batch):
+            logits = run(images)
+            wanted = (len(images), *expected.shape[1:])
+            if logits.shape != wanted:
+                raise ValueError(f"logits are {tuple(logits.shape)}, not {wanted}")
+            parts.append(logits)
+        found = torch.cat(parts)
+        differences.append((found - expected).abs())
+        agreeing &= found.argmax(1) == classes
+    # NaN is no number of JSON's, and no agreement.
+    all_of_them = torch.cat(differences).nan_to_num(nan=1e38, posinf=1e38).clamp(max=1e38)
+    return {
+        "max_difference": all_of_them.max().item(),
+        "mean_difference": all_of_them.double().mean().item(),
+        "argmax_agreement": agreeing.double().mean().item(),
+        "n": len(inputs),
+    }
+
+
+def main(form: str, artefact: str, cases: str, answer: str, threads: str) -> None:
+    torch.set_num_threads(int(threads))
+    if form != "safetensors":
+        sys.modules |= {"rsdtr": None, "torchvision": None}  # type: ignore[dict-item]
+    result = compared(network(form, Path(artefact)), load_file(cases))
+    Path(answer).write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

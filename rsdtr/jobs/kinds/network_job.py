@@ -1,0 +1,131 @@
+"""What jobs that change a compressed network have in common: its folder, its data, its original."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from rsdtr.compressed.saved import Saved, load, save
+from rsdtr.data.datasets import DataSplits, load_data
+from rsdtr.errors import JobError
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.running import Running
+from rsdtr.models.zoo import load_model
+from rsdtr.planning.plan import CompressionPlan
+
+START = "start"  # the folder of the network as it was when the job was queued
+
+
+class NetworkContent(BaseModel):
+    """What the result of every such job depends on.
+
+    identity: a hash of networks, images and options; data, weights: what the images and the
+    original network are loaded with.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    identity: str
+    plan: CompressionPlan
+    data: str | None
+    weights: str | None
+
+
+Content = TypeVar("Content", bound=BaseModel)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What such a job works on: the network it starts from, the original one, and the images."""
+
+    saved: Saved
+    dense: nn.Module
+    splits: DataSplits
+
+
+def queue_on(
+    kind: str, title: str, model: nn.Module | None, content: NetworkContent, subject: str
+) -> Job:
+    """Queue a job that starts from this model, if any; the job there is, if it was queued before.
+
+    Names of folders and files are made to mean the same wherever the worker is started, and the
+    seconds that planning took are no part of what the result depends on.
+    """
+    same = content.model_copy(
+        update={
+            "plan": same_plan(content.plan),
+            "data": same_data(content.data),
+            "weights": same_weights(content.weights),
+        }
+    )
+
+    def prepare(folder: Path) -> None:
+        if model is not None:
+            save(model, content.plan, folder / START)
+
+    asked = same.model_dump(mode="json")
+    return job_queue.submit(kind, title, asked, subject=subject, prepare=prepare)
+
+
+def same_plan(plan: CompressionPlan) -> CompressionPlan:
+    """A plan without what differs from one making of it to the next.
+
+    That is the seconds it took, and the last bits of errors: they depend on what was searched
+    before.
+    """
+    layers = tuple(
+        layer.model_copy(update={"relative_error": round(layer.relative_error, 9)})
+        for layer in plan.layers
+    )
+    return plan.model_copy(update={"seconds": 0.0, "layers": layers})
+
+
+def same_data(data: str | None) -> str | None:
+    """What images are loaded with, so that it means the same wherever a worker is started."""
+    return str(Path(data).resolve()) if data and Path(data).is_dir() else data
+
+
+def same_weights(weights: str | None) -> str | None:
+    """What weights are loaded with, so that it means the same wherever a worker is started."""
+    return weights if weights in (None, "none") else str(Path(weights).resolve())
+
+
+def content_of(running: Running, kind: type[Content]) -> Content:
+    """What a job was queued with. JobError if another version of this program queued it."""
+    try:
+        return kind.model_validate(running.content)
+    except ValidationError as error:
+        raise JobError(
+            f"it was queued by another version of this program ({error.errors()[0]['msg']}): "
+            "queue it anew"
+        ) from None
+
+
+def original(model: str, weights: str | None) -> nn.Module:
+    """The network as it was before compression; JobError, which names no folder, if its file of
+    weights is gone: whoever looks at a job need not be the one who has the file.
+    """
+    if weights not in (None, "none") and not Path(weights).is_file():
+        raise JobError(f"{Path(weights).name} is there no longer: give it again, and queue it anew")
+    return load_model(model, weights)
+
+
+def read_inputs(running: Running, content: NetworkContent) -> Inputs:
+    """What a job works on, from its folder, the data and the weights."""
+    running.progress("reading the model and the data", 0, 0)
+    saved = load(running.folder / START)
+    splits = load_data(content.data, saved.spec)
+    return Inputs(saved, original(saved.spec.name, content.weights), splits)
+
+
+def check_identity(content: NetworkContent, found: str) -> None:
+    """JobError unless the job still finds what it was queued with."""
+    if found != content.identity:
+        raise JobError(
+            "the data or the original weights have changed since it was queued: queue it anew"
+        )

@@ -1,0 +1,184 @@
+"""How well a compressed network answers as the dense one does, where nobody labelled the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rsdtr.data.image_sets import LabelledImages, fitting_batch
+from rsdtr.errors import DataError, RsdtrError
+from rsdtr.models.outputs import (
+    Boxes,
+    answers,
+    chooses_boxes,
+    detections,
+    in_rows,
+    tensors,
+)
+from rsdtr.models.run import device_of, evaluating
+
+
+class Divergence:
+    """The mean KL divergence, in nats, from a reference network on the same unlabelled images.
+
+    Called with a network whose output is logits (B, classes); the largest number there is where it
+    gives NaN. Modes are restored.
+    """
+
+    def __init__(self, reference: nn.Module, images: LabelledImages, batch_size: int = 100) -> None:
+        self.images, self.batch_size = images, batch_size
+        self._expected = self._log_probabilities(reference)
+
+    def __call__(self, model: nn.Module) -> float:
+        found = self._log_probabilities(model)
+        value = F.kl_div(found, self._expected, reduction="batchmean", log_target=True)
+        return float(value.nan_to_num(torch.finfo(value.dtype).max))
+
+    def _log_probabilities(self, model: nn.Module) -> Tensor:
+        device = device_of(model)
+        with evaluating(model):
+            logits = [model(x.to(device)).cpu() for x, _ in self.images.batches(self.batch_size)]
+        return torch.cat(logits).detach().double().log_softmax(1)
+
+
+IOU = 0.5
+SCORE = 0.5
+Counted = Literal["images", "pixels", "boxes"]
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What a network's answers have in common with the dense network's on n images.
+
+    relative_error: the mean over images of ‖z − ẑ‖/‖z‖, z all numbers of an answer (see
+    `answers.answers`); agreement: percent of the images with the same class, of the pixels with the
+    same class, or of both networks' boxes that have a partner of the same label at an IoU of 0.5;
+    of: how many images, pixels or boxes that is a percentage of; counted: which of the three, None
+    for answers of another kind. agreement is None where there is nothing to count, such as no box.
+    """
+
+    relative_error: float
+    agreement: float | None
+    counted: Counted | None
+    of: int
+    n: int
+
+    def __str__(self) -> str:
+        error = f"relative error of the answers {self.relative_error:.3f}"
+        if self.counted is None:
+            return error
+        if self.agreement is None:
+            return f"{error}, no {self.counted} to compare"
+        alike = f"{self.agreement:.2f} % of {self.of:,} {self.counted} agree"
+        return f"{error}, {alike}" + (f" at IoU {IOU}" if self.counted == "boxes" else "")
+
+
+def fidelity(
+    model: nn.Module,
+    reference: nn.Module,
+    images: LabelledImages | Tensor,
+    *,
+    batch_size: int = 32,
+    score: float = SCORE,
+    progress: Callable[[int, int], None] | None = None,
+) -> Fidelity:
+    """Compare a network with the dense one it was made from; labels are not looked at.
+
+    images: a set, or pictures (n, C, H, W) as the networks take them; batch_size: of 224×224, fewer
+    of larger ones; score: of the boxes that count. `progress` gets (seen, all) images. Modes are
+    restored. DataError for no images, RsdtrError for answers that cannot be compared.
+    """
+    if len(images) == 0:
+        raise DataError("fidelity needs images and there are none: give at least one")
+    errors: list[float] = []
+    alike = of = 0
+    counted: Counted | None = None
+    with evaluating(reference), evaluating(model):
+        for pixels in _batches(images, batch_size):
+            expected, found = _answered(reference, pixels), _answered(model, pixels)
+            errors += _relative(expected.numbers, found.numbers).tolist()
+            counted, same, compared = _agreement(expected, found, score)
+            alike, of = alike + same, of + compared
+            if progress:
+                progress(len(errors), len(images))
+    agreement = 100 * alike / of if of else None
+    return Fidelity(sum(errors) / len(errors), agreement, counted, of, len(errors))
+
+
+def _batches(images: LabelledImages | Tensor, batch_size: int) -> Iterator[Tensor]:
+    if isinstance(images, Tensor):
+        yield from images.split(batch_size)
+        return
+    for pixels, _ in images.batches(fitting_batch(images.spec, batch_size)):
+        yield pixels
+
+
+@dataclass(frozen=True, eq=False)
+class _Answered:
+    """numbers: as `answers`, (B, N); first: the first tensor of the output, (B, …), if it is no
+    boxes; boxes: of each image, if it is.
+    """
+
+    numbers: Tensor
+    first: Tensor | None = None
+    boxes: Sequence[Boxes] = ()
+
+
+def _answered(model: nn.Module, pixels: Tensor) -> _Answered:
+    here = pixels.to(device_of(model))
+    if chooses_boxes(model):
+        return _Answered(answers(model, here).cpu(), boxes=detections(model, here))
+    said = [part.cpu() for part in tensors(model(here))]
+    return _Answered(in_rows(said, len(here)), first=said[0])
+
+
+def _relative(expected: Tensor, found: Tensor) -> Tensor:
+    """‖z − ẑ‖/‖z‖ of each row; what is not finite counts as all of the answer."""
+    if expected.shape != found.shape:
+        raise RsdtrError(
+            f"the networks answer an image with {expected.shape[1]:,} and {found.shape[1]:,} "
+            "numbers: give the dense network that the model was compressed from"
+        )
+    norms = torch.linalg.vector_norm(expected.double(), dim=1)
+    off = torch.linalg.vector_norm((expected - found).double(), dim=1)
+    return torch.where(off == 0, 0.0, off / norms).nan_to_num(1.0, 1.0, 1.0)
+
+
+def _agreement(
+    expected: _Answered, found: _Answered, score: float
+) -> tuple[Counted | None, int, int]:
+    """What is counted, how many of them agree, and how many there are."""
+    if expected.first is None or found.first is None:
+        pairs = zip(expected.boxes, found.boxes, strict=True)
+        paired = [matched(one.above(score), other.above(score)) for one, other in pairs]
+        return "boxes", sum(both for both, _ in paired), sum(either for _, either in paired)
+    if expected.first.ndim not in (2, 4) or expected.first.shape[1] < 2:
+        return None, 0, 0
+    same = expected.first.argmax(1) == found.first.argmax(1)
+    return ("images" if same.ndim == 1 else "pixels"), int(same.sum()), same.numel()
+
+
+def matched(one: Boxes, other: Boxes) -> tuple[int, int]:
+    """Boxes of both networks that have a partner, and all of them.
+
+    Each of `other`, the highest score first, takes the box of its label that it overlaps most and
+    that is still free, if their IoU is at least 0.5.
+    """
+    from torchvision.ops import box_iou
+
+    overlap = box_iou(other.boxes.cpu(), one.boxes.cpu())
+    overlap[other.labels.cpu()[:, None] != one.labels.cpu()] = 0.0
+    pairs = 0
+    for row in range(len(other.boxes)):
+        if len(one.boxes) == 0:
+            break
+        best = int(overlap[row].argmax())
+        if overlap[row, best] >= IOU:
+            pairs += 1
+            overlap[:, best] = 0.0
+    return 2 * pairs, len(one.boxes) + len(other.boxes)
