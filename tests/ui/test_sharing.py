@@ -40,7 +40,8 @@ def test_the_pin_survives_another_page_and_another_model():
     test.switch_page("pages/layers.py").run()
     test.switch_page("pages/explore.py").run()
     assert deltas(test)["PCR"] == "no change since A"
-    assert test.query_params["model"] == DIGITS
+    assert test.query_params["eps"] == "0.5"
+    assert test.selectbox(key=session.MODEL).value == DIGITS
 
 
 def test_the_copied_command_and_python_give_the_plan_on_the_page():
