@@ -4,35 +4,13 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from streamlit.util import calc_hash
 
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.ui.shared import markdown, session
-
-ROOT = Path(__file__).parents[2]
-EXPLORE = "pages/explore.py"
-PAGES = ("pages/layers.py", "pages/recover.py", "pages/compare.py", "pages/export.py")
-DIGITS = "digits_resnet20"
-
-
-def app(**query: str) -> AppTest:
-    return opened(EXPLORE, **query)
-
-
-def opened(path: str, **query: str) -> AppTest:
-    """A session that begins with this page, as by a link from elsewhere."""
-    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    # `switch_page` knows by its file what st.navigation knows by its address, but only later on.
-    test._page_hash = calc_hash(Path(path).stem.capitalize())
-    for name, value in query.items():
-        test.query_params[name] = value
-    return test.run()
-
-
-def metrics_of(test: AppTest) -> dict[str, str]:
-    return {metric.label.split(",")[0]: metric.value for metric in test.metric}
+from tests.support.checkout import ROOT
+from tests.support.pages import DIGITS, PAGES, app, metrics_of, opened
 
 
 @pytest.fixture(scope="module")

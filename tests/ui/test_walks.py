@@ -8,9 +8,9 @@ import random
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from test_pages import EXPLORE, PAGES, opened
 
 from rsdtr.ui.shared import session
+from tests.support.pages import EXPLORE, PAGES, opened
 
 CHANGES = int(os.environ.get("RSDTR_WALK", "12"))
 # Other models need weights from elsewhere. The buttons start processes or take half a minute, and
