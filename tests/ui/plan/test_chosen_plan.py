@@ -91,8 +91,9 @@ def test_an_address_restores_all_that_was_asked():
 
 def test_defaults_are_left_out_of_the_address():
     test = app()
-    assert set(test.query_params) == {"model", "eps"}
+    assert set(test.query_params) == set()
     switch(test, session.RULE, "tight")
+    assert set(test.query_params) == {"model", "eps", "rule"}
     switch(test, session.RULE, "paper")
     assert set(test.query_params) == {"model", "eps"}
 
@@ -142,7 +143,7 @@ def test_a_target_out_of_reach_is_one_sentence_and_nothing_is_lost():
 
 def test_an_own_eps_is_given_on_the_layers_page_and_reset_on_explore(digits):
     test = app()
-    test.switch_page("pages/1_Layers.py").run()
+    test.switch_page("pages/layers.py").run()
     test.selectbox(key=session.LAYER).set_value("layer3.0.conv2").run()
     test.number_input(key=session.OWN_EPS).set_value(0.25).run()
     assert not test.exception
@@ -150,7 +151,7 @@ def test_an_own_eps_is_given_on_the_layers_page_and_reset_on_explore(digits):
     expected = plan(digits, 0.6, own={"layer3.0.conv2": 0.25})
     ring = next(layer for layer in expected.layers if layer.name == "layer3.0.conv2")
     assert f"{ring.storage:,}" in {metric.value for metric in test.metric}
-    test.switch_page("app.py").run()
+    test.switch_page("pages/explore.py").run()
     assert metrics_of(test)["PCR"].startswith(f"{expected.pcr:.2f}")
     assert layer_table(test).loc["layer3.0.conv2", layer_overrides.EPS_COLUMN] == 0.25
     test.button(key="reset").click().run()
@@ -160,7 +161,7 @@ def test_an_own_eps_is_given_on_the_layers_page_and_reset_on_explore(digits):
 
 def test_a_layer_is_kept_dense_and_let_go(digits):
     test = app()
-    test.switch_page("pages/1_Layers.py").run()
+    test.switch_page("pages/layers.py").run()
     test.selectbox(key=session.LAYER).set_value("layer3.0.conv2").run()
     test.toggle(key=session.OWN_DENSE).set_value(True).run()
     assert test.query_params["own"] == "layer3.0.conv2:dense"
@@ -223,10 +224,10 @@ def test_synthetic_weights_say_that_accuracy_means_nothing():
     assert not test.error
     assert "no accuracy" in test.warning[0].value
     assert test.button(key="measure").disabled
-    test.switch_page("pages/2_Recover.py").run()
+    test.switch_page("pages/recover.py").run()
     assert any("no accuracy to win back" in info.value for info in test.info)
     assert "finetune" not in {button.key for button in test.button}
-    test.switch_page("pages/4_Export.py").run()
+    test.switch_page("pages/export.py").run()
     assert any("synthetic weights" in info.value for info in test.info)
     switch(test, session.WEIGHTS, "published")
     assert not test.warning

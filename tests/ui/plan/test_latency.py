@@ -55,7 +55,7 @@ def running(**changes):
 
 
 def layers_page(test: AppTest, layer: str) -> AppTest:
-    test.switch_page("pages/1_Layers.py").run()
+    test.switch_page("pages/layers.py").run()
     test.selectbox(key=session.LAYER).set_value(layer).run()
     assert not test.exception
     assert not test.error
