@@ -2,14 +2,25 @@
 
 import streamlit as st
 
-from rsdtr.ui.opening import page
+from rsdtr.ui.shared.opening import page
 from rsdtr.charts.plan import fronts_figure, layers_figure, ratios_figure
 from rsdtr.charts.tables import layers_table
-from rsdtr.ui import asking, blocks, latency, metrics, sharing, tradeoff, worth
-from rsdtr.ui.choosing import choose
-from rsdtr.ui.measuring import measure_damage
-from rsdtr.ui.page import pair, progress
-from rsdtr.ui.widgets import chart_to_click, choose_data, csv_button, edit_layers
+from rsdtr.ui.explore import (
+    accuracy,
+    clicked_point,
+    network_parts,
+    sharing,
+    tradeoff,
+)
+from rsdtr.ui.explore.layer_table import edit_layers
+from rsdtr.ui.export import browser_run
+from rsdtr.ui.plan import latency, model_card
+from rsdtr.ui.plan.accuracy import measure_damage
+from rsdtr.ui.plan.chosen_plan import choose
+from rsdtr.ui.shared import cards, figures, numbers
+from rsdtr.ui.shared.figures import chart_to_click, csv_button
+from rsdtr.ui.shared.frame import pair, progress
+from rsdtr.ui.shared.widgets import choose_data
 
 with page(
     "Explore",
@@ -25,18 +36,18 @@ with page(
         key="before_after",
         alt=f"Kernel parameters of each convolution of {plan.model} before and after compression",
     )
-    blocks.open_clicked(selection, plan, "open_bar")
+    figures.open_clicked(selection, plan, "open_bar")
     st.caption(
         "Grey is the kernel as trained, blue the ring that replaces it: the closer a blue bar is "
         "to the ground, the more its layer gives. A hatched bar stays dense; point at it to read "
         "why. A layer that is clicked can be opened in Layers, where all its rings are."
     )
 
-    blocks.offer(plan)
+    network_parts.offer(plan)
     costs, ratios = pair("curves")
 
     test_set = choose_data(network.spec)
-    stages = worth.show(network, plan, test_set)
+    stages = accuracy.show(network, plan, test_set)
     measure_damage(chosen, test_set)
 
     st.header("Latency")
@@ -44,8 +55,8 @@ with page(
     times = latency.known(network, plan, batch)
     measuring = st.container()
     with row:
-        card = sharing.card(chosen, stages, times)
-        metrics.show(card, times, sharing.pinned())
+        card = model_card.card(chosen, stages, times)
+        cards.show(card, times, sharing.pinned())
         sharing.offer(card)
 
     st.header("Layers")
@@ -56,7 +67,7 @@ with page(
         "the table says which layers gain time, and in its last column why the others do not."
     )
     csv_button(
-        lambda: layers_table(plan, chosen.own, times).to_csv(index=False), metrics.file_stem(plan)
+        lambda: layers_table(plan, chosen.own, times).to_csv(index=False), numbers.file_stem(plan)
     )
 
     # Last, because the first time they take a while: all of the page above is there by then.
@@ -75,9 +86,9 @@ with page(
                 ),
                 key="fronts",
                 alt="Damage against compression, for one ε_p for all layers and for one for each",
-                stem=metrics.file_stem(plan),
+                stem=numbers.file_stem(plan),
             )
-            asking.offer(selection, tradeoff.kind_of(chosen.asked), "ask_front")
+            clicked_point.offer(selection, tradeoff.kind_of(chosen.asked), "ask_front")
             st.caption(tradeoff.explained(network, chosen.asked))
         else:
             st.info(
@@ -92,9 +103,9 @@ with page(
             key="ratios",
             alt="Compression ratio of parameters, of FLOPs and of measured time against the "
             "prescribed error",
-            stem=metrics.file_stem(plan),
+            stem=numbers.file_stem(plan),
         )
-        asking.offer(selection, tradeoff.kind_of(chosen.asked), "ask_ratio")
+        clicked_point.offer(selection, tradeoff.kind_of(chosen.asked), "ask_ratio")
         st.caption(
             "One εₚ for all layers. Above the dotted line at 1 the network got smaller (PCR), "
             "needs fewer multiplications (FCR) or, where it was measured, less time; the stars "
@@ -103,4 +114,4 @@ with page(
         )
     with measuring:
         latency.measure(chosen, batch, curve=True)
-        latency.show(chosen, times)
+        latency.show(chosen, times, browser_run.points(network))

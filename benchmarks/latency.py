@@ -40,7 +40,7 @@ from rsdtr.measuring.stopwatch import (
     interleaved,
     machine,
     peak_bytes,
-    threads,
+    thread_count,
 )
 from rsdtr.models.zoo import ModelSpec, load_model, model_spec
 from rsdtr.planning.model_profile import ModelProfile, profile
@@ -193,7 +193,7 @@ def layers_part(
                 )
     worst = max(row["of_dense"] for row in rows if row["auto"])
     say(f"  the auto form of no layer takes more than {worst:.3f} of its dense time")
-    with threads(args.threads):
+    with thread_count(args.threads):
         ceilings = _ceilings()
     return {"layers": rows, "worst_auto_of_dense": worst, "ceilings": ceilings}
 
@@ -301,7 +301,7 @@ def main() -> None:
     for name in args.models:
         spec = model_spec(name)
         found = profile(load_model(name, "none"), spec)
-        with threads(args.threads):
+        with thread_count(args.threads):
             decided = (
                 CompressionPlan.from_json(args.plan.read_text(encoding="utf-8"))
                 if args.plan

@@ -2,13 +2,17 @@
 
 import streamlit as st
 
-from rsdtr.ui.opening import page
+from rsdtr.ui.shared.opening import page
 from rsdtr.charts.layer import candidates_figure, ring_figure, spectra, spectra_figure
 from rsdtr.charts.tables import candidates_table
-from rsdtr.ui import latency, metrics, own
-from rsdtr.ui.choosing import choose
-from rsdtr.ui.page import pair, plain
-from rsdtr.ui.widgets import candidates_of, chart, chart_to_click, choose_layer, csv_button
+from rsdtr.ui.layers.candidates import candidates_of
+from rsdtr.ui.plan import latency, layer_overrides
+from rsdtr.ui.plan.chosen_plan import choose
+from rsdtr.ui.shared import cards, columns, numbers
+from rsdtr.ui.shared.figures import chart, chart_to_click, csv_button
+from rsdtr.ui.shared.frame import pair
+from rsdtr.ui.shared.markdown import plain
+from rsdtr.ui.shared.widgets import choose_layer
 
 with page(
     "Layers",
@@ -22,14 +26,14 @@ with page(
         layer = network.profile.layer(decided.name)
         eps = chosen.eps_of(decided)
         if layer.obstacle is None:
-            own.choose(layer.name, chosen.own, eps)
+            layer_overrides.choose(layer.name, chosen.own, eps)
     if decided.kept_dense is not None:
         st.info(plain(f"This layer stays dense: {decided.kept_dense}."))
     if layer.obstacle is not None:
         st.stop()
 
-    stem = f"{metrics.file_stem(plan)}-{layer.name}"
-    cards = st.container()
+    stem = f"{numbers.file_stem(plan)}-{layer.name}"
+    card = st.container()
     left, right = pair("rings", (3, 2))
     with left:
         found = candidates_of(chosen, layer, eps)
@@ -41,8 +45,8 @@ with page(
             alt="Cost of every candidate ring by circular shift and divisor",
         )
         st.caption(found.explained)
-    with cards:
-        metrics.show_layer(layer, found.winner)
+    with card:
+        cards.show_layer(layer, found.winner)
     with right:
         ring = found.clicked(selection)
         name = (
@@ -82,7 +86,7 @@ with page(
         table,
         hide_index=True,
         placeholder="–",
-        column_config=metrics.CANDIDATE_COLUMNS,
+        column_config=columns.CANDIDATE_COLUMNS,
         key="candidate_table",
         alt="Every candidate of this layer",
     )

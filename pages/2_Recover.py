@@ -2,14 +2,18 @@
 
 import streamlit as st
 
-from rsdtr.ui.opening import page
+from rsdtr.ui.shared.opening import page
 from rsdtr.charts.accuracy import stages_figure
-from rsdtr.ui import metrics, recovering, refitting, state, training, watching
-from rsdtr.ui.choosing import choose
-from rsdtr.ui.measuring import CALIBRATION_IMAGES, recovered_stages
-from rsdtr.ui.page import pair
-from rsdtr.ui.recipe import choose_training
-from rsdtr.ui.widgets import chart, choose_data, choose_images, refuse_without_classes
+from rsdtr.ui.jobs import job_view, session_jobs
+from rsdtr.ui.plan.accuracy import CALIBRATION_IMAGES, recovered_stages
+from rsdtr.ui.plan.chosen_plan import choose
+from rsdtr.ui.recover import recalibration, refit, training
+from rsdtr.ui.recover.progress import show_progress
+from rsdtr.ui.recover.training_inputs import choose_training
+from rsdtr.ui.shared import numbers, session
+from rsdtr.ui.shared.figures import chart
+from rsdtr.ui.shared.frame import pair
+from rsdtr.ui.shared.widgets import choose_data, choose_images, refuse_without_classes
 
 with page(
     "Recover",
@@ -27,14 +31,14 @@ with page(
         st.stop()
     refuse_without_classes(network.spec)
     test_set = choose_data(network.spec)
-    job = recovering.attached(network, plan)
+    job = session_jobs.attached(network, plan)
     busy = job is not None and not job.ended
 
     left, right = pair("without-gradients")
     with left.container(border=True, height="stretch"):
         st.header("Recalibrate")
         st.caption("BatchNorm statistics from unlabelled training images; no gradient.")
-        calibration_images = choose_images(state.CALIBRATION_IMAGES, CALIBRATION_IMAGES)
+        calibration_images = choose_images(session.CALIBRATION_IMAGES, CALIBRATION_IMAGES)
         recalibrate = st.button(
             "Recalibrate", key="recalibrate", icon=":material/balance:", disabled=busy
         )
@@ -45,8 +49,8 @@ with page(
             "unlabelled training images; no gradient. A step that does not help on images held "
             "out is undone."
         )
-        refit_images = refitting.choose_refit(network)
-        refit = st.button("Refit", key="refit", icon=":material/straighten:", disabled=busy)
+        refit_images = refit.choose_refit(network)
+        refit_now = st.button("Refit", key="refit", icon=":material/straighten:", disabled=busy)
     with st.container(border=True):
         st.header("Fine-tune")
         st.caption(
@@ -67,29 +71,29 @@ with page(
         )
 
     if recalibrate:
-        recovering.run_recalibration(network, plan, test_set, calibration_images)
+        recalibration.run_recalibration(network, plan, test_set, calibration_images)
     if timing:
         expected = training.estimated(network, plan, test_set, options)
         st.info(
-            f"{metrics.duration(expected.seconds)} for {options.epochs} epochs, "
-            f"{metrics.duration(expected.epoch_seconds)} each, and "
+            f"{numbers.duration(expected.seconds)} for {options.epochs} epochs, "
+            f"{numbers.duration(expected.epoch_seconds)} each, and "
             f"{expected.memory_bytes / 1e9:.2f} GB of memory.",
             icon=":material/timer:",
         )
-    if refit:
-        refitting.start(network, plan, test_set, refit_images)
+    if refit_now:
+        refit.start(network, plan, test_set, refit_images)
         st.rerun()
     if finetune:
         training.start(network, plan, test_set, options)
         st.rerun()
     if job is not None and busy:
-        watching.watch(job)
+        job_view.watch(job, show_progress)
         st.stop()
     if job is not None:
-        watching.take(network, plan, job)
-        watching.how_it_ended(job)
+        job_view.take(network, plan, job)
+        job_view.how_it_ended(job)
 
-    recovery = state.recoveries().get(network.configuration(plan))
+    recovery = session.recoveries().get(network.configuration(plan))
     if recovery is None:
         st.info(
             "Nothing recovered yet for this plan: recalibrate or refit first, then fine-tune.",
@@ -103,15 +107,15 @@ with page(
         stages_figure(stages),
         key="stages",
         alt="Test accuracy of the dense, the compressed and the recovered network",
-        stem=metrics.file_stem(plan),
+        stem=numbers.file_stem(plan),
     )
     st.caption(
         f"Top-1 with 95 % intervals on {stages[0].accuracy.n:,} test images that no training step "
         "has seen; the dashed line is the dense network."
     )
     if job is not None:
-        watching.show(job)
+        show_progress(job)
     training.compare(network, plan)
     if st.button("Discard and start over", key="discard", icon=":material/delete:"):
-        recovering.put_aside(network, plan)
+        session_jobs.put_aside(network, plan)
         st.rerun()

@@ -2,10 +2,11 @@
 
 import streamlit as st
 
-from rsdtr.ui.opening import page
-from rsdtr.ui import comparing, ratios, watching
-from rsdtr.ui.choosing import choose
-from rsdtr.ui.widgets import choose_data, refuse_without_classes
+from rsdtr.ui.shared.opening import page
+from rsdtr.ui.compare import comparison, flops_ratio
+from rsdtr.ui.jobs import job_view
+from rsdtr.ui.plan.chosen_plan import choose
+from rsdtr.ui.shared.widgets import choose_data, refuse_without_classes
 
 with page(
     "Compare",
@@ -22,8 +23,8 @@ with page(
         st.stop()
     refuse_without_classes(network.spec)
     test_set = choose_data(network.spec)
-    asked = comparing.choose_comparison(network, test_set)
-    job = comparing.attached(network)
+    asked = comparison.choose_comparison(network, test_set)
+    job = comparison.attached(network)
     busy = job is not None and not job.ended
     if st.button(
         "Compare",
@@ -34,14 +35,14 @@ with page(
         help="It runs in a process of its own. Cells that are known are not computed again.",
     ):
         assert asked is not None  # the button is disabled then
-        comparing.start(network, asked)
+        comparison.start(network, asked)
         st.rerun()
     if asked is None:
         st.info("Choose at least one method and one PCR.", icon=":material/checklist:")
     if job is not None and busy:
-        watching.watch(job)
+        job_view.watch(job, comparison.show)
     elif job is not None:
-        watching.how_it_ended(job)
-        comparing.show(job)
-        comparing.show_pair(job, network)
-    ratios.show(chosen)
+        job_view.how_it_ended(job)
+        comparison.show(job)
+        comparison.show_pair(job, network)
+    flops_ratio.show(chosen)

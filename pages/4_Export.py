@@ -2,12 +2,14 @@
 
 import streamlit as st
 
-from rsdtr.ui.opening import page
+from rsdtr.ui.shared.opening import page
 from rsdtr.jobs.kinds.export import exported_files
-from rsdtr.ui import downloads, in_browser, state, watching
-from rsdtr.ui.choosing import choose
-from rsdtr.ui.page import plain
-from rsdtr.ui.widgets import choose_data, choose_formats
+from rsdtr.ui.export import browser_run, files
+from rsdtr.ui.jobs import job_view
+from rsdtr.ui.plan.chosen_plan import choose
+from rsdtr.ui.shared import session
+from rsdtr.ui.shared.markdown import plain
+from rsdtr.ui.shared.widgets import choose_data, choose_formats
 
 with page(
     "Export",
@@ -17,7 +19,7 @@ with page(
     chosen = choose()
     network, plan = chosen.network, chosen.plan
     test_set = choose_data(network.spec)
-    recovery = state.recoveries().get(network.configuration(plan))
+    recovery = session.recoveries().get(network.configuration(plan))
     if network.synthetic:
         st.info(
             "These files will hold synthetic weights: good for measuring latency elsewhere, for "
@@ -33,7 +35,7 @@ with page(
     else:
         st.success(plain(f"This exports the recovered network: {recovery.label}."))
 
-    job = downloads.attached(network, plan)
+    job = files.attached(network, plan)
     busy = job is not None and not job.ended
     formats = choose_formats(network.spec)
     if st.button(
@@ -45,19 +47,19 @@ with page(
         help="Takes up to half a minute per format: each file is checked in its own process. The "
         "page may be closed meanwhile.",
     ):
-        downloads.start(chosen, test_set, recovery, formats)
+        files.start(chosen, test_set, recovery, formats)
         st.rerun()
     if job is None:
         st.caption("Nothing exported yet for this plan.")
         st.stop()
     if busy:
-        watching.watch(job)
+        job_view.watch(job)
         st.stop()
-    watching.how_it_ended(job)
+    job_view.how_it_ended(job)
     exported = exported_files(job)
     if exported is None:
         st.stop()
-    if not downloads.is_current(exported, recovery):
+    if not files.is_current(exported, recovery):
         st.warning(
             plain(f"These files hold an earlier model ({exported.holds}). Export again to renew."),
             icon=":material/history:",
@@ -65,7 +67,7 @@ with page(
 
     st.header("Proof")
     st.table(
-        downloads.proofs(exported.artefacts),
+        files.proofs(exported.artefacts),
         hide_index=True,
         alt="Size of each exported file and how closely it agrees with the model",
     )
@@ -77,9 +79,9 @@ with page(
     )
 
     st.header("On your own device")
-    in_browser.offer(network, plan, test_set, recovery, exported)
+    browser_run.offer(network, plan, test_set, recovery, exported)
 
     st.header("Download")
-    downloads.buttons(exported.folder, plan)
+    files.buttons(exported.folder, plan)
     with st.expander("Manifest: the plan and the measurements that the files carry"):
-        st.json(downloads.manifest(exported.folder), expanded=1)
+        st.json(files.manifest(exported.folder), expanded=1)

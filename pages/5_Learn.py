@@ -2,24 +2,24 @@
 
 import streamlit as st
 
-from rsdtr.ui.opening import page
+from rsdtr.ui.shared.opening import page
 from rsdtr.learn.glossary import GLOSSARY
 from rsdtr.learn.text import STEPS
-from rsdtr.ui import learning, lessons
-from rsdtr.ui.page import plain
+from rsdtr.ui.learn import inputs, steps
+from rsdtr.ui.shared.markdown import plain
 
 with page(
     "Learn",
     "Tensor rings step by step, on a real kernel: each step has one figure, and one control that "
     "moves it.",
 ):
-    number, locked = lessons.choose_step()
+    number, locked = inputs.choose_step()
     step = STEPS[number - 1]
     st.header(f"{number}. {step.title}")
-    st.markdown(step.text, help=lessons.words(step))
-    lesson = lessons.choose(number, locked)
+    st.markdown(step.text, help=inputs.words(step))
+    lesson = inputs.choose(number, locked)
 
-    learning.DRAW[number](lesson)
+    steps.DRAW[number](lesson)
     st.latex(step.formula)
     st.caption(
         f"By hand, and then with this library: **{plain(step.notebook)}**, section "
@@ -27,9 +27,9 @@ with page(
     )
 
     if locked:
-        lessons.offer_unlock()
+        inputs.offer_unlock()
     else:
-        lessons.offer_links(number)
+        inputs.offer_links(number)
         with st.expander("All words", icon=":material/menu_book:"):
             for word, sentence in GLOSSARY.items():
                 st.markdown(f"**{plain(word)}** – {plain(sentence)}")

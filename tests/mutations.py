@@ -33,7 +33,8 @@ from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan
 from rsdtr.ring.forms import FORMS
-from rsdtr.ui import own, url
+from rsdtr.ui.plan import layer_overrides
+from rsdtr.ui.shared import address
 
 MOST_SECONDS = 1.0
 BATCH = 10_000  # mutations between two lines of a long run
@@ -101,12 +102,12 @@ def parsers(folder: Path) -> dict[str, tuple[list[bytes], Parser]]:
             return FilePictures([path], _SPEC).pixels(torch.tensor([0]))
         return None
 
-    def address(content: bytes) -> object:
+    def query(content: bytes) -> object:
         text = content.decode("utf-8", "replace")
         return (
-            url.number(0.02, 0.95, 2)(text),
-            url.one_of([_SPEC.name])(text),
-            own.parse(text, ["layer1.0.conv1", "conv1"]),
+            address.number(0.02, 0.95, 2)(text),
+            address.one_of([_SPEC.name])(text),
+            layer_overrides.parse(text, ["layer1.0.conv1", "conv1"]),
         )
 
     return {
@@ -120,7 +121,7 @@ def parsers(folder: Path) -> dict[str, tuple[list[bytes], Parser]]:
             [device.model_dump_json().encode()],
             at("device.json", DeviceProfile.load),
         ),
-        "url": ([b"0.6", b"layer1.0.conv1:0.4,conv1:dense", b"digits_resnet20"], address),
+        "url": ([b"0.6", b"layer1.0.conv1:0.4,conv1:dense", b"digits_resnet20"], query),
         "parquet": (
             [parquet.getvalue()],
             at(

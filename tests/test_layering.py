@@ -1,9 +1,11 @@
 """Who may import whom, checked from the source; and checks of these checks."""
 
 import ast
+import importlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,75 +14,54 @@ import rsdtr
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rsdtr"
-# Data flows one way: no module imports from a later group. saved, timing: where they are used.
-FLOW = (
-    {"errors"},
-    {"lessons.glossary", "lessons.text"},
-    {"forms", "measure", "process", "distributed", "header", "quarantine", "folder"},
-    {"truncation", "ring", "cost", "filesize", "architectures", "weights", "spectrum", "vision"},
-    {"gram", "kept"},
-    {"look"},
-    {"unfolding"},
-    {"bounds"},
-    {"search", "layers"},
-    {"tight", "winners", "device", "fuse"},
-    {"zoo"},
-    {"pictures"},
-    {"images"},
-    {"profile", "data", "answers"},
-    {"plan", "store"},
-    {"targets", "grid"},
-    {"asked"},
-    {"worker", "job"},
-    {"job_table"},
-    {"jobs"},
-    {"job_worker"},
-    {"compress", "fast", "device_worker"},
-    {"latency", "fastest"},
-    {"evaluate"},  # left of recover: a training measures its validation accuracy
-    {"exports.card", "fidelity"},
-    {"damage", "recipe", "refit_options", "augment"},
-    {"recover", "checkpoint", "identity", "training_forms"},
-    {"lessons.lesson"},
-    {"lessons.quiz"},
-    {"moments", "walk", "divergence"},
-    {"regression", "sites"},
-    {"refit", "finetune"},
-    {"estimate"},
-    {"timing", "study", "manifest", "archive"},
-    {"saved", "exports.readme", "exports.proving"},
-    {"kinds.network", "exports.pretrained"},
-    {"kinds.finetune", "kinds.refit", "kinds.fastest"},
-    {"exports.graph", "exports.web"},
-    {"exports.standalone"},
-    {"exports.writer"},
-    {"export"},
-    {"verify"},
-    {"methods"},  # a folder: its modules are one place
-    {"compare"},
-    {"kinds.compare"},
-    {"bench"},
-    {"charts.style", "charts.points"},
-    {"parts"},
-    {"exports.proof", "charts.plan", "charts.parts", "tables"},
-    {"charts.layer", "charts.accuracy", "charts.latency"},
-    {"charts.lesson", "report"},
-    {"kinds.export"},
-    {"charts.training", "charts.study", "charts.refit", "charts.compare", "charts.ratio"},
-    {"commands.options", "commands.console"},
-    {"commands.requested"},
-    {"commands.evaluate", "commands.export"},
-    {"commands.bench", "commands.finetune", "commands.jobs", "commands.profile", "commands.verify"},
-    {"kinds.study"},
-    {"commands.study", "commands.report", "commands.compare", "commands.ratio"},
-    {"cli"},
-    {"__main__"},
-)
-DRAWING = {
-    "charts.style", "charts.points",
-    "charts.plan", "charts.layer", "charts.accuracy", "charts.latency", "charts.training",
-    "charts.study", "charts.refit", "charts.lesson", "report", "charts.compare", "charts.ratio",
-    "charts.parts",
+# Data flows one way: a package imports only from itself and from those before it.
+PACKAGES = (
+    "errors", "typing",
+    "system", "ring", "search", "models", "data", "planning", "compressed", "measuring", "recovery",
+    "exports", "baselines", "charts", "learn", "jobs", "commands", "ui",
+)  # fmt: skip
+# Within ui: what all pages share, then a folder for each page, which know nothing of each other.
+ROOMS = ("shared", "plan", "jobs")
+# Only these may draw; a module of charts that draws nothing is a table.
+DRAWING = ("charts", "learn", "ui")
+# The public names of the packages: README, docs and notebooks import from nowhere else.
+PUBLIC = {
+    "ring": {"FORMS", "Form", "TensorRing", "form_macs"},
+    "search": {
+        "COARSE", "GRID", "Candidate", "KernelSpectra", "best_tight", "candidates", "ring_svd",
+        "smallest",
+    },
+    "models": {
+        "ModelSpec", "load_model", "model_names", "model_spec", "own_model", "weights_sha256",
+    },
+    "data": {"DataSplits", "LabelledImages", "load_data"},
+    "planning": {
+        "CompressionPlan", "ModelProfile", "Target", "layer_damages", "plan", "profile", "solve",
+        "total_damage", "uniform_front",
+    },
+    "compressed": {"RingNetwork", "TRConv2d", "compress", "fuse", "load", "save"},
+    "measuring": {
+        "accuracy", "fidelity", "in_one_form", "latency", "measured_profile", "network_cases",
+        "network_latency", "use_forms",
+    },
+    "recovery": {"FinetuneOptions", "RefitOptions", "finetune", "recalibrate", "refit"},
+    "exports": {"export", "verify"},
+    "baselines": {"METHODS", "Cell", "Comparison"},
+    "charts": {
+        "FrontPoint", "RatioPoint", "Stage", "candidates_figure", "fronts_figure", "layers_figure",
+        "layers_table", "ratios_figure", "report_html", "ring_figure", "spectra",
+        "spectra_figure", "stages_figure",
+    },
+    "learn": {
+        "cores_figure", "cut", "cut_figure", "damages_figure", "forms_figure", "forms_macs",
+        "maps_figure", "ordered_bond", "reaches", "rebuilt", "rebuilt_figure", "slices_figure",
+        "splits_figure", "stages", "turns",
+    },
+    "jobs": {"Job", "cancel", "find", "listed", "resume"},
+    "jobs.kinds": {
+        "best_model", "curve", "fastest_plan", "queue_comparison", "queue_export", "queue_fastest",
+        "queue_finetuning", "queue_refit", "queue_study", "refit_model",
+    },
 }  # fmt: skip
 
 
@@ -95,26 +76,46 @@ def imports(source: str, package: str = "rsdtr") -> Iterator[str]:
             yield from (f"{base.rstrip('.')}.{name.name}" for name in node.names)
 
 
-def within(name: str) -> str:
-    """The name in FLOW of what is imported by a full dotted name."""
-    parts = name.split(".")[1:]
-    return ".".join(parts[:2]) if position(".".join(parts[:2])) is not None else parts[0]
+def room(module: str) -> tuple[str, str]:
+    """The package of a module below rsdtr, and its folder there."""
+    parts = [*module.split("."), "", ""]
+    return parts[0], parts[1]
 
 
-def position(module: str) -> int | None:
-    return next((place for place, group in enumerate(FLOW) if module in group), None)
+def may_import(module: str, other: str) -> bool:
+    """Whether the order of the packages, and that of the rooms of ui, lets one import the other."""
+    (here, my_room), (there, its_room) = room(module), room(other)
+    assert here in PACKAGES, f"{module} has no place in the flow: give its package one above"
+    if here != there:
+        return there not in PACKAGES or PACKAGES.index(there) < PACKAGES.index(here)
+    if here != "ui" or my_room == its_room or its_room == "":
+        return True
+    if my_room in ROOMS:
+        return its_room in ROOMS and ROOMS.index(its_room) < ROOMS.index(my_room)
+    return its_room in ROOMS
 
 
-def against_the_flow(module: str, source: str) -> list[str]:
+def imported_modules(module: str, source: str, every: set[str]) -> set[str]:
+    """Modules below rsdtr that the source imports; every: all that there are."""
+    found = {name.removeprefix("rsdtr.") for name in imports(source) if name.startswith("rsdtr.")}
+    return {name for name in found if name in every} - {module}
+
+
+def against_the_flow(module: str, source: str, every: set[str] | None = None) -> list[str]:
     """The modules of this package that `module` may not import, but does."""
-    own = position(module)
-    assert own is not None, f"{module}.py has no place in the flow: give it one above"
-    found = {within(name) for name in imports(source) if name.startswith("rsdtr.")}
-    return sorted(
-        name
-        for name in found - {module}
-        if name == "ui" or ((place := position(name)) is not None and place > own)
-    )
+    found = imported_modules(module, source, every or set(graph()))
+    return sorted(name for name in found if not may_import(module, name))
+
+
+def circles(edges: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, however far around."""
+    reached = {name: set(others) for name, others in edges.items()}
+    for middle in edges:  # Warshall
+        for name in edges:
+            if middle in reached[name]:
+                reached[name] |= reached[middle]
+    rounds = {frozenset(o for o in edges if o in reached[n] and n in reached[o]) for n in edges}
+    return sorted(sorted(group) for group in rounds if group)
 
 
 def forbidden(source: str, *libraries: str) -> list[str]:
@@ -159,16 +160,22 @@ def unsafe_loads(source: str) -> list[int]:
 
 
 def modules() -> list[Path]:
-    found = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "ui"]
-    found = sorted(path for path in found if path.stem != "__init__")
-    assert len(found) > 15
+    found = sorted(path for path in PACKAGE.rglob("*.py") if path.stem != "__init__")
+    assert len(found) > 100
     return found
 
 
-def place_of(path: Path) -> str:
-    """The module's name in FLOW; the methods have one place in it together."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return "methods" if parts[0] == "methods" else ".".join(parts)
+def name_of(path: Path) -> str:
+    """A module's name below rsdtr, with dots."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+@cache
+def graph() -> Mapping[str, set[str]]:
+    """Every module, and those that it imports, wherever in the file."""
+    paths = {name_of(path): path for path in modules()}
+    sources = {name: path.read_text(encoding="utf-8") for name, path in paths.items()}
+    return {name: imported_modules(name, text, set(paths)) for name, text in sources.items()}
 
 
 def sources() -> list[Path]:
@@ -176,27 +183,53 @@ def sources() -> list[Path]:
     return [ROOT / "app.py", *(path for folder in folders for path in folder.rglob("*.py"))]
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_nothing_imports_to_its_right(path):
-    assert against_the_flow(place_of(path), path.read_text(encoding="utf-8")) == []
+    module = name_of(path)
+    if module != "__main__":
+        assert against_the_flow(module, path.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+def test_no_modules_import_each_other():
+    assert circles(graph()) == []
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_the_core_knows_no_screen(path):
-    source = path.read_text(encoding="utf-8")
-    assert forbidden(source, "streamlit") == []
-    if place_of(path) not in DRAWING:
+    source, package = path.read_text(encoding="utf-8"), room(name_of(path))[0]
+    if package != "ui":
+        assert forbidden(source, "streamlit") == []
+    if package not in DRAWING:
         assert forbidden(source, "plotly") == []
 
 
+def test_every_folder_is_a_package_in_the_flow_and_few_modules_lie_at_the_top():
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    top = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert folders | top == set(PACKAGES)
+    assert top == {"errors", "typing"}
+
+
 def test_these_checks_can_fail():
-    assert against_the_flow("plan", "from rsdtr.exports.export import save") == ["export"]
-    assert against_the_flow("zoo", "def f():\n    from rsdtr import recover") == ["recover"]
-    assert against_the_flow("profile", "from .compress import compress") == ["compress"]
-    assert against_the_flow("zoo", "import rsdtr.planning.model_profile") == ["profile"]
-    assert against_the_flow("plan", "from rsdtr.charts.plan import x") == ["charts.plan"]
-    assert against_the_flow("cli", "from rsdtr.ui import state") == ["ui"]
-    assert against_the_flow("plan", "from rsdtr.planning.model_profile import profile") == []
+    assert against_the_flow("planning.plan", "from rsdtr.exports.export import export") == [
+        "exports.export"
+    ]
+    assert against_the_flow(
+        "models.zoo", "def f():\n    from rsdtr.recovery import recalibrate"
+    ) == ["recovery.recalibrate"]
+    assert against_the_flow("models.zoo", "import rsdtr.planning.plan") == ["planning.plan"]
+    assert against_the_flow("commands.cli", "from rsdtr.ui.shared import session") == [
+        "ui.shared.session"
+    ]
+    assert against_the_flow("ui.plan.latency", "from rsdtr.ui.export import browser_run") == [
+        "ui.export.browser_run"
+    ]
+    assert against_the_flow("ui.export.files", "from rsdtr.ui.learn import quiz") == [
+        "ui.learn.quiz"
+    ]
+    assert against_the_flow("ui.export.files", "from rsdtr.ui.shared import session") == []
+    assert against_the_flow("planning.plan", "from rsdtr.models.zoo import ModelSpec") == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
     assert forbidden("def f():\n    import plotly.express as px", "plotly") == ["plotly.express"]
     assert unsafe_loads("torch.load(f)\ntorch.load(f, weights_only=True)") == [1]
     assert unsafe_loads("torch.load(f, weights_only=False)") == [1]
@@ -232,9 +265,9 @@ def loaded_by(statement: str) -> str:
 
 
 def test_the_core_loads_neither_streamlit_nor_plotly():
-    core = [path for path in modules() if place_of(path) not in DRAWING | {"__main__"}]
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in core]
-    assert loaded_by(f"import rsdtr, {', '.join(names)}") == ""
+    core = [path for path in modules() if room(name_of(path))[0] not in (*DRAWING, "__main__")]
+    names = [f"rsdtr.{name_of(path)}" for path in core]
+    assert loaded_by(f"import rsdtr, rsdtr.charts, rsdtr.charts.tables, {', '.join(names)}") == ""
 
 
 def test_that_test_can_fail():
@@ -245,6 +278,13 @@ def test_at_most_fifteen_public_names_which_all_exist():
     assert len(rsdtr.__all__) <= 15
     assert len(set(rsdtr.__all__)) == len(rsdtr.__all__)
     assert all(hasattr(rsdtr, name) for name in rsdtr.__all__)
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_the_public_names_of_a_package(package):
+    module = importlib.import_module(f"rsdtr.{package}")
+    assert set(module.__all__) == PUBLIC[package]
+    assert all(hasattr(module, name) for name in module.__all__)
 
 
 def test_no_file_that_is_read_can_run_code():

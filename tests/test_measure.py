@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rsdtr.measuring import stopwatch
-from rsdtr.measuring.stopwatch import interleaved, machine, peak_bytes, threads
+from rsdtr.measuring.stopwatch import interleaved, machine, peak_bytes, thread_count
 
 
 def test_works_take_turns_and_slow_ones_are_told_from_fast():
@@ -82,10 +82,10 @@ def test_short_works_are_repeated(monkeypatch):
 
 def test_threads_are_given_back():
     before = torch.get_num_threads()
-    with threads(before + 1):
+    with thread_count(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
-    with pytest.raises(ZeroDivisionError), threads(before + 1):
+    with pytest.raises(ZeroDivisionError), thread_count(before + 1):
         raise ZeroDivisionError
     assert torch.get_num_threads() == before
 

@@ -40,7 +40,7 @@ def imports(path: Path) -> list[ast.stmt]:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_a_page_imports_the_opening_before_anything_else_of_this_program(path):
     own = [ast.unparse(node) for node in imports(path) if "rsdtr" in ast.unparse(node)]
-    assert own[0] == "from rsdtr.ui.opening import page"
+    assert own[0] == "from rsdtr.ui.shared.frame import page"
 
 
 def test_the_opening_leaves_nothing_of_this_program_to_import():

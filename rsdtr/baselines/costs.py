@@ -156,7 +156,7 @@ def _times(
     models: Mapping[str, nn.Module], images: Tensor, runs: int
 ) -> dict[str, stopwatch.Spread]:
     works = {name: partial(_run, model, images) for name, model in models.items()}
-    with stopwatch.threads(1):
+    with stopwatch.thread_count(1):
         return stopwatch.interleaved(works, runs=runs, seconds=5.0, clock=time.process_time)
 
 

@@ -39,7 +39,7 @@ def steps_figure(steps: Sequence[Step]) -> go.Figure:
         figure.add_scatter(
             name=measure,
             x=[step.name for step in chosen],
-            y=[min(1 - gained(step) / 100, MOST) for step in chosen],
+            y=[min(1 - step.gained / 100, MOST) for step in chosen],
             mode="markers",
             marker={
                 "symbol": [symbol if step.kept else f"{symbol}-open" for step in chosen],
@@ -230,8 +230,3 @@ def _add_epochs(
         row=1,
         col=column,
     )
-
-
-def gained(step: Step) -> float:
-    """By how many percent a step made what it is judged by smaller; negative: larger."""
-    return 100 * (1 - step.after / step.before) if step.before else 0.0

@@ -19,7 +19,6 @@ from rsdtr.search.candidate import Candidate, Pruned
 
 if TYPE_CHECKING:  # importing them would load the ONNX stack
     from rsdtr.baselines.comparison import Cell
-from rsdtr.charts.recovery import gained
 
 MEASURED = ("in time", "ring / dense (×)", "dense (ms)", "ring (ms)", "fastest form")
 
@@ -155,7 +154,7 @@ def steps_table(steps: Sequence[Step]) -> pd.DataFrame:
                 "judged by": step.measure,
                 "before": step.before,
                 "after": step.after,
-                "gained (%)": gained(step),
+                "gained (%)": step.gained,
                 "kept": step.kept,
             }
             for step in steps

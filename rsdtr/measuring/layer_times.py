@@ -16,7 +16,7 @@ from torch import nn
 
 from rsdtr.compressed.tr_conv2d import PaddingMode, TRConv2d
 from rsdtr.errors import RsdtrError, first_problem
-from rsdtr.measuring.stopwatch import interleaved, machine, peak_bytes, threads
+from rsdtr.measuring.stopwatch import interleaved, machine, peak_bytes, thread_count
 from rsdtr.ring.forms import FORMS, Form
 from rsdtr.system.cache_folder import cache_folder, private_folder
 from rsdtr.typing import Frozen
@@ -249,7 +249,7 @@ def _measured(case: LayerCase, runs: int, seconds: float) -> LayerTimes:
         form: _step(layer, x.clone().requires_grad_()) if training else _pass(layer, x)
         for form, layer in layers.items()
     }
-    with threads(case.threads):
+    with thread_count(case.threads):
         spreads = interleaved(
             works, runs=runs, seconds=seconds, at_least_ms=1.0, hopeless=3.0, device=case.device
         )

@@ -21,7 +21,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rsdtr.errors import RsdtrError
-from rsdtr.measuring import stopwatch
 
 try:
     import resource
@@ -82,7 +81,7 @@ def interleaved(
 
     repeats = {}
     for name, work in works.items():
-        warm = min(stopwatch(work, 1)[0] for _ in range(2))
+        warm = min(measure(work, 1)[0] for _ in range(2))
         repeats[name] = max(1, min(1000, math.ceil(at_least_ms / max(warm, 1e-6))))
     quiet: dict[str, list[float]] = {name: [] for name in works}
     disturbed: dict[str, list[float]] = {name: [] for name in works}
@@ -99,7 +98,7 @@ def interleaved(
         if not running or (done >= _LEAST_ROUNDS and time.perf_counter() - started > seconds):
             break
         for name in running:
-            spent, interrupted = stopwatch(works[name], repeats[name])
+            spent, interrupted = measure(works[name], repeats[name])
             (disturbed if interrupted else quiet)[name].append(spent)
     return {name: _spread(quiet[name], disturbed[name]) for name in works}
 
@@ -122,7 +121,7 @@ def _spread(quiet: list[float], disturbed: list[float]) -> Spread:
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
+def thread_count(count: int) -> Iterator[None]:
     """torch computes with so many threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -232,8 +231,8 @@ def timings(
             raise RsdtrError(f"timing got {name}={value}: give at least 1")
     noise = torch.randn(batch, *input_shape, generator=torch.Generator().manual_seed(0))
     works = {name: _work(run, noise) for name, run in variants.items()}
-    with stopwatch.threads(threads):
-        found = stopwatch.interleaved(works, runs=runs)
+    with thread_count(threads):
+        found = interleaved(works, runs=runs)
     return [
         Timing(scope, engine, batch, name, spread.median_ms, spread.iqr_ms)
         for name, spread in found.items()

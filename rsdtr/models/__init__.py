@@ -1,1 +1,6 @@
 """Networks: where they come from, architectures, weights, what they answer."""
+
+from rsdtr.models.weights import weights_sha256
+from rsdtr.models.zoo import ModelSpec, load_model, model_names, model_spec, own_model
+
+__all__ = ["ModelSpec", "load_model", "model_names", "model_spec", "own_model", "weights_sha256"]

@@ -53,6 +53,11 @@ class Step:
     def kept(self) -> bool:
         return self.after < self.before
 
+    @property
+    def gained(self) -> float:
+        """By how many percent it made what it is judged by smaller; negative: larger."""
+        return 100 * (1 - self.after / self.before) if self.before else 0.0
+
 
 @dataclass(frozen=True, eq=False)
 class Begun:

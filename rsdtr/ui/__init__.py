@@ -1,1 +1,1 @@
-"""What pages share: session keys, cached calls, widgets. Streamlit lives here, not in the core."""
+"""Streamlit: what all pages share, and a folder for each page. It lives here, not in the core."""

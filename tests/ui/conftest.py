@@ -6,19 +6,21 @@ from rsdtr.jobs import job_queue
 from rsdtr.measuring import layer_times_process
 from rsdtr.planning import grid_process
 from rsdtr.system import processes
-from rsdtr.ui import fastest, latency, page, warming, watching
+from rsdtr.ui.jobs import job_view
+from rsdtr.ui.plan import fastest_rings, latency, search_status
+from rsdtr.ui.shared import frame
 
 
 @pytest.fixture(autouse=True)
 def _cold(tmp_path, monkeypatch):
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(grid_process, "start", lambda *_: True)
-    monkeypatch.setattr(page, "THREADS", 1)
-    monkeypatch.setattr(warming, "POLL_SECONDS", None)
+    monkeypatch.setattr(frame, "THREADS", 1)
+    monkeypatch.setattr(search_status, "POLL_SECONDS", None)
     monkeypatch.setattr(layer_times_process, "start", lambda *_: True)
     monkeypatch.setattr(latency, "POLL_SECONDS", None)
-    monkeypatch.setattr(fastest, "POLL_SECONDS", None)
-    monkeypatch.setattr(watching, "POLL_SECONDS", None)
+    monkeypatch.setattr(fastest_rings, "POLL_SECONDS", None)
+    monkeypatch.setattr(job_view, "POLL_SECONDS", None)
     monkeypatch.setenv("RSDTR_JOBS", "1")
     yield
     if processes._started:  # jobs of a test that has failed

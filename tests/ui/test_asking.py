@@ -6,8 +6,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_pages import app
 
-from rsdtr.ui import state
-from rsdtr.ui.asking import picked
+from rsdtr.ui.explore.clicked_point import picked
+from rsdtr.ui.shared import session
 
 
 def click(test: AppTest, key: str, found: object) -> None:
@@ -44,19 +44,19 @@ def test_what_a_point_asks_for(found, kind, asked):
 def test_a_clicked_target_is_offered_and_then_asked_for():
     test = app(eps="0.5")
     click(test, "fronts", ["PCR 4.177", None, 4.177])
-    assert test.slider(key=state.EPS).value == 0.5  # until the button is pressed
+    assert test.slider(key=session.EPS).value == 0.5  # until the button is pressed
     assert test.button(key="ask_front").label == "Ask for PCR 4.17"
     test.button(key="ask_front").click().run()
     assert not test.exception
-    assert test.number_input(key=state.PCR).value == 4.17
-    assert test.query_params[state.PCR] == "4.17"
+    assert test.number_input(key=session.PCR).value == 4.17
+    assert test.query_params[session.PCR] == "4.17"
     assert "ask_front" not in buttons(test)  # it is what the page shows
 
     click(test, "ratios", 0.3)
     test.button(key="ask_ratio").click().run()
-    assert test.slider(key=state.EPS).value == 0.3
-    test.slider(key=state.EPS).set_value(0.4).run()  # what was clicked holds nobody back
-    assert test.slider(key=state.EPS).value == 0.4
+    assert test.slider(key=session.EPS).value == 0.3
+    test.slider(key=session.EPS).set_value(0.4).run()  # what was clicked holds nobody back
+    assert test.slider(key=session.EPS).value == 0.4
 
 
 def test_a_clicked_cell_is_drawn_as_a_ring():
@@ -82,25 +82,25 @@ def title(test: AppTest, key: str) -> str:
 def test_a_clicked_damage_opens_its_layer():
     test = app(eps="0.5")
     test.switch_page("pages/5_Learn.py")
-    test.query_params[state.LESSON] = "7"
+    test.query_params[session.LESSON] = "7"
     test.run()
     click(test, "damages", ["layer2.0.conv1", 0.5, 0.4])
     test.query_params.clear()  # as a browser does where a link leads to another page
     test.button(key="open_damage").click().run()
     assert not test.exception
     assert test.title[0].value == "Layers"
-    assert test.selectbox(key=state.LAYER).value == "layer2.0.conv1"
+    assert test.selectbox(key=session.LAYER).value == "layer2.0.conv1"
 
 
 def test_a_link_to_another_page_loses_neither_layer_nor_pins():
     test = app(own="layer1.0.conv2:0.4")
     test.switch_page("pages/1_Layers.py").run()
-    test.selectbox(key=state.LAYER).set_value("layer1.0.conv1").run()
+    test.selectbox(key=session.LAYER).set_value("layer1.0.conv1").run()
     for path in ("app.py", "pages/1_Layers.py"):
         test.query_params.clear()
         test.switch_page(path).run()
-        assert test.query_params[state.OWN] == "layer1.0.conv2:0.4"
-    assert test.selectbox(key=state.LAYER).value == "layer1.0.conv1"
+        assert test.query_params[session.OWN] == "layer1.0.conv2:0.4"
+    assert test.selectbox(key=session.LAYER).value == "layer1.0.conv1"
 
 
 def test_the_points_of_a_figure_are_a_table_once_it_is_opened():

@@ -6,8 +6,8 @@ from test_pages import DIGITS, app
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
-from rsdtr.ui import state
-from rsdtr.ui.blocks import clicked
+from rsdtr.ui.shared import session
+from rsdtr.ui.shared.figures import clicked
 
 LAYER = "layer2.0.conv1"
 
@@ -20,11 +20,11 @@ def chosen(name: str) -> dict[str, object]:
 
 def test_nothing_is_drawn_until_it_is_opened():
     test = app(eps="0.5")
-    assert state.PARTS_COLOUR not in test.session_state
-    test.session_state[state.PARTS] = True
+    assert session.PARTS_COLOUR not in test.session_state
+    test.session_state[session.PARTS] = True
     test.run()
     assert not test.exception
-    assert test.session_state[state.PARTS_COLOUR] == "gain"
+    assert test.session_state[session.PARTS_COLOUR] == "gain"
     assert {"stage", "block", "convolution"} == set(test.dataframe[0].value["level"])
 
 
@@ -36,7 +36,7 @@ def test_a_clicked_bar_opens_its_layer():
     test.button(key="open_bar").click().run()
     assert not test.exception
     assert test.title[0].value == "Layers"
-    assert test.selectbox(key=state.LAYER).value == LAYER
+    assert test.selectbox(key=session.LAYER).value == LAYER
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from test_pages import app
 from rsdtr.baselines.comparison import Cell
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.kinds.comparison import report
-from rsdtr.ui import comparing, picking, state
+from rsdtr.ui.compare import clicked_cell, comparison
+from rsdtr.ui.shared import session
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 
@@ -24,9 +25,9 @@ def shown(test: AppTest) -> AppTest:
 def compare(*methods: str, pcr: float = 3.0) -> AppTest:
     test = app()
     test.switch_page("pages/3_Compare.py").run()
-    test.multiselect(key=state.COMPARED_METHODS).set_value(methods)
-    test.multiselect(key=state.COMPARED_PCRS).set_value([pcr] if methods else [])
-    test.number_input(key=state.COMPARED_IMAGES).set_value(50)
+    test.multiselect(key=session.COMPARED_METHODS).set_value(methods)
+    test.multiselect(key=session.COMPARED_PCRS).set_value([pcr] if methods else [])
+    test.number_input(key=session.COMPARED_IMAGES).set_value(50)
     return shown(test.run())
 
 
@@ -40,7 +41,7 @@ def until_ended(identity: str, seconds: float = 120.0) -> None:
 def test_cells_fill_in_and_can_be_downloaded():
     test = compare("rsdtr-tight", "tt")
     shown(test.button(key="compare").click().run())
-    identity = test.query_params[state.JOB]
+    identity = test.query_params[session.JOB]
     until_ended(identity)
     shown(test.run())
     cells = report(job_queue.find(identity))
@@ -54,7 +55,7 @@ def test_cells_fill_in_and_can_be_downloaded():
     assert pair["storage B"].iloc[1] == cells[1].cores[0].storage
     stranger = compare("tt")
     assert not stranger.get("download_button")  # no table is theirs
-    linked = app(**{state.JOB: identity})  # another tab, or after a reload: by the address
+    linked = app(**{session.JOB: identity})  # another tab, or after a reload: by the address
     linked.switch_page("pages/3_Compare.py").run()
     assert len(shown(linked).get("plotly_chart")) == 4
 
@@ -63,10 +64,10 @@ def test_cells_fill_in_and_can_be_downloaded():
     click(test, "rsdtr-tight")
     shown(test.button(key="open").click().run())
     assert test.title[0].value == "Explore"
-    assert test.session_state[state.RULE] == "tight"
-    asked = test.session_state[state.EPS]
+    assert test.session_state[session.RULE] == "tight"
+    asked = test.session_state[session.EPS]
     assert asked - 0.01 < cells[0].eps <= asked
-    assert test.query_params[state.RULE] == "tight"
+    assert test.query_params[session.RULE] == "tight"
 
 
 def click(test: AppTest, method: str) -> None:
@@ -77,28 +78,28 @@ def click(test: AppTest, method: str) -> None:
 
 def test_what_explore_asks_for():
     target = Cell(method="rsdtr-target", asked=3.5)
-    assert picking.question(target)[state.PCR] == 3.5
-    assert picking.question(target)[state.ASK] == "target"
+    assert clicked_cell.question(target)[session.PCR] == 3.5
+    assert clicked_cell.question(target)[session.ASK] == "target"
     paper = Cell(method="rsdtr-paper", asked=3.5, eps=0.694)
-    assert picking.question(paper)[state.EPS] == 0.70
-    assert picking.question(paper.model_copy(update={"eps": 0.69}))[state.EPS] == 0.69
+    assert clicked_cell.question(paper)[session.EPS] == 0.70
+    assert clicked_cell.question(paper.model_copy(update={"eps": 0.69}))[session.EPS] == 0.69
     for name in ("tt", "int8", "rsdtr-paper+int8"):
-        assert picking.question(Cell(method=name, asked=2.0, eps=0.5)) is None
+        assert clicked_cell.question(Cell(method=name, asked=2.0, eps=0.5)) is None
 
 
 def test_which_point_was_clicked():
     cells = (Cell(method="tt", asked=2.0), Cell(method="tt", asked=4.0))
-    assert picking.picked({"points": [{"customdata": ["tt", 4.0]}]}, cells) is cells[1]
-    assert picking.picked({"points": [{"customdata": ["ht", 4.0]}]}, cells) is None
-    assert picking.picked({"points": [{"x": 1}]}, cells) is None
+    assert clicked_cell.picked({"points": [{"customdata": ["tt", 4.0]}]}, cells) is cells[1]
+    assert clicked_cell.picked({"points": [{"customdata": ["ht", 4.0]}]}, cells) is None
+    assert clicked_cell.picked({"points": [{"x": 1}]}, cells) is None
 
 
 def test_a_failed_cell_is_a_sentence(monkeypatch):
     failed = Cell(method="ht", asked=2.0, failed="it does not reach PCR 2")
-    monkeypatch.setattr(comparing, "report", lambda job: (failed,))
+    monkeypatch.setattr(comparison, "report", lambda job: (failed,))
     test = compare("ht")
     shown(test.button(key="compare").click().run())
-    until_ended(test.query_params[state.JOB])
+    until_ended(test.query_params[session.JOB])
     shown(test.run())
     assert any("it does not reach PCR 2" in text.value for text in test.caption)
 

@@ -8,16 +8,17 @@ from test_recover_page import until
 from rsdtr.exports.verify import unchanged
 from rsdtr.jobs import job_queue
 from rsdtr.system.zip_archive import unzipped
-from rsdtr.ui import downloads, state
+from rsdtr.ui.export import files
+from rsdtr.ui.shared import session
 
 
 def test_files_are_shown_with_their_proof_and_handed_out_as_one_zip(tmp_path):
     test = app(eps="0.9")
     test.switch_page("pages/4_Export.py").run()
     assert any("Nothing exported yet" in caption.value for caption in test.caption)
-    test.session_state[state.FORMATS] = ["safetensors"]
+    test.session_state[session.FORMATS] = ["safetensors"]
     test.button(key="export").click().run()
-    job = job_queue.find(test.query_params[state.JOB])
+    job = job_queue.find(test.query_params[session.JOB])
     assert test.button(key="export").disabled
     until(lambda: job_queue.find(job.id).ended)
     test.run()
@@ -30,12 +31,12 @@ def test_files_are_shown_with_their_proof_and_handed_out_as_one_zip(tmp_path):
     assert table["proved"].str.startswith("same class for 100 % of 64 images; logits").all()
     folder = job_queue.find(job.id).result
     unchanged(folder)
-    assert json.loads(downloads.manifest(folder))["proofs"].keys() == {"safetensors", "python"}
+    assert json.loads(files.manifest(folder))["proofs"].keys() == {"safetensors", "python"}
     report = (folder / "report.html").read_text(encoding="utf-8")
     assert "--eps 0.9" in report
     assert "Plotly.newPlot(" in report
-    zipped = downloads._zipped(folder, "digits")
-    assert zipped == downloads._zipped(folder, "digits")
+    zipped = files._zipped(folder, "digits")
+    assert zipped == files._zipped(folder, "digits")
     (tmp_path / "digits.zip").write_bytes(zipped)
     with unzipped(tmp_path / "digits.zip") as folder:
         assert unchanged(folder).proofs.keys() == {"safetensors", "python"}
@@ -44,9 +45,9 @@ def test_files_are_shown_with_their_proof_and_handed_out_as_one_zip(tmp_path):
 def test_another_tab_with_its_address_has_the_files_and_a_stranger_has_not():
     test = app(eps="0.9")
     test.switch_page("pages/4_Export.py").run()
-    test.session_state[state.FORMATS] = ["safetensors"]
+    test.session_state[session.FORMATS] = ["safetensors"]
     test.button(key="export").click().run()
-    address = test.query_params[state.JOB]
+    address = test.query_params[session.JOB]
     until(lambda: job_queue.find(address).ended)
     other = app(eps="0.9", job=address)
     other.switch_page("pages/4_Export.py").run()
@@ -61,9 +62,9 @@ def test_an_export_that_fails_says_why_and_may_be_tried_again(monkeypatch):
     monkeypatch.setattr(job_queue, "command", lambda _: ["false"])
     test = app(eps="0.9")
     test.switch_page("pages/4_Export.py").run()
-    test.session_state[state.FORMATS] = ["safetensors"]
+    test.session_state[session.FORMATS] = ["safetensors"]
     test.button(key="export").click().run()
-    address = test.query_params[state.JOB]
+    address = test.query_params[session.JOB]
     until(lambda: job_queue.find(address).ended)
     test.run()
     assert not test.exception

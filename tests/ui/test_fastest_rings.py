@@ -19,7 +19,8 @@ from rsdtr.measuring.layer_times import DeviceProfile
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
-from rsdtr.ui import fastest, state
+from rsdtr.ui.plan import fastest_rings as shown_rings
+from rsdtr.ui.shared import session
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 SLEEPER, QUITTER = ["sleep", "100"], ["true"]
@@ -93,7 +94,7 @@ def test_measured_by_a_job_the_fastest_rings_are_taken_over_by_every_page(digits
         after for before, after in zip(fewest.layers, chosen.layers, strict=True)
         if before.ranks != after.ranks
     )  # fmt: skip
-    shown(test.selectbox(key=state.LAYER).set_value(layer.name).run())
+    shown(test.selectbox(key=session.LAYER).set_value(layer.name).run())
     assert ", ".join(map(str, layer.ranks)) in {metric.value for metric in test.metric}
     assert "★ is the one that is the fastest here" in captions(test)
     table = next(frame.value for frame in test.dataframe if "chosen" in frame.value)
@@ -107,7 +108,7 @@ def test_measured_by_a_job_the_fastest_rings_are_taken_over_by_every_page(digits
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(job_queue, "command", lambda _: SLEEPER)
         click(test, "refit")
-    start = load(job_queue.find(test.query_params[state.JOB]).folder / START)
+    start = load(job_queue.find(test.query_params[session.JOB]).folder / START)
     assert start.plan.model_copy(update={"seconds": chosen.seconds}) == chosen
     forms = {name: layer.form for name, layer in start.model.named_modules() if layer_form(layer)}
     assert forms == {layer.name: layer.form for layer in chosen.layers if layer.ranks}
@@ -120,8 +121,8 @@ def layer_form(module: object) -> object:
 def test_batch_and_objective_are_in_the_address_and_another_question_is_offered_anew(monkeypatch):
     monkeypatch.setattr(job_queue, "command", lambda _: SLEEPER)
     test = app(**ASKED, latency_batch="16")
-    assert test.button_group(key=state.OBJECTIVE).value == "latency"
-    assert test.button_group(key=state.LATENCY_BATCH).value == 16
+    assert test.button_group(key=session.OBJECTIVE).value == "latency"
+    assert test.button_group(key=session.LATENCY_BATCH).value == 16
     assert "fastest at batch 16" in captions(test)
     test.switch_page("pages/4_Export.py").run()  # which asks for no batch
     assert "fastest at batch 16" in captions(shown(test))
@@ -130,15 +131,15 @@ def test_batch_and_objective_are_in_the_address_and_another_question_is_offered_
     assert "stop_fastest" in keys(test)
     test.switch_page("app.py").run()
     assert "stop_fastest" in keys(shown(test))
-    shown(test.button_group(key=state.LATENCY_BATCH).set_value(1).run())
+    shown(test.button_group(key=session.LATENCY_BATCH).set_value(1).run())
     assert "latency_batch" not in test.query_params
     assert "fastest at batch 1 " in captions(test)
     assert "measure_fastest" in keys(test)
-    shown(test.button_group(key=state.LATENCY_BATCH).set_value(16).run())
+    shown(test.button_group(key=session.LATENCY_BATCH).set_value(16).run())
     assert "stop_fastest" in keys(test)
-    shown(test.slider(key=state.EPS).set_value(0.5).run())
+    shown(test.slider(key=session.EPS).set_value(0.5).run())
     assert "measure_fastest" in keys(test)
-    shown(test.button_group(key=state.OBJECTIVE).set_value("macs").run())
+    shown(test.button_group(key=session.OBJECTIVE).set_value("macs").run())
     assert {"measure_fastest", "stop_fastest"}.isdisjoint(keys(test))
 
 
@@ -177,7 +178,7 @@ def test_failures_are_one_sentence(fewest, monkeypatch):
     def fails(*_, **__):
         raise JobError("the job could not be written: make room on the disk")
 
-    monkeypatch.setattr(fastest, "queue_fastest", fails)
+    monkeypatch.setattr(shown_rings, "queue_fastest", fails)
     test.button(key="measure_fastest").click().run()
     (error,) = test.error
     said = error.value.replace("\\", "")

@@ -7,8 +7,8 @@ from rsdtr.errors import ExportError
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
-from rsdtr.ui import in_browser
-from rsdtr.ui.cached import Network
+from rsdtr.ui.export import browser_run
+from rsdtr.ui.plan.networks import Network
 
 GOOD = {
     "dense_ms": 2.0, "compressed_ms": 0.5, "max_difference": 1e-6, "argmax_agreement": 1.0,
@@ -22,8 +22,9 @@ def script() -> None:
     from rsdtr.models.zoo import load_model, model_spec
     from rsdtr.planning.model_profile import profile
     from rsdtr.planning.plan import plan
-    from rsdtr.ui import in_browser, state
-    from rsdtr.ui.cached import Network
+    from rsdtr.ui.export import browser_run
+    from rsdtr.ui.plan.networks import Network
+    from rsdtr.ui.shared import session
 
     spec = model_spec("digits_resnet20")
     model = load_model(spec.name)
@@ -33,17 +34,17 @@ def script() -> None:
     if "begun" not in st.session_state:
         st.session_state["begun"] = True
         empty = (b"",) * 4
-        st.session_state[state.WEB_TASK] = in_browser.Task("1", at, None, *empty, (1, 16, 16))
-    task = st.session_state.get(state.WEB_TASK)
+        st.session_state[session.WEB_TASK] = browser_run.Task("1", at, None, *empty, (1, 16, 16))
+    task = st.session_state.get(session.WEB_TASK)
     if task is not None:
-        in_browser._run(task, decided)
-    elif at in state.web_runs():
-        in_browser._show(state.web_runs()[at].found)
-    st.text([(p.pcr == decided.pcr, p.ratio) for p in in_browser.points(network)])
+        browser_run._run(task, decided)
+    elif at in session.web_runs():
+        browser_run._show(session.web_runs()[at].found)
+    st.text([(p.pcr == decided.pcr, p.ratio) for p in browser_run.points(network)])
 
 
 def drawn(monkeypatch, answer: object) -> AppTest:
-    monkeypatch.setattr(in_browser, "_component", lambda: lambda **_: answer)
+    monkeypatch.setattr(browser_run, "_component", lambda: lambda **_: answer)
     return AppTest.from_function(script, default_timeout=60).run()
 
 
@@ -84,15 +85,15 @@ def offered(folder: str, identity: str | None) -> None:
     from rsdtr.models.zoo import load_model, model_spec
     from rsdtr.planning.model_profile import profile
     from rsdtr.planning.plan import plan
-    from rsdtr.ui import in_browser
-    from rsdtr.ui.cached import Network
+    from rsdtr.ui.export import browser_run
+    from rsdtr.ui.plan.networks import Network
 
     spec = model_spec("digits_resnet20")
     model = load_model(spec.name)
     network = Network(spec, model, profile(model, spec), None)
     decided = plan(network.profile, 0.8, layers=["layer3.2.*"])
     exported = ExportedFiles("a label", identity, Path(folder), ())
-    in_browser.offer(network, decided, None, None, exported)
+    browser_run.offer(network, decided, None, None, exported)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,6 @@ def test_networks_too_large_for_a_page_are_refused_before_anything_is_made(monke
     model = load_model(spec.name)
     network = Network(spec, model, profile(model, spec), None)
     decided = plan(network.profile, 0.8, layers=["layer3.2.*"])
-    monkeypatch.setattr(in_browser, "MOST_MB", 1)
+    monkeypatch.setattr(browser_run, "MOST_MB", 1)
     with pytest.raises(ExportError, match="the two networks have 2 MB, more than the 1 MB"):
-        in_browser._task(network, decided, None, None, None, b"x" * 1_000_000)
+        browser_run._task(network, decided, None, None, None, b"x" * 1_000_000)

@@ -7,11 +7,11 @@ from test_pages import DIGITS, ROOT
 from rsdtr.learn.text import STEPS
 from rsdtr.models.zoo import load_model
 from rsdtr.search.paper_rule import candidates, smallest
-from rsdtr.ui import state
+from rsdtr.ui.shared import session
 
 SMALL = "layer1.0.conv1"
-CONTROLS = {3: state.LESSON_R0, 4: state.LESSON_SHIFT, 5: state.LESSON_COMPONENTS,
-                   6: state.LESSON_STAGE}  # fmt: skip
+CONTROLS = {3: session.LESSON_R0, 4: session.LESSON_SHIFT, 5: session.LESSON_COMPONENTS,
+                   6: session.LESSON_STAGE}  # fmt: skip
 
 
 def learn(**query: str) -> AppTest:
@@ -54,7 +54,7 @@ def test_next_shows_every_step_with_its_figure_and_formula():
 def test_the_control_of_each_step_moves_its_figure():
     test = learn(lesson="2")
     for number, key in CONTROLS.items():
-        test.button_group(key=state.LESSON).set_value(str(number)).run()
+        test.button_group(key=session.LESSON).set_value(str(number)).run()
         slider = test.select_slider(key=key)
         before = charts(test)
         other = next(option for option in slider.options if option != str(slider.value))
@@ -66,7 +66,7 @@ def test_the_control_of_each_step_moves_its_figure():
 def test_dragging_eps_moves_the_cut():
     test = learn(lesson="2")
     before = charts(test)
-    test.slider(key=state.EPS).set_value(0.3).run()
+    test.slider(key=session.EPS).set_value(0.3).run()
     assert charts(test) != before
     assert test.query_params["eps"] == "0.3"
 
@@ -82,12 +82,12 @@ def test_a_locked_step_shows_its_one_control_and_lets_itself_be_opened():
     assert not test.slider
     assert not test.selectbox
     assert not test.button_group
-    assert [slider.key for slider in test.select_slider] == [state.LESSON_R0]
+    assert [slider.key for slider in test.select_slider] == [session.LESSON_R0]
     test.button[0].click().run()
     assert not test.exception
     assert "lock" not in test.query_params
-    assert test.selectbox(key=state.LAYER).value == SMALL
-    assert test.slider(key=state.EPS).value == 0.6
+    assert test.selectbox(key=session.LAYER).value == SMALL
+    assert test.slider(key=session.EPS).value == 0.6
     assert test.header[0].value.startswith("3. ")
 
 
@@ -105,8 +105,8 @@ def test_nonsense_in_the_address_is_read_as_if_it_was_not_there(query):
     test = learn(**query)
     assert not test.error
     assert test.header[0].value.startswith("1. ")
-    assert test.selectbox(key=state.MODEL).value == DIGITS
-    assert "lock" not in query or test.selectbox(key=state.LAYER).value == SMALL
+    assert test.selectbox(key=session.MODEL).value == DIGITS
+    assert "lock" not in query or test.selectbox(key=session.LAYER).value == SMALL
 
 
 def test_what_other_pages_ask_for_survives_the_lesson():
@@ -114,8 +114,8 @@ def test_what_other_pages_ask_for_survives_the_lesson():
     test.run()
     test.switch_page("pages/1_Layers.py").run()
     assert not test.exception
-    assert test.button_group(key=state.POLICY).value == "all"
-    assert test.number_input(key=state.PCR).value == 5
+    assert test.button_group(key=session.POLICY).value == "all"
+    assert test.number_input(key=session.PCR).value == 5
     assert test.query_params["own"] == "layer1.0.conv1:0.4"
 
 

@@ -16,7 +16,8 @@ from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.system.processes import ProcessId
-from rsdtr.ui import latency, state
+from rsdtr.ui.plan import latency
+from rsdtr.ui.shared import session
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def running(**changes):
 
 def layers_page(test: AppTest, layer: str) -> AppTest:
     test.switch_page("pages/1_Layers.py").run()
-    test.selectbox(key=state.LAYER).set_value(layer).run()
+    test.selectbox(key=session.LAYER).set_value(layer).run()
     assert not test.exception
     assert not test.error
     return test
@@ -99,8 +100,8 @@ def test_the_button_asks_for_this_plan_first_and_then_for_the_curve(started, dig
 
 def test_another_batch_and_no_curve(started, digits):
     test = app()
-    test.button_group(key=state.LATENCY_BATCH).set_value(16).run()
-    test.toggle(key=state.LATENCY_CURVE).set_value(False).run()
+    test.button_group(key=session.LATENCY_BATCH).set_value(16).run()
+    test.toggle(key=session.LATENCY_CURVE).set_value(False).run()
     assert "at batch 16" in said(test)
     test.button(key="measure_latency").click().run()
     ((_, asked, _),) = started
@@ -111,7 +112,7 @@ def test_what_is_known_is_not_measured_once_more_unless_asked(started, digits):
     cases = list(cases_of(digits).values())
     keep(cases[1:])
     test = app()
-    test.toggle(key=state.LATENCY_CURVE).set_value(False).run()
+    test.toggle(key=session.LATENCY_CURVE).set_value(False).run()
     assert f"1 of {len(cases)} layers of this plan are not measured yet" in said(test)
     test.button(key="measure_latency").click().run()
     keep(cases)
@@ -140,7 +141,7 @@ def test_measured_times_are_shown(digits):
     assert rows.loc["layer1.0.conv1", "in time"] == ["gains"]
     assert rows.loc["layer1.0.conv1", "ring / dense (×)"] == 0.4
     # Another batch is another measurement.
-    test.button_group(key=state.LATENCY_BATCH).set_value(16).run()
+    test.button_group(key=session.LATENCY_BATCH).set_value(16).run()
     assert metrics_of(test)["Latency"] == "–"
 
 
@@ -200,6 +201,6 @@ def test_a_layer_shows_its_forms_and_a_badge(digits):
     test.run()
     assert "runs dense: the ring is slower here (2.00 ×)" in said(test).replace("\\", "")
     assert "forms" in charts(test)
-    test.selectbox(key=state.LAYER).set_value("conv1").run()
+    test.selectbox(key=session.LAYER).set_value("conv1").run()
     assert not test.exception
     assert "kept dense: outside the layer policy 'paper'" in said(test).replace("\\", "")

@@ -7,8 +7,8 @@ import pytest
 from streamlit.runtime.state import SessionState, session_state_proxy
 from streamlit.runtime.state.safe_session_state import SafeSessionState
 
-from rsdtr.ui import memo
-from rsdtr.ui.memo import Memo
+from rsdtr.ui.shared import cache
+from rsdtr.ui.shared.cache import Memo
 
 
 class Moved(Exception):
@@ -17,7 +17,7 @@ class Moved(Exception):
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
-    monkeypatch.setattr(memo, "PATIENCE", 0.01)
+    monkeypatch.setattr(cache, "PATIENCE", 0.01)
     quiet = SafeSessionState(SessionState(), lambda: None)
     monkeypatch.setattr(session_state_proxy, "get_session_state", lambda: quiet)
 

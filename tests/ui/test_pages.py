@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
-from rsdtr.ui import page, state
+from rsdtr.ui.shared import frame, markdown, session
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("pages/1_Layers.py", "pages/2_Recover.py", "pages/3_Compare.py", "pages/4_Export.py")
@@ -35,7 +35,7 @@ def test_explore_shows_the_plan_of_the_bundled_model(decided):
     test = app()
     assert not test.exception
     assert not test.error
-    assert test.selectbox(key=state.MODEL).value == DIGITS
+    assert test.selectbox(key=session.MODEL).value == DIGITS
     assert metrics_of(test)["PCR"].startswith(f"{decided.pcr:.2f}")
     assert metrics_of(test)["FCR"].startswith(f"{decided.fcr:.2f}")
     assert len(test.dataframe[0].value) == len(decided.layers)
@@ -44,15 +44,15 @@ def test_explore_shows_the_plan_of_the_bundled_model(decided):
 def test_moving_the_slider_moves_the_figures_and_the_address():
     test = app()
     before = metrics_of(test)["PCR"]
-    test.slider(key=state.EPS).set_value(0.3).run()
+    test.slider(key=session.EPS).set_value(0.3).run()
     assert not test.exception
     assert metrics_of(test)["PCR"] != before
-    assert test.query_params[state.EPS] == "0.3"
+    assert test.query_params[session.EPS] == "0.3"
 
 
 def test_a_link_restores_model_and_eps():
     test = app(model=DIGITS, eps="0.45")
-    assert test.slider(key=state.EPS).value == 0.45
+    assert test.slider(key=session.EPS).value == 0.45
 
 
 @pytest.mark.parametrize("query", [{"eps": "7"}, {"eps": "nan"}, {"model": "resnet-nine"}])
@@ -60,8 +60,8 @@ def test_nonsense_in_the_address_falls_back_to_the_defaults(query):
     test = app(**query)
     assert not test.exception
     assert not test.error
-    assert test.slider(key=state.EPS).value == 0.6
-    assert test.selectbox(key=state.MODEL).value == DIGITS
+    assert test.slider(key=session.EPS).value == 0.6
+    assert test.selectbox(key=session.MODEL).value == DIGITS
 
 
 def test_weights_that_are_not_to_be_had_are_one_sentence(tmp_path, monkeypatch):
@@ -71,7 +71,7 @@ def test_weights_that_are_not_to_be_had_are_one_sentence(tmp_path, monkeypatch):
     assert not test.exception
     assert len(test.error) == 1
     assert "cifar10" in test.error[0].value
-    test.selectbox(key=state.MODEL).set_value(DIGITS).run()
+    test.selectbox(key=session.MODEL).set_value(DIGITS).run()
     assert not test.error
     assert "PCR" in metrics_of(test)
 
@@ -82,17 +82,17 @@ def test_each_page_renders_and_the_way_back_keeps_the_choice(path):
     test.switch_page(path).run()
     assert not test.exception
     assert not test.error
-    assert test.slider(key=state.EPS).value == 0.5
+    assert test.slider(key=session.EPS).value == 0.5
     test.switch_page("app.py").run()
     assert not test.exception
-    assert test.slider(key=state.EPS).value == 0.5
+    assert test.slider(key=session.EPS).value == 0.5
 
 
 def test_layers_names_the_winner_of_the_chosen_layer(decided):
     test = app(eps="0.6")
     test.switch_page("pages/1_Layers.py").run()
     layer = decided.layers[3]
-    test.selectbox(key=state.LAYER).set_value(layer.name).run()
+    test.selectbox(key=session.LAYER).set_value(layer.name).run()
     assert not test.exception
     assert f"{layer.storage:,}" in {metric.value for metric in test.metric}
     assert ", ".join(map(str, layer.ranks)) in {metric.value for metric in test.metric}
@@ -101,7 +101,7 @@ def test_layers_names_the_winner_of_the_chosen_layer(decided):
 def test_the_stem_stays_dense_and_says_so():
     test = app()
     test.switch_page("pages/1_Layers.py").run()
-    test.selectbox(key=state.LAYER).set_value("conv1").run()
+    test.selectbox(key=session.LAYER).set_value("conv1").run()
     assert not test.exception
     assert any("stays dense" in info.value for info in test.info)
 
@@ -117,7 +117,7 @@ def test_accuracy_is_measured_when_asked():
 
 def test_a_data_folder_that_is_not_there_is_one_sentence():
     test = app()
-    test.text_input(key=state.DATA).set_value("/no/such/folder").run()
+    test.text_input(key=session.DATA).set_value("/no/such/folder").run()
     test.button(key="measure").click().run()
     assert not test.exception
     assert len(test.error) == 1
@@ -129,7 +129,7 @@ def test_a_data_folder_that_is_not_there_is_one_sentence():
 def test_every_page_is_behind_the_log_in_where_one_is_configured(monkeypatch):
     """They all do it by their frame, which is the first thing that they call."""
     shown = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("pages/*.py")} | {"app.py"}
-    assert shown == {path for path, _, _ in page.PAGES}
+    assert shown == {path for path, _, _ in frame.PAGES}
     asked = []
     monkeypatch.setattr("streamlit.login", lambda: asked.append(True))
     section = {"cookie_secret": "s"}  # of the server's secrets
@@ -159,4 +159,4 @@ def test_who_has_logged_in_sees_the_page_and_may_log_out(monkeypatch):
 
 
 def test_eps_is_written_alike_on_every_page():
-    assert page.plain("ε_p 0.6, [x]_1") == "εₚ 0.6, \\[x\\]\\_1"
+    assert markdown.plain("ε_p 0.6, [x]_1") == "εₚ 0.6, \\[x\\]\\_1"

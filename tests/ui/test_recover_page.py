@@ -15,7 +15,7 @@ from rsdtr.jobs.kinds.finetune import curve
 from rsdtr.jobs.kinds.network_job import START
 from rsdtr.jobs.kinds.refit import refit_model, report
 from rsdtr.models.zoo import weights_sha256
-from rsdtr.ui import state
+from rsdtr.ui.shared import session
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 SLEEPER = ["sleep", "100"]
@@ -45,10 +45,10 @@ def click(test: AppTest, key: str) -> AppTest:
 
 
 def start(test: AppTest, epochs: int, batch: int = 256) -> Job:
-    test.number_input(key=state.BATCH_SIZE).set_value(batch)
-    test.number_input(key=state.EPOCHS).set_value(epochs).run()
+    test.number_input(key=session.BATCH_SIZE).set_value(batch)
+    test.number_input(key=session.EPOCHS).set_value(epochs).run()
     click(test, "finetune")
-    return job_queue.find(test.query_params[state.JOB])
+    return job_queue.find(test.query_params[session.JOB])
 
 
 def keys(test: AppTest) -> set[str]:
@@ -68,14 +68,14 @@ def test_recalibrate_then_fine_tune_then_export_holds_the_recovered_model():
     assert len(curve(job_queue.find(job.id)).losses) == 18  # 1,149 training images in batches of 64
     other = recover(job=job.id)  # another tab, or after a reload
     assert [r.label for r in other.session_state["recoveries"].values()] == ["fine-tuned, 1 epoch"]
-    assert other.query_params[state.JOB] == job.id
+    assert other.query_params[session.JOB] == job.id
     test.switch_page("pages/4_Export.py").run()
     assert any("fine-tuned, 1 epoch" in box.value for box in test.success)
     test.switch_page("pages/2_Recover.py").run()
     click(test, "discard")
     assert test.session_state["recoveries"] == {}
     assert any("Nothing recovered yet" in box.value for box in test.info)
-    assert state.JOB not in test.query_params
+    assert session.JOB not in test.query_params
 
 
 def test_cancelled_resumed_killed_and_compared():
@@ -106,7 +106,7 @@ def test_cancelled_resumed_killed_and_compared():
     assert table["state"].tolist() == ["failed", "done"]
     test.selectbox(key="other_run").set_value(first.id).run()
     click(test, "take_up")
-    assert test.query_params[state.JOB] == first.id
+    assert test.query_params[session.JOB] == first.id
 
 
 def test_a_job_that_waits_says_how_many_are_before_it(monkeypatch):
@@ -117,12 +117,12 @@ def test_a_job_that_waits_says_how_many_are_before_it(monkeypatch):
     # Nobody sees it without its link, and the same choices are a job of one's own.
     stranger = recover()
     assert "cancel" not in keys(stranger)
-    assert state.JOB not in stranger.query_params
+    assert session.JOB not in stranger.query_params
     assert start(stranger, 1).id != job.id
     assert "cancel" not in keys(recover(job=job.id[:-1]))
     linked = recover(job=job.id)
     assert "cancel" in keys(linked)
-    del linked.query_params[state.JOB]
+    del linked.query_params[session.JOB]
     assert "cancel" in keys(shown(linked.run()))
     click(test, "cancel")
     shown(test.run())
@@ -139,15 +139,15 @@ def test_the_time_is_estimated_when_asked():
 def test_every_choice_reaches_the_job(monkeypatch):
     monkeypatch.setattr(job_queue, "command", lambda _: SLEEPER)
     test = recover()
-    test.selectbox(key=state.OPTIMIZER).set_value("adamw")
-    test.slider(key=state.DISTILL).set_value(0.5)
-    test.number_input(key=state.EMA).set_value(0.99)
-    test.number_input(key=state.SMOOTHING).set_value(0.1)
-    test.number_input(key=state.PATIENCE).set_value(4)
-    test.toggle(key=state.FREEZE_BN).set_value(True)
-    test.toggle(key=state.MIXED).set_value(True)
-    test.toggle(key=state.FREEZE_DENSE).set_value(True).run()
-    test.number_input(key=state.TEMPERATURE).set_value(2.0).run()
+    test.selectbox(key=session.OPTIMIZER).set_value("adamw")
+    test.slider(key=session.DISTILL).set_value(0.5)
+    test.number_input(key=session.EMA).set_value(0.99)
+    test.number_input(key=session.SMOOTHING).set_value(0.1)
+    test.number_input(key=session.PATIENCE).set_value(4)
+    test.toggle(key=session.FREEZE_BN).set_value(True)
+    test.toggle(key=session.MIXED).set_value(True)
+    test.toggle(key=session.FREEZE_DENSE).set_value(True).run()
+    test.number_input(key=session.TEMPERATURE).set_value(2.0).run()
     job = start(test, 7, batch=32)
 
     asked = read_spec(job.folder).content["options"]
@@ -162,9 +162,9 @@ def test_every_choice_reaches_the_job(monkeypatch):
 def test_a_refit_is_watched_taken_found_again_and_exported():
     test = recover()
     assert not any("judging by the last one" in box.value for box in test.caption)
-    test.number_input(key=state.REFIT_IMAGES).set_value(60).run()
+    test.number_input(key=session.REFIT_IMAGES).set_value(60).run()
     click(test, "refit")
-    job = job_queue.find(test.query_params[state.JOB])
+    job = job_queue.find(test.query_params[session.JOB])
     assert job.kind == "refit"
     assert test.button(key="cancel").label == "Cancel"
     assert all(test.button(key=key).disabled for key in ("recalibrate", "refit", "finetune"))
@@ -179,7 +179,7 @@ def test_a_refit_is_watched_taken_found_again_and_exported():
     assert any("judging by the last one" in box.value for box in test.caption)
 
     other = recover(job=job.id)  # another tab, or after a reload
-    assert other.query_params[state.JOB] == job.id
+    assert other.query_params[session.JOB] == job.id
     assert [r.label for r in other.session_state["recoveries"].values()] == ["refit"]
     click(other, "recalibrate")
     click(other, "recalibrate")

@@ -7,7 +7,7 @@ from test_pages import DIGITS, app, metrics_of
 
 from rsdtr.commands.cli import cli
 from rsdtr.planning.plan import CompressionPlan
-from rsdtr.ui import state
+from rsdtr.ui.shared import session
 
 
 def deltas(test) -> dict[str, str]:
@@ -21,7 +21,7 @@ def test_figures_tell_their_change_since_the_pin():
     test.button(key="pin").click().run()
     assert not test.exception
     assert deltas(test)["PCR"] == "no change since A"
-    test.slider(key=state.EPS).set_value(0.6).run()
+    test.slider(key=session.EPS).set_value(0.6).run()
     after = metrics_of(test)
     change = float(after["PCR"].split()[0]) - float(before["PCR"].split()[0])
     assert abs(float(deltas(test)["PCR"].split()[0]) - change) < 0.011

@@ -18,7 +18,8 @@ from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.system import cache_folder
-from rsdtr.ui import state, uploads
+from rsdtr.ui.plan import uploads
+from rsdtr.ui.shared import session
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +81,16 @@ def test_the_file_is_kept_on_every_page_and_its_place_is_shown_on_none(trained):
         assert not test.exception
         assert not test.error
         assert not any("Give a file" in info.value for info in test.info)
-        assert test.query_params[state.WEIGHTS] == "own"
+        assert test.query_params[session.WEIGHTS] == "own"
         assert str(cache_folder.cache_folder()) not in shown(test)
     assert str(cache_folder.cache_folder()) not in shown(test.switch_page("app.py").run())
 
 
 def test_another_model_asks_for_its_own_file(trained):
     test = give(app(weights="own"), save(trained))
-    test.selectbox(key=state.MODEL).set_value("cifar10_resnet20").run()
+    test.selectbox(key=session.MODEL).set_value("cifar10_resnet20").run()
     assert "Give a file with weights of cifar10" in test.info[0].value
-    test.selectbox(key=state.MODEL).set_value(DIGITS).run()
+    test.selectbox(key=session.MODEL).set_value(DIGITS).run()
     assert metrics_of(test)["PCR"]
 
 
@@ -163,7 +164,7 @@ def test_a_name_stays_as_far_as_file_systems_take_it(given, shown_as):
 def test_what_was_asked_for_outlasts_a_page_without_weights(trained):
     """Streamlit's page links bring no address along; a page that ends early has fewer widgets."""
     test = app(eps="0.3", own="layer1.0.conv1:0.4", rule="tight")
-    test.button_group(key=state.WEIGHTS).set_value("own").run()
+    test.button_group(key=session.WEIGHTS).set_value("own").run()
     test.query_params.clear()
     test.switch_page("pages/4_Export.py").run()
     give(test, b"\xff" * 64)
@@ -171,9 +172,9 @@ def test_what_was_asked_for_outlasts_a_page_without_weights(trained):
     test.switch_page("pages/1_Layers.py").run()
     give(test, save(trained))
     assert not test.error
-    assert test.slider(key=state.EPS).value == 0.3
-    assert test.button_group(key=state.RULE).value == "tight"
-    asked = {name: test.query_params[name] for name in (state.EPS, state.RULE, state.OWN)}
+    assert test.slider(key=session.EPS).value == 0.3
+    assert test.button_group(key=session.RULE).value == "tight"
+    asked = {name: test.query_params[name] for name in (session.EPS, session.RULE, session.OWN)}
     assert asked == {"eps": "0.3", "rule": "tight", "own": "layer1.0.conv1:0.4"}
 
 
@@ -182,8 +183,8 @@ def test_a_link_with_a_target_waits_for_the_file(trained):
     test.query_params.clear()
     test.switch_page("pages/4_Export.py").run()
     give(test, save(trained))
-    assert test.number_input(key=state.PCR).value == 2.5
-    assert test.query_params[state.OWN] == "layer1.0.conv1:0.4"
+    assert test.number_input(key=session.PCR).value == 2.5
+    assert test.query_params[session.OWN] == "layer1.0.conv1:0.4"
 
 
 def test_a_lesson_that_is_locked_asks_again_after_a_wrong_file(trained):

@@ -10,13 +10,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_pages import PAGES, ROOT
 
-from rsdtr.ui import state
+from rsdtr.ui.shared import session
 
 CHANGES = int(os.environ.get("RSDTR_WALK", "12"))
 # Other models need weights from elsewhere. The buttons start processes or take half a minute, and
 # have tests of their own.
 LEFT_ALONE = {
-    state.MODEL, "finetune", "refit", "estimate", "export", "damage", "search", "measure_latency",
+    session.MODEL, "finetune", "refit", "estimate", "export", "damage", "search", "measure_latency",
 }  # fmt: skip
 # What a reader may type into the address, and for a data set.
 ADDRESSES = (

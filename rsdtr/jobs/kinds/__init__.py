@@ -1,1 +1,21 @@
 """The kinds of jobs, one module each: how it is queued, run and looked at."""
+
+from rsdtr.jobs.kinds.comparison import queue_comparison
+from rsdtr.jobs.kinds.export import queue_export
+from rsdtr.jobs.kinds.fastest_rings import fastest_plan, queue_fastest
+from rsdtr.jobs.kinds.finetune import best_model, curve, queue_finetuning
+from rsdtr.jobs.kinds.refit import queue_refit, refit_model
+from rsdtr.jobs.kinds.study import queue_study
+
+__all__ = [
+    "best_model",
+    "curve",
+    "fastest_plan",
+    "queue_comparison",
+    "queue_export",
+    "queue_fastest",
+    "queue_finetuning",
+    "queue_refit",
+    "queue_study",
+    "refit_model",
+]

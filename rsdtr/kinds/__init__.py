@@ -1,1 +1,0 @@
-"""What runs as a job: how each kind is queued, run and resumed."""

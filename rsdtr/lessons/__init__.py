@@ -1,1 +1,0 @@
-"""What the Learn page teaches, as data: its steps, its questions and its glossary."""

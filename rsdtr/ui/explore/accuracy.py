@@ -1,0 +1,105 @@
+"""What a plan leaves of the network: accuracy, or fidelity where there are no labels."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from rsdtr.charts.accuracy import Stage, stages_figure
+from rsdtr.measuring.fidelity import SCORE, Fidelity, fidelity
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.ui.plan import networks
+from rsdtr.ui.plan.accuracy import CALIBRATION_IMAGES, asked_stages, known_stages, splits
+from rsdtr.ui.plan.networks import Network
+from rsdtr.ui.shared import numbers
+from rsdtr.ui.shared.cache import Memo
+from rsdtr.ui.shared.figures import chart
+from rsdtr.ui.shared.frame import progress
+from rsdtr.ui.shared.markdown import plain
+from rsdtr.ui.shared.session import TestSet
+
+_fidelities: Memo[Fidelity] = Memo(128)
+
+
+def show(network: Network, plan: CompressionPlan, test_set: TestSet) -> list[Stage]:
+    """The section of the page, with its button; the accuracy of each stage, if it is known."""
+    if network.spec.task != "classification":
+        st.header("Fidelity")
+        _show_fidelity(network, plan, test_set)
+        return []
+    st.header("Accuracy")
+    return _show_accuracy(network, plan, test_set)
+
+
+def _show_accuracy(network: Network, plan: CompressionPlan, test_set: TestSet) -> list[Stage]:
+    asked = st.button(
+        "Measure accuracy", key="measure", icon=":material/speed:", disabled=network.synthetic
+    )
+    stages = (
+        asked_stages(network, plan, test_set) if asked else known_stages(network, plan, test_set)
+    )
+    if stages:
+        chart(
+            stages_figure(stages),
+            key="accuracy",
+            alt="Test accuracy of the dense, the compressed and the recalibrated network",
+            stem=numbers.file_stem(plan),
+        )
+        st.caption(
+            f"Bars are 95 % intervals on {stages[0].accuracy.n:,} test images. Recalibrated: "
+            f"BatchNorm statistics from up to {CALIBRATION_IMAGES:,} training images, no "
+            "gradient. For more, go to Recover."
+        )
+    elif network.synthetic:
+        st.info("Synthetic weights: there is no accuracy to measure.", icon=":material/block:")
+    else:
+        st.info(
+            "Not measured yet for this plan: dense, compressed and recalibrated, without any "
+            "training.",
+            icon=":material/speed:",
+        )
+    return stages
+
+
+def _show_fidelity(network: Network, plan: CompressionPlan, test_set: TestSet) -> None:
+    asked = st.button("Measure fidelity", key="measure", icon=":material/speed:")
+    found = _fidelity(network, plan, test_set, now=asked)
+    if found is None:
+        st.info(
+            f"A network for {network.spec.task} has no top-1 accuracy. How far the compressed one "
+            "answers as the dense one does is not measured yet for this plan.",
+            icon=":material/speed:",
+        )
+        return
+    with st.container(horizontal=True):
+        st.metric("Relative error of the answers", f"{found.relative_error:.3f}", border=True)
+        if found.counted is not None:
+            share = "–" if found.agreement is None else f"{found.agreement:.2f} %"
+            st.metric(f"{found.counted.capitalize()} that agree", share, border=True)
+    counted = {
+        None: "",
+        "images": "",
+        "pixels": f" Of {found.of:,} pixels, those to which both give the same class agree.",
+        "boxes": f" Both found {found.of:,} boxes of a score of at least {SCORE:g}; those with a "
+        "partner of the same label at an IoU of at least 0.5 agree.",
+    }[found.counted]
+    st.caption(
+        plain(
+            f"Compressed, without recalibration, beside the dense network on {found.n:,} pictures "
+            f"of {test_set.data or network.spec.data}, without labels.{counted}"
+        )
+    )
+
+
+def _fidelity(
+    network: Network, plan: CompressionPlan, test_set: TestSet, now: bool
+) -> Fidelity | None:
+    """As it is known; measured now where it is not, if it was asked for."""
+
+    def measure() -> Fidelity:
+        images = splits(network, test_set).test.subset(test_set.images)
+        with progress("Measuring fidelity, pictures") as show:
+            compressed = networks.compressed(network, plan)
+            return fidelity(compressed, network.model, images, progress=show)
+
+    key = (network.configuration(plan), test_set)
+    return _fidelities.of(key, measure) if now else _fidelities.known(key)

@@ -1,0 +1,90 @@
+"""Jobs on a page: watched as they go on, cancelled, resumed, and their results taken.
+
+What a job has reached when it ends becomes the recovery of the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.kinds import comparison as compare_job
+from rsdtr.jobs.kinds import export as export_job
+from rsdtr.jobs.kinds import finetune as finetune_job
+from rsdtr.jobs.kinds import refit as refit_job
+from rsdtr.jobs.kinds.finetune import best_model, curve
+from rsdtr.jobs.kinds.refit import refit_model
+from rsdtr.models.zoo import weights_sha256
+from rsdtr.planning.plan import CompressionPlan
+from rsdtr.ui.jobs import session_jobs
+from rsdtr.ui.plan.networks import Network
+from rsdtr.ui.shared import job_bar, session
+from rsdtr.ui.shared.markdown import plain
+from rsdtr.ui.shared.session import Recovery
+
+POLL_SECONDS: float | None = 1.0
+
+
+def take(network: Network, at: CompressionPlan, job: Job) -> None:
+    """Once it has ended, make what a job has reached the recovery of this session; once only."""
+    taken = session.taken_jobs()
+    if not job.ended or job.id in taken:
+        return
+    model = refit_model(job) if job.kind == refit_job.KIND else best_model(job)
+    taken.add(job.id)
+    if model is None:
+        return
+    recovery = Recovery(model, weights_sha256(model), _label(job))
+    session.keep(session.recoveries(), network.configuration(at), recovery)
+
+
+def _label(job: Job) -> str:
+    if job.kind == refit_job.KIND:
+        return "refit"
+    done = len(curve(job).epochs)
+    return f"fine-tuned, {done} epoch{'s' if done > 1 else ''}"
+
+
+def watch(job: Job, draw: Callable[[Job], None] | None = None) -> None:
+    """A job that waits or runs, drawn again every second; the page once it has ended.
+
+    draw: draws what a job of its kind has to show so far.
+    """
+    st.fragment(_watched, run_every=POLL_SECONDS)(job.id, draw)
+
+
+def _watched(identity: str, draw: Callable[[Job], None] | None) -> None:
+    job = job_bar.watched(identity)
+    if job is None:
+        return
+    trains = job.kind == finetune_job.KIND
+    job_bar.bar(job, _name(job))
+    label = "Cancel and keep the best finished epoch" if trains else "Cancel"
+    job_bar.stop_button(job, label, "cancel", "")
+    if draw is not None:
+        draw(job)
+
+
+def how_it_ended(job: Job) -> None:
+    """Why a job that was cancelled or failed stopped, and a button that goes on with it."""
+    if job.state == "done":
+        return
+    text = f"The {_name(job).lower()} {'was cancelled' if job.state == 'cancelled' else 'failed'}"
+    st.warning(plain(f"{text}{f': {job.message}' if job.message else ''}."), icon=":material/info:")
+    again = "Try again" if job.kind == export_job.KIND else "Resume from its last checkpoint"
+    if st.button(again, key="resume", icon=":material/play_arrow:"):
+        job_queue.resume(job.id)
+        session_jobs.attach(job.id)
+        st.rerun()
+
+
+def _name(job: Job) -> str:
+    names = {
+        refit_job.KIND: "Refit",
+        compare_job.KIND: "Comparison",
+        export_job.KIND: "Export",
+    }
+    return names.get(job.kind, "Fine-tuning")

@@ -1,0 +1,202 @@
+"""The inputs that every page begins with. What they hold is in the URL, on every page.
+
+An address that holds nonsense is read as if it did not: the defaults take its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from rsdtr.learn.glossary import meaning
+from rsdtr.models.zoo import model_names
+from rsdtr.planning.plan import Target
+from rsdtr.search.candidate import GRID, RULES
+from rsdtr.ui.plan import layer_overrides
+from rsdtr.ui.plan.fastest_rings import BATCHES
+from rsdtr.ui.plan.networks import Network
+from rsdtr.ui.shared import address, session
+
+DEFAULT_MODEL, DEFAULT_EPS = "digits_resnet20", 0.6
+WEIGHTS = {"published": "Published", "none": "Synthetic", "own": "Own"}
+ASKS = {"eps": "εₚ for all layers", "target": "Target"}
+KINDS = {"pcr": "PCR", "fcr": "FCR", "mb": "File (MB)"}
+RULE_NAMES = {"paper": "Paper", "tight": "Tight"}
+OBJECTIVE_NAMES = {"storage": "Storage", "macs": "MACs", "latency": "Latency"}
+POLICIES = {"paper": "Paper", "all": "All"}
+RATIO = address.number(1.0, 10_000.0, 3)
+MEGABYTES = address.number(0.001, 100_000.0, 3)
+
+
+def read() -> None:
+    """Give every input its value: from the URL, as it was, or the default."""
+    for key, parse, default in _TEXTS:
+        address.read(key, parse, default)
+    for key, number, least in _NUMBERS:
+        address.read(key, number, least)
+
+
+def write() -> None:
+    """Put into the URL what this page does not ask for, or would only ask for later."""
+    for key, _, text in _TEXTS[1:]:
+        address.write(key, text)
+    for key, _, number in _NUMBERS:
+        address.write(key, None if key == session.EPS else number)
+
+
+def ask_network() -> None:
+    """Which model, and with which weights."""
+    st.selectbox(
+        "Model",
+        model_names(),
+        key=session.MODEL,
+        filter_mode="contains",
+        width=200,
+        on_change=layer_overrides.forget,
+        help="Type to search. The digits model comes with the app; weights of the others are "
+        "looked for in the folder RSDTR_WEIGHTS, then downloaded.",
+    )
+    _switch(
+        "Weights",
+        session.WEIGHTS,
+        WEIGHTS,
+        "Published: trained ones. Synthetic: seeded ones with a decaying spectrum, for timing "
+        "only; they need no download. Own: a file of yours, of the same architecture.",
+    )
+
+
+def asked_network() -> tuple[str, str]:
+    """The model, and which of WEIGHTS, whether they are asked for on this page or not."""
+    address.write(session.MODEL)
+    address.write(session.LATENCY_BATCH, BATCHES[0])
+    return st.session_state[session.MODEL] or DEFAULT_MODEL, st.session_state[session.WEIGHTS]
+
+
+def ask_rules() -> tuple[str, str, str]:
+    """Rule, objective and layer policy, by their keys."""
+    rule = _switch(
+        "Rule",
+        session.RULE,
+        RULE_NAMES,
+        "Paper: each of three truncations may spend εₚ/√3, as published. Tight: they share εₚ, so "
+        "that none of it is left unspent; the same promise, fewer scalars.",
+    )
+    objective = _switch(
+        "Smallest",
+        session.OBJECTIVE,
+        OBJECTIVE_NAMES,
+        "What the ring of a layer is chosen by: scalars stored, multiplications for one input "
+        "(better for an FCR), or time on this machine, once that was measured.",
+    )
+    policy = _switch(
+        "Layers",
+        session.POLICY,
+        POLICIES,
+        "Paper: every convolution but the first that is larger than 1 × 1, as published. All: "
+        "1 × 1 convolutions and the first one too.",
+    )
+    return rule, objective, policy
+
+
+def ask_question(network: Network) -> tuple[float, Target | None]:
+    """The ε_p that all layers share, and what the network is to reach instead, if that is asked."""
+    row = st.container(horizontal=True, gap="medium")
+    with row:
+        ask = _switch(
+            "Ask for",
+            session.ASK,
+            ASKS,
+            "One εₚ for all layers, or what the whole network should reach: then each layer gets "
+            "the εₚ that does the least damage.",
+        )
+        if ask == "target":
+            target = _target(network)
+        else:
+            target = None
+            choose_eps()
+    address.write(session.EPS)
+    return eps_of_all(), target
+
+
+def _target(network: Network) -> Target:
+    kind = _switch(
+        "Reach",
+        session.KIND,
+        KINDS,
+        "PCR: parameters, original / compressed. FCR: FLOPs, original / compressed. File: "
+        "safetensors file in MB of 1,000,000 bytes.",
+    )
+    if kind == "mb":
+        label = f"at most, MB (dense: {network.dense_bytes / 1e6:.3g})"
+        parse, default, step = MEGABYTES, round(network.dense_bytes / 4e6, 3), 0.05
+        if not st.session_state[session.MB]:
+            st.session_state[session.MB] = default
+    else:
+        label, parse, default, step = "at least, ×", RATIO, 4.0, 0.5
+    st.number_input(
+        label, 1.0 if kind != "mb" else 0.001, step=step, key=kind, width=190,
+        format="%.3f" if kind == "mb" else "%.2f",
+    )  # fmt: skip
+    value = parse(st.session_state[kind]) or default
+    if st.session_state[kind] is not None:
+        address.write(kind)
+    if kind == "fcr":
+        return Target(kind="fcr", value=value)
+    return Target(kind="mb" if kind == "mb" else "pcr", value=value)
+
+
+def _switch(label: str, key: str, names: dict[str, str], help: str) -> str:
+    """One of a few named choices, in the URL unless it is the first one."""
+    default = next(iter(names))
+    st.segmented_control(
+        label, tuple(names), required=True, key=key, format_func=names.__getitem__, help=help
+    )
+    address.write(key, default)
+    chosen = st.session_state[key]
+    return str(chosen) if chosen in names else default
+
+
+def choose_eps() -> None:
+    """The slider of the ε_p that all layers share, whose value `eps_of_all` tells."""
+    st.slider(
+        "Prescribed relative error εₚ of each kernel",
+        GRID[0],
+        GRID[-1],
+        step=0.01,
+        key=session.EPS,
+        help=meaning("εₚ"),
+    )
+    address.write(session.EPS)
+
+
+def eps_of_all() -> float:
+    """The ε_p that all layers share."""
+    return layer_overrides.parse_eps(st.session_state[session.EPS]) or DEFAULT_EPS
+
+
+def chosen_batch() -> int:
+    """Images in a batch for which latency is asked, on any page."""
+    return _batch(st.session_state.get(session.LATENCY_BATCH)) or BATCHES[0]
+
+
+def _batch(value: object) -> int | None:
+    return next((batch for batch in BATCHES if str(batch) == str(value)), None)
+
+
+_TEXTS: tuple[tuple[str, Callable[[object], str | None], str], ...] = (
+    (session.MODEL, lambda value: address.one_of(model_names())(value), DEFAULT_MODEL),
+    (session.WEIGHTS, address.one_of(tuple(WEIGHTS)), "published"),
+    (session.ASK, address.one_of(tuple(ASKS)), "eps"),
+    (session.KIND, address.one_of(tuple(KINDS)), "pcr"),
+    (session.RULE, address.one_of(RULES), "paper"),
+    (session.OBJECTIVE, address.one_of(tuple(OBJECTIVE_NAMES)), "storage"),
+    (session.POLICY, address.one_of(tuple(POLICIES)), "paper"),
+)
+_NUMBERS: tuple[tuple[str, Callable[[object], float | None], float], ...] = (
+    (session.EPS, layer_overrides.parse_eps, DEFAULT_EPS),
+    (session.PCR, RATIO, 4.0),
+    (session.FCR, RATIO, 2.0),
+    (session.MB, MEGABYTES, 0.0),  # 0: a quarter of the dense file, once that is known
+    (session.LATENCY_BATCH, _batch, BATCHES[0]),
+)

@@ -1,0 +1,1 @@
+"""What every page uses: frame, session, address, widgets, figures, numbers."""
