@@ -20,6 +20,8 @@ def watched(identity: str) -> Job | None:
         return None
     if job.ended:
         st.rerun()
+    if job.state == "running":  # while it is at work: the next one shall not have to import so much
+        job_queue.quicken()
     return job
 
 
