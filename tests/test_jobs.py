@@ -335,14 +335,15 @@ def test_a_worker_that_says_nothing_is_told(monkeypatch):
 
 SERVER = """
 import sys
-from rsdtr import jobs, process
-jobs.command = lambda _: ["sleep", "100"]
+from rsdtr.jobs import job_queue
+from rsdtr.system import processes
+job_queue.command = lambda _: ["sleep", "100"]
 most = 0
 for which in range(int(sys.argv[1]), int(sys.argv[1]) + 20):
-    jobs.submit("count", f"job {which}", {"which": which})
-    most = max(most, sum(job.state == "running" for job in jobs.listed()))
-print(most, len(process._started))
-for child in process._started:
+    job_queue.submit("count", f"job {which}", {"which": which})
+    most = max(most, sum(job.state == "running" for job in job_queue.listed()))
+print(most, len(processes._started))
+for child in processes._started:
     child.kill()
     child.wait()
 """

@@ -36,13 +36,13 @@ PUBLIC = {
     },
     "data": {"DataSplits", "LabelledImages", "load_data"},
     "planning": {
-        "CompressionPlan", "ModelProfile", "Target", "layer_damages", "plan", "profile", "solve",
-        "total_damage", "uniform_front",
+        "Choices", "CompressionPlan", "ModelProfile", "Target", "layer_damages",
+        "measure_damage", "plan", "profile", "solve", "total_damage", "uniform_front",
     },
     "compressed": {"RingNetwork", "TRConv2d", "compress", "fuse", "load", "save"},
     "measuring": {
-        "accuracy", "fidelity", "in_one_form", "latency", "measured_profile", "network_cases",
-        "network_latency", "use_forms",
+        "accuracy", "fastest_rings", "fidelity", "in_one_form", "latency", "measured_profile",
+        "network_cases", "network_latency", "use_forms",
     },
     "recovery": {"FinetuneOptions", "RefitOptions", "finetune", "recalibrate", "refit"},
     "exports": {"export", "verify"},

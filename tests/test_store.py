@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import safetensors
 import safetensors.numpy
+from filelock import FileLock
 from networks import varied, varied_spec
 
 from rsdtr.planning import winners_on_disk
@@ -16,6 +17,7 @@ from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
 from rsdtr.planning.plan import plan
 from rsdtr.planning.winners_on_disk import load_winners, save_winners, store_path
 from rsdtr.search.candidate import GRID, Question
+from rsdtr.system import atomic_files
 from rsdtr.system.atomic_files import locked
 
 ASKED = [Question("paper", "storage", eps) for eps in (0.02, 0.4, 0.95)]
@@ -81,7 +83,7 @@ def test_between_grid_points_nothing_is_stored(stored):
 
 
 def test_the_folder_is_the_owner_s_and_holds_no_leftovers(stored, folder):
-    assert sorted(path.name for path in folder.iterdir()) == [store_path(stored).name, "lock"]
+    assert sorted(path.name for path in folder.iterdir()) == [store_path(stored).name]
     if os.name != "nt":
         assert folder.stat().st_mode & 0o777 == 0o700
 
@@ -198,7 +200,7 @@ def test_two_processes_that_write_at_once_lose_nothing():
 
 
 def test_a_lock_that_is_never_given_back_does_not_stop_a_writer(stored, monkeypatch):
-    monkeypatch.setattr(winners_on_disk, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(atomic_files, "LOCK_SECONDS", 0.05)
     stored.winner(stored.layer("wide"), Question("paper", "storage", 0.5))
     with locked():
         assert save_winners(stored)
@@ -209,7 +211,7 @@ def test_without_locks_everything_else_still_works(stored, monkeypatch):
     def unsupported(_: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(winners_on_disk, "_lock", unsupported)
+    monkeypatch.setattr(FileLock, "acquire", unsupported)
     stored.winner(stored.layer("wide"), Question("paper", "storage", 0.5))
     assert save_winners(stored)
     assert load_winners(fresh()) == 11
@@ -227,12 +229,12 @@ def test_the_least_recently_used_models_go_first(stored, folder, monkeypatch):
     monkeypatch.setattr(winners_on_disk, "KEPT_BYTES", 3 * size)
     stored.winner(stored.layer("wide"), Question("paper", "storage", 0.5))
     assert save_winners(stored)
-    left = {path.stem for path in folder.iterdir()} - {"lock"}
+    left = {path.stem for path in folder.iterdir()}
     assert left == {"b", "c", store_path(stored).stem}
     monkeypatch.setattr(winners_on_disk, "KEPT_BYTES", 1)
     stored.winner(stored.layer("wide"), Question("paper", "storage", 0.6))
     assert save_winners(stored)
-    assert {path.stem for path in folder.iterdir()} - {"lock"} == {store_path(stored).stem}
+    assert {path.stem for path in folder.iterdir()} == {store_path(stored).stem}
 
 
 def test_what_a_killed_writer_left_is_cleared(stored, folder):

@@ -64,9 +64,10 @@ class Asked:
             "profile",
         ]
         loaded = "spec.name" if self.weights is None else f"spec.name, {self.weights!r}"
+        planning = ["Choices"] + ["Target"] * (choices.target is not None)
         imports, lines = [f"from rsdtr import {', '.join(names)}"], []
         if self.calibrate is not None:
-            imports.append("from rsdtr.planning.damage import measure_damage")
+            planning.append("measure_damage")
             lines += [
                 f"images = load_data({self.data!r}, spec).train",
                 "damage = measure_damage(",
@@ -77,11 +78,9 @@ class Asked:
         with_damage = "" if self.calibrate is None else ", damage"
         lines.append(f"decided = choices.decide(costs{with_damage})")
         if choices.objective == "latency":
-            imports.append("from rsdtr.measuring.fastest_rings import fastest_rings")
+            imports.append("from rsdtr.measuring import fastest_rings")
             lines.append(f"decided = fastest_rings(decided, costs, batch={choices.latency_batch})")
-        if choices.target is not None:
-            imports.append("from rsdtr.planning.plan import Target")
-        imports.append("from rsdtr.planning.target_solver import Choices")
+        imports.append(f"from rsdtr.planning import {', '.join(planning)}")
         return "\n".join(
             [
                 *imports,

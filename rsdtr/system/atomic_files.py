@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock
 
 from rsdtr.system.cache_folder import cache_folder, private_folder
 
@@ -36,28 +36,12 @@ def locked() -> Iterator[None]:
     The operating system lifts the lock of a process that dies. Without a lock no file is ever
     broken: at worst one of two writers has to compute or write something again.
     """
-    with (private_folder(cache_folder()) / "lock").open("ab") as file:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                _lock(file)
-                break
-            except (BlockingIOError, PermissionError):
-                time.sleep(0.01)
-            except OSError as error:
-                _log.debug("no lock on %s (%s): going on without", file.name, error)
-                break
-        yield  # closing the file unlocks it
-
-
-if os.name == "nt":
-    import msvcrt
-
-    def _lock(file: IO[bytes]) -> None:
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]  # Windows only
-
-else:
-    import fcntl
-
-    def _lock(file: IO[bytes]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock = FileLock(private_folder(cache_folder()) / "lock", timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:  # a Timeout is an OSError
+        _log.debug("no lock on %s (%s): going on without", lock.lock_file, error)
+    try:
+        yield
+    finally:
+        lock.release()
