@@ -13,7 +13,7 @@ import pytest
 from test_process import until
 
 from rsdtr.errors import JobError, UnknownName
-from rsdtr.jobs import job_queue, job_table
+from rsdtr.jobs import job_queue, job_table, turns
 from rsdtr.jobs.job import (
     Job,
     Outcome,
@@ -47,10 +47,8 @@ def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("RSDTR_JOBS", "2")
     monkeypatch.setattr(job_queue, "command", lambda _: ["sleep", "100"])
     yield tmp_path / "cache"
-    for child in list(processes._started):
+    for child in processes.started():
         child.kill()
-        child.wait()
-    processes.reap()
 
 
 def queued(number: int, **content: object) -> list[Job]:
@@ -191,7 +189,7 @@ def test_slots_follow_the_machine(monkeypatch):
     monkeypatch.delenv("RSDTR_JOBS")
     for cores, expected in ((None, 1), (1, 1), (2, 1), (8, 4)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
-        assert job_queue.slots() == expected
+        assert turns.slots() == expected
 
 
 def test_a_job_that_cannot_be_written_is_no_job(monkeypatch):

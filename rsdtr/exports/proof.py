@@ -13,7 +13,7 @@ from rsdtr.compressed.manifest import Proof
 from rsdtr.data.image_sets import LabelledImages
 from rsdtr.errors import ExportError
 from rsdtr.models.outputs import compared_output
-from rsdtr.system.processes import prepare, run
+from rsdtr.system.processes import prepare, quiet, run
 
 TOLERANCE = 1e-4  # of a float32 logit
 INT8_AGREEMENT = 0.9  # of the classes: eight bits move every logit
@@ -49,7 +49,7 @@ def write_cases(network: nn.Module, images: LabelledImages, path: Path) -> float
 
 def prepare_proofs() -> None:
     """Have torch imported beside what comes first: the proofs then wait for nothing."""
-    prepare(IMPORTS)
+    prepare(IMPORTS, quiet())
 
 
 def proved(form: str, path: Path, cases: Path, bound: float) -> Proof:
@@ -62,7 +62,12 @@ def proved(form: str, path: Path, cases: Path, bound: float) -> Proof:
     answer_path.unlink(missing_ok=True)
     command = [sys.executable, "-P", str(PROOF), form, str(path), str(cases), str(answer_path)]
     try:
-        ended = run([*command, str(torch.get_num_threads())], PROOF_SECONDS, imports=IMPORTS)
+        ended = run(
+            [*command, str(torch.get_num_threads())],
+            PROOF_SECONDS,
+            environment=quiet(),
+            imports=IMPORTS,
+        )
     except TimeoutError:
         raise ExportError(
             f"the proof of the {form} file took more than {PROOF_SECONDS} s and nothing was kept: "

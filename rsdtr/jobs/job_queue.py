@@ -45,7 +45,6 @@ KEPT = 200  # jobs that have ended, with their results; the oldest go first
 NICE = 10  # it steps back behind the page that is waiting for its user
 IMPORTS = ("rsdtr.jobs.job_worker", "rsdtr.jobs.kinds")  # of a worker
 _VARIABLES = ("RSDTR_DATA", "RSDTR_WEIGHTS")
-_WAITING = "OMP_WAIT_POLICY"  # of threads
 _DIED = "its process was killed, or the machine ran out of memory or was restarted"
 
 
@@ -88,10 +87,8 @@ def new_spec(
     nice: bool = False,
 ) -> JobSpec:
     """What a job is made of, as `submit` has it, here and now. JobError if it cannot be written."""
-    # Threads that wait spin by default, which on a busy machine takes most of the time away. Small
-    # layers take half as long again without it, so that times are taken with it.
-    environment = {name: os.environ.get(name) for name in (*_VARIABLES, _WAITING)}
-    environment |= {} if exclusive else quiet()
+    environment = {name: os.environ.get(name) for name in (*_VARIABLES, processes.WAITING)}
+    environment |= {} if exclusive else processes.quiet()
     try:
         identity = content_id(kind, content, subject)
     except OSError as error:
@@ -289,17 +286,12 @@ def command(job: Job) -> list[str]:
     return [sys.executable, "-m", "rsdtr.jobs", job.id]
 
 
-def quicken() -> None:
-    """Let the jobs that this process starts from now on begin at once, where that is possible.
+def quicken(job: Job) -> None:
+    """Let such jobs as this process starts from now on begin at once, where that is possible.
 
     For a process that lives on: a server of forks then imports what they all need.
     """
-    processes.prepare(IMPORTS, _python_path() | quiet())
-
-
-def quiet() -> dict[str, str | None]:
-    """Variables for threads that do not spin while they wait."""
-    return {_WAITING: os.environ.get(_WAITING, "PASSIVE")}
+    processes.prepare(IMPORTS, _environment(job))
 
 
 def _environment(job: Job) -> dict[str, str | None]:

@@ -14,7 +14,6 @@ import streamlit as st
 
 from rsdtr.charts.latency import LatencyPoint, forms_figure, latency_figure
 from rsdtr.errors import RsdtrError
-from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.kinds.layer_times import latest_layer_times, queue_layer_times
 from rsdtr.measuring.latency import LayerLatency, NetworkLatency, network_cases, network_latency
@@ -247,7 +246,7 @@ def _line(identity: str) -> None:
         "Stop measuring",
         key="stop_latency",
         icon=":material/stop_circle:",
-        on_click=job_queue.cancel,
+        on_click=job_bar.cancel,
         args=(job.id,),
         disabled=job.cancel_asked is not None,
         help="What was measured is kept.",

@@ -23,7 +23,7 @@ from rsdtr.planning.winners_on_disk import load_winners, store_path
 from rsdtr.search.candidate import GRID, OBJECTIVES, RULES
 from rsdtr.ui.plan import networks
 from rsdtr.ui.plan.networks import Network
-from rsdtr.ui.shared import numbers
+from rsdtr.ui.shared import job_bar, numbers
 from rsdtr.ui.shared.cache import Memo
 
 POLL_SECONDS = 2.0
@@ -155,7 +155,7 @@ def _line(of: Network, waiting: Choices | None, whole: bool, watched: bool) -> N
         key="stop_search",
         icon=":material/stop_circle:",
         type="tertiary",
-        on_click=job_queue.cancel,
+        on_click=job_bar.cancel,
         args=(job.id,),
         disabled=job.cancel_asked is not None,
         help="What was found is kept. εₚ that were not searched are when you ask for them.",

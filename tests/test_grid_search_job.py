@@ -1,4 +1,4 @@
-"""The worker process: what it stores, how it is watched and stopped, and what a kill leaves."""
+"""Searching ahead: what is stored, how it is watched and stopped, and what a kill leaves."""
 
 import json
 import logging
@@ -9,31 +9,40 @@ import sys
 import time
 from pathlib import Path
 
+import job_kinds
 import psutil
 import pytest
 from click.testing import CliRunner, Result
 from networks import varied, varied_spec
+from test_job_worker import ended
+from test_process import until
 
 from rsdtr.commands.cli import cli
+from rsdtr.errors import JobError
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job, read_spec
+from rsdtr.jobs.job_queue import cancel, find, listed, submit
+from rsdtr.jobs.kinds import grid_search
+from rsdtr.jobs.kinds.grid_search import queue_search, search_job
+from rsdtr.jobs.running import Running
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.planning import grid_process
-from rsdtr.planning.grid_process import cancel, fill_store, progress, start
+from rsdtr.planning import winners_on_disk
 from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
-from rsdtr.planning.winners_on_disk import load_winners, store_path
+from rsdtr.planning.winners_on_disk import fill_store, load_winners
 from rsdtr.search.candidate import GRID, OBJECTIVES, RULES, Question
 from rsdtr.system import processes
-from rsdtr.system.processes import ProcessId
 
 NAME = "digits_resnet20"
 LAYER = "layer1.0.conv1"
 PER_LAYER = len(GRID) * len(RULES) * len(OBJECTIVES)
-posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+posix = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "profiles"
+def cache(own_jobs, monkeypatch) -> Path:
+    """A table of its own, and workers that know `count` as well."""
+    monkeypatch.setattr(job_queue, "command", job_kinds.command)
+    return own_jobs
 
 
 def fresh() -> ModelProfile:
@@ -60,34 +69,26 @@ def running(*words: str) -> subprocess.Popen[str]:
     )
 
 
-def until(condition, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-
-
-def working(of: ModelProfile) -> bool:
-    at = progress(of)
-    return at is not None and at.alive and at.done > 0
+def at_work(of: ModelProfile) -> Job | None:
+    """The job that searches, once it has found something."""
+    job = search_job(of, None)
+    return job if job is not None and job.state == "running" and job.done > 0 else None
 
 
 def family(pid: int) -> list[psutil.Process]:
     return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
 
 
-def gone(processes: list[psutil.Process]) -> bool:
+def gone(members: list[psutil.Process]) -> bool:
     return not any(
-        process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes
+        member.is_running() and member.status() != psutil.STATUS_ZOMBIE for member in members
     )
 
 
 def test_what_is_found_is_stored_and_never_searched_again():
     first = fresh()
     steps = list(fill_store(first, processes=2, layers={"body"}))
-    assert steps[-1].done == PER_LAYER
-    at = progress(first)
-    assert (at.done, at.total, at.seconds_left) == (PER_LAYER, PER_LAYER, 0)
+    assert (steps[-1].done, steps[-1].total, steps[-1].seconds_left) == (PER_LAYER, PER_LAYER, 0)
     second = fresh()
     (only,) = fill_store(second, processes=2, layers={"body"})
     assert only.done == PER_LAYER
@@ -95,11 +96,11 @@ def test_what_is_found_is_stored_and_never_searched_again():
 
 
 def test_a_reader_sees_the_store_grow(monkeypatch):
-    monkeypatch.setattr(grid_process, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(winners_on_disk, "SAVE_SECONDS", 0.0)
     reader, seen = fresh(), set()
     for step in fill_store(fresh(), processes=1, layers={"body"}):
         stored = load_winners(reader)
-        assert stored == progress(reader).done == step.done
+        assert stored == step.done
         seen.add(stored)
     assert len(seen) > 2
 
@@ -111,54 +112,36 @@ def test_closing_in_the_middle_stores_what_was_found():
         pass
     work.close()
     assert load_winners(fresh()) == len(found.winners) >= 30
-    assert progress(found).done == len(found.winners)
 
 
 def test_a_store_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "file"))
-    found = fresh()
-    with caplog.at_level(logging.WARNING):
-        assert list(fill_store(found, processes=1, layers={"body"}))[-1].done == PER_LAYER
-        start(found)
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setenv("RSDTR_CACHE", str(tmp_path / "file"))
+        result = run(NAME, "--layers", LAYER, "--json")
+        with pytest.raises(JobError, match=r"could not be written to .*: make room"):
+            queue_search(fresh(), None)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["known"] == PER_LAYER
     assert "winners are kept in memory only" in caplog.text
-    assert "no worker for varied" in caplog.text
-    assert progress(found) is None
+    assert f"no job for {NAME}" in caplog.text
 
 
-def test_nobody_has_worked_yet(folder):
-    assert progress(fresh()) is None
-    cancel(fresh())
-    assert not folder.exists()
+def test_nobody_has_searched_yet(cache):
+    assert search_job(fresh(), None) is None
+    assert not cache.exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', '{"model": "varied", "pid": -4}'])
-def test_a_damaged_status_is_none(folder, content):
-    folder.mkdir(parents=True)
-    store_path(fresh()).with_suffix(".json").write_text(content)
-    assert progress(fresh()) is None
-
-
-def test_a_pid_that_was_given_away_again_is_nobody(folder):
-    folder.mkdir(parents=True)
-    path = store_path(fresh()).with_suffix(".json")
-    me = ProcessId.own()
-    path.write_text(json.dumps({"model": "varied", "pid": me.pid, "born": me.born}))
-    assert progress(fresh()).alive
-    path.write_text(json.dumps({"model": "varied", "pid": me.pid, "born": "another time"}))
-    assert not progress(fresh()).alive
-    cancel(fresh())  # else this very process would end here
-
-
-def test_asking_is_cheap():
+def test_asking_is_cheap(monkeypatch):
+    monkeypatch.setattr(job_queue, "command", lambda _: ["sleep", "100"])
     found = fresh()
-    list(fill_store(found, processes=1, layers={"body"}))
+    queue_search(found, None)
     spent = []
     for _ in range(20):
         started = time.process_time()  # not of the clock: other tests run beside this one
-        progress(found)
+        assert search_job(found, None).state == "running"
         spent.append(time.process_time() - started)
-    assert min(spent) < 0.005
+    assert min(spent) < 0.02
 
 
 def test_the_command_in_a_process_of_its_own():
@@ -173,9 +156,13 @@ def test_the_command_in_a_process_of_its_own():
     assert found["questions"] == found["known"] == PER_LAYER
     assert 0 < found["coarse_seconds"] < found["seconds"]
     assert "searching the rings of digits_resnet20" in err
+    (job,) = listed()
+    assert (job.kind, job.state, job.message, job.nice) == (grid_search.KIND, "done", "", True)
+    assert (job.title, job.done) == (f"{NAME}, rings for the whole slider", PER_LAYER)
     warm = run(NAME, "--layers", LAYER)
     assert warm.exit_code == 0, warm.stderr
     assert warm.stdout == f"{NAME}: {PER_LAYER} of {PER_LAYER} winners known, 1 layers\n"
+    assert [job.state for job in listed()] == ["done"]
 
 
 def test_plan_takes_from_the_store(monkeypatch):
@@ -198,7 +185,7 @@ def test_plan_takes_from_the_store(monkeypatch):
 def test_a_signal_stops_it_with_all_that_was_found(number):
     found = digits()
     process = running("--json")
-    until(lambda: working(found))
+    until(lambda: at_work(found), 60)
     all_of_them = family(process.pid)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -206,7 +193,7 @@ def test_a_signal_stops_it_with_all_that_was_found(number):
     assert "what was found is kept" in err
     assert "Traceback" not in err
     assert load_winners(digits()) == json.loads(out)["known"] > 0
-    assert not progress(found).alive
+    assert search_job(found, None).state == "cancelled"
     until(lambda: gone(all_of_them), 5)
 
 
@@ -214,15 +201,15 @@ def test_a_signal_stops_it_with_all_that_was_found(number):
 def test_after_a_kill_nothing_blocks_and_nobody_is_left():
     found = digits()
     process = running()
-    until(lambda: working(found))
+    until(lambda: at_work(found), 60)
     all_of_them = family(process.pid)
     assert len(all_of_them) > 1
     process.kill()
     process.communicate()
     until(lambda: gone(all_of_them), 30)
-    at = progress(found)
-    assert not at.alive
-    assert 0 < at.done < at.total
+    job = search_job(found, None)
+    assert job.state == "failed"
+    assert 0 < job.done < job.total
     stored = load_winners(digits())
     result = run(NAME, "--layers", LAYER, "--json")
     assert result.exit_code == 0, result.stderr
@@ -230,48 +217,71 @@ def test_after_a_kill_nothing_blocks_and_nobody_is_left():
     assert load_winners(digits()) >= stored
 
 
-def test_others_wait_while_as_many_as_may_are_at_work(folder, monkeypatch):
-    """Each search takes every core: five networks opened at once were ten processes."""
-    me, begun = ProcessId.own(), []
-    monkeypatch.setattr(processes, "start", lambda command, *_: begun.append(command) or me)
-    folder.mkdir(parents=True)
-    status = {"model": "varied", "pid": me.pid, "born": me.born}
-    for other in range(grid_process.MOST_AT_WORK):
-        assert not begun
-        (folder / f"{other}-v2.json").write_text(json.dumps(status | {"born": "another time"}))
-    assert start(digits())  # those have ended
-    assert len(begun) == 1
-    (folder / "0-v2.json").write_text(json.dumps(status))
-    assert not start(fresh())
-    assert start(digits())  # it is at work already
-    assert len(begun) == 1
-    (folder / "0-v2.json").unlink()
-    assert start(fresh())
-    assert len(begun) == 2
-
-
 @posix
 def test_started_watched_and_cancelled_by_the_app():
     found = digits()
-    start(found)
-    pid = json.loads(store_path(found).with_suffix(".json").read_text())["pid"]
-    assert progress(found).alive
-    start(found)  # one is enough
-    assert json.loads(store_path(found).with_suffix(".json").read_text())["pid"] == pid
-    until(lambda: working(found))
+    job = queue_search(found, None)
+    assert job.state == "running"
+    pid = job.worker.pid
+    assert queue_search(found, None).worker.pid == pid  # one is enough
+    until(lambda: at_work(found), 60)
     second = run(NAME, "--layers", LAYER)
     assert second.exit_code == 0
     assert "another process is searching the rings of digits_resnet20" in second.stderr
-    assert psutil.Process(pid).nice() == grid_process.NICE
+    assert find(job.id).worker.pid == pid
+    assert psutil.Process(pid).nice() == job_queue.NICE
     all_of_them = family(pid)
-    cancel(found)
-    until(lambda: not progress(found).alive)
+    assert len(all_of_them) > 1
+    cancel(job.id)
+    job = ended(job)
+    assert (job.state, job.message) == ("cancelled", "")
     until(lambda: gone(all_of_them), 5)
-    assert load_winners(digits()) == progress(found).done > 0
-    assert "stopped at" in store_path(found).with_suffix(".log").read_text()
+    assert load_winners(digits()) == job.done > 0
+    assert f"{job.title}: cancelled" in job.log.read_text()
+    until(lambda: pid not in [one.pid for one in processes.started()], 5)
+    until(lambda: not psutil.pid_exists(pid), 5)  # no zombie stays
 
-    def left() -> list[int]:
-        progress(found)
-        return [started.pid for started in processes._started]
 
-    until(lambda: pid not in left(), 5)  # no zombie stays, once its last thread has ended
+@posix
+def test_cancelled_on_a_page_the_command_ends_as_if_interrupted():
+    process = running("--json")
+    until(lambda: at_work(digits()), 60)
+    (job,) = listed()
+    assert job.worker.pid == process.pid
+    cancel(job.id)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "what was found is kept" in err
+    assert (find(job.id).state, find(job.id).message) == ("cancelled", "")
+    assert load_winners(digits()) == json.loads(out)["known"] > 0
+
+
+@posix
+def test_it_makes_room_for_times_and_goes_on_after_them():
+    found = digits()
+    search = queue_search(found, None)
+    until(lambda: at_work(found), 60)
+    all_of_them = family(search.worker.pid)
+    times = submit("count", "count", {"steps": 8, "seconds": 0.25}, exclusive=True)
+    assert times.state == "queued"
+    until(lambda: find(times.id).state == "running", 30)
+    assert find(search.id).state == "queued"
+    until(lambda: gone(all_of_them), 5)
+    kept = load_winners(digits())
+    assert kept > 0
+    until(lambda: find(search.id).state == "running", 30)
+    assert find(times.id).state == "done"
+    until(lambda: load_winners(digits()) > kept, 60)
+    assert "queued" in find(search.id).log.read_text()
+    cancel(search.id)
+    assert ended(search).state == "cancelled"
+
+
+def test_other_weights_than_it_was_queued_with_are_refused(monkeypatch):
+    monkeypatch.setattr(job_queue, "command", lambda _: ["sleep", "100"])
+    job = queue_search(digits(), None)
+    content = read_spec(job.folder).content | {"weights_sha256": "0" * 64}
+    with pytest.raises(JobError, match="the weights have changed since it was queued"):
+        grid_search.run(Running(job, content))
+    with pytest.raises(JobError, match="it was queued by another version of this program"):
+        grid_search.run(Running(job, {"rings": 1}))
