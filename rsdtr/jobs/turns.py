@@ -25,16 +25,17 @@ def startable(running: Sequence[Job], waiting: Sequence[Job]) -> Iterator[Job]:
     """The jobs that may begin now, each by itself; waiting: in the order of the queue.
 
     Nice ones have slots of their own. An exclusive one begins when nothing else runs; while it
-    waits for that, of those behind it only nice ones begin, and these make room in the end.
+    waits for that, only nice ones begin before those behind it, and they make room in the end.
     """
     if any(job.exclusive for job in running):
         return
     nice = sum(job.nice for job in running)
     ordinary = len(running) - nice
+    room = nice < MOST_NICE and (ordinary > 0 or not any(job.exclusive for job in waiting))
     first, held = True, False  # of those that are not nice; whether an exclusive one waits
     for job in waiting:
         if job.nice:
-            if nice < MOST_NICE and (ordinary or not held):
+            if room:
                 yield job
             continue
         if job.exclusive:
