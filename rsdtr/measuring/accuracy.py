@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from rsdtr.compressed.fuse import merged
 from rsdtr.data.datasets import LabelledImages
 from rsdtr.errors import DataError
 from rsdtr.models.run import device_of, evaluating
@@ -51,9 +52,10 @@ def accuracy(
     images.check_labelled("accuracy")
     correct = seen = 0
     device = device_of(model)
-    with evaluating(model):
+    network = merged(model)
+    with evaluating(network):
         for pixels, labels in images.batches(batch_size):
-            correct += int((model(pixels.to(device)).argmax(1).cpu() == labels).sum())
+            correct += int((network(pixels.to(device)).argmax(1).cpu() == labels).sum())
             seen += len(labels)
             if progress:
                 progress(seen, len(images))
