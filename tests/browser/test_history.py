@@ -1,8 +1,9 @@
 """Addresses and the browser's history: links, one entry a page, and the way back."""
 
 import pytest
-from driving import metric, right, settle, visit
 from playwright.sync_api import Page, expect
+
+from tests.support.driving import metric, right, settle, visit
 
 SHOWN = "model=digits_resnet20&eps=0.5"
 # As they were handed on when every page was a file of its own name; they work for ever.

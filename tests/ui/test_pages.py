@@ -1,5 +1,7 @@
 """Every page on the bundled model: it renders, answers its widgets, and shows no traceback."""
 
+from pathlib import Path
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -7,6 +9,7 @@ from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.ui.shared import markdown, session
+from tests.support.checkout import ROOT
 from tests.support.pages import DIGITS, PAGES, app, metrics_of, opened
 
 

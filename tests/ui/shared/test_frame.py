@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.support.checkout import ROOT
+
 PAGES = sorted((ROOT / "pages").glob("*.py"))
 # What app.py does for each visitor, in a thread of its own, before it runs the page's script.
 AT_ONCE = """
