@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rsdtr.data.datasets import LabelledImages
 from rsdtr.errors import PlanError
+from rsdtr.models.run import fresh_input
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.model_profile import ModelProfile, profile
 
@@ -131,4 +132,4 @@ def _kept(model: nn.Module, example: Tensor) -> list[nn.Module]:
 def _take_gradients(model: nn.Module, images: LabelledImages) -> None:
     model.requires_grad_(True)
     for pixels, labels in images.subset(TAYLOR_IMAGES).batches(BATCH):
-        F.cross_entropy(model(pixels), labels).backward()
+        F.cross_entropy(model(fresh_input(model, pixels)), labels).backward()

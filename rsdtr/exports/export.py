@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 import shutil
@@ -38,6 +37,7 @@ from rsdtr.exports.onnx_export import onnx_file
 from rsdtr.exports.proof import prepare_proofs, proved, write_cases
 from rsdtr.exports.readme import readme
 from rsdtr.models.outputs import chooses_boxes
+from rsdtr.models.surgery import copied
 from rsdtr.models.zoo import ModelSpec, model_spec
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.folder_exchange import put
@@ -103,7 +103,7 @@ def export(
             f"load them with model_spec({plan.model!r})"
         )
     prepare_proofs()
-    network = copy.deepcopy(model).eval().requires_grad_(False).float().cpu()
+    network = copied(model).eval().requires_grad_(False).float().cpu()
     spec = model_spec(plan.model)
     target = Path(out).expanduser().resolve()
     zipped = target.suffix == ".zip"

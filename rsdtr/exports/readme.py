@@ -120,6 +120,7 @@ def _facts(plan: CompressionPlan, spec: ModelSpec, metrics: Mapping[str, JsonVal
         f"- {spec.classes} classes.",
         f"- Parameters {params.original:,} → {params.compressed:,} (PCR {plan.pcr:.3f}).",
         f"- MACs {macs.original:,} → {macs.compressed:,} (FCR {plan.fcr:.3f}).",
+        *(f"- Not counted: {part}." for part in plan.not_counted),
     ]
     accuracy, interval = metrics.get("accuracy"), metrics.get("interval")
     if isinstance(accuracy, int | float):

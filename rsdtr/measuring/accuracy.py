@@ -9,7 +9,7 @@ from torch import nn
 from rsdtr.compressed.fuse import merged
 from rsdtr.data.datasets import LabelledImages
 from rsdtr.errors import DataError
-from rsdtr.models.run import device_of, evaluating
+from rsdtr.models.run import evaluating, fresh_input
 
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
@@ -51,11 +51,10 @@ def accuracy(
     """
     images.check_labelled("accuracy")
     correct = seen = 0
-    device = device_of(model)
     network = merged(model)
     with evaluating(network):
         for pixels, labels in images.batches(batch_size):
-            correct += int((network(pixels.to(device)).argmax(1).cpu() == labels).sum())
+            correct += int((network(fresh_input(network, pixels)).argmax(1).cpu() == labels).sum())
             seen += len(labels)
             if progress:
                 progress(seen, len(images))

@@ -73,9 +73,10 @@ def with_ring(
 ) -> dict[str, Entry]:
     """The same file with the kernel of one convolution replaced by the cores of a ring."""
     changed = dict(entries)
-    kernel = changed.pop(f"{layer}.weight")
+    before = f"{layer}." if layer else ""  # the network may be the convolution
+    kernel = changed.pop(f"{before}weight")
     for k, shape in enumerate(cores):
-        changed[f"{layer}.cores.{k}"] = Entry(kernel.dtype, kernel.itemsize, shape)
+        changed[f"{before}cores.{k}"] = Entry(kernel.dtype, kernel.itemsize, shape)
     return changed
 
 
