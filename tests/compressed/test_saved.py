@@ -9,7 +9,7 @@ import torch
 
 from rsdtr.compressed.compress import compress
 from rsdtr.compressed.manifest import MANIFEST, WEIGHTS
-from rsdtr.compressed.saved import load, save, writable_folder
+from rsdtr.compressed.saved import load, save, writable_folder, write_into
 from rsdtr.errors import ExportError, PlanError, UnknownName, WeightsError
 from rsdtr.models.zoo import load_model, model_spec, weights_sha256
 from rsdtr.planning.model_profile import profile
@@ -234,9 +234,12 @@ def renamed(folder: Path, name: str) -> list[dict[str, object]]:
 
 
 def test_weights_that_do_not_fit_are_refused(small, folder, tmp_path):
-    dense = save(load_model(NAME), small[1], tmp_path / "dense")
+    with pytest.raises(ExportError, match=r"not be read back.*: missing layer3\.2\.conv2\.cores"):
+        save(load_model(NAME), small[1], tmp_path / "dense")
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+    write_into(folder, load_model(NAME), small[1])
     with pytest.raises(WeightsError, match=r"does not fit the model: missing layer3\.2\.conv2"):
-        load(dense)
+        load(folder)
 
 
 def test_an_older_format_may_be_replaced_but_not_read(small, folder):

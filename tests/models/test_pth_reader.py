@@ -43,7 +43,8 @@ def test_a_file_is_converted_once_and_kept_private(tmp_path, cache, monkeypatch)
     torch.save({"state_dict": state}, tmp_path / "a.pth")
     found = read_state_dict(tmp_path / "a.pth")
     assert {name: value.tolist() for name, value in found.items()} == {
-        "w": [[0, 1, 2], [3, 4, 5]], "n": 3, "tied": [[0, 3], [1, 4], [2, 5]],
+        "module.w": [[0, 1, 2], [3, 4, 5]], "module.n": 3,
+        "module.tied": [[0, 3], [1, 4], [2, 5]],
     }  # fmt: skip
     assert [file.suffix for file in cache.iterdir()] == [".safetensors"]
     assert os.name == "nt" or cache.stat().st_mode & 0o777 == 0o700
@@ -134,9 +135,3 @@ def test_only_a_few_converted_files_stay(tmp_path, cache, monkeypatch):
         torch.save({"w": torch.full((2,), float(number))}, tmp_path / "a.pth")
         assert read_state_dict(tmp_path / "a.pth")["w"][0] == number
     assert len(list(cache.iterdir())) == 1
-
-
-def test_two_kinds_of_names_are_refused(tmp_path, cache):
-    torch.save({"w": torch.zeros(1), "module.w": torch.ones(1)}, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match="both with and without `module"):
-        read_state_dict(tmp_path / "a.pth")

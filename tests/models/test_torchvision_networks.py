@@ -1,7 +1,5 @@
 """torchvision's networks: built as they were published, filled under today's names."""
 
-from collections import OrderedDict
-
 import pytest
 import torch
 from torch import nn
@@ -67,20 +65,16 @@ def _is_norm(module: nn.Module) -> bool:
     ],
 )  # fmt: skip
 def test_old_names_become_those_of_todays_classes(name, published, today):
-    value = torch.zeros(1)
-    assert torchvision_networks.in_todays_names(name, OrderedDict({published: value})) == {
-        today: value
-    }
+    assert torchvision_networks.todays_name(name, published) == today
 
 
 def test_today_s_names_of_a_detection_network_are_its_own():
-    state = torchvision_networks.build("fasterrcnn_mobilenet_v3_large_320_fpn").state_dict()
-    assert list(
-        torchvision_networks.in_todays_names("fasterrcnn_mobilenet_v3_large_320_fpn", state)
-    ) == list(state)
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    state = torchvision_networks.build(name).state_dict()
+    assert [torchvision_networks.todays_name(name, key) for key in state] == list(state)
 
 
 @pytest.mark.parametrize("name", ["fcn_resnet101", "deeplabv3_mobilenet_v3_large"])
 def test_the_head_that_only_training_needs_is_left_out(name):
-    state = OrderedDict({"classifier.0.bias": 1, "aux_classifier.0.bias": 2})
-    assert torchvision_networks.in_todays_names(name, state) == {"classifier.0.bias": 1}
+    assert torchvision_networks.todays_name(name, "classifier.0.bias") == "classifier.0.bias"
+    assert torchvision_networks.todays_name(name, "aux_classifier.0.bias") is None

@@ -35,7 +35,7 @@ PUBLIC = {
     "models": {
         "ModelSpec", "load_model", "model_names", "model_spec", "own_model", "weights_sha256",
     },
-    "data": {"DataSplits", "LabelledImages", "load_data"},
+    "data": {"DataSplits", "LabelledImages", "images_of", "load_data"},
     "planning": {
         "Choices", "CompressionPlan", "ModelProfile", "Target", "layer_damages",
         "measure_damage", "plan", "profile", "solve", "total_damage", "uniform_front",
