@@ -115,7 +115,7 @@ def test_memory_is_bounded():
     """A process that is limited for a file of one byte cannot take two gigabytes."""
     script = (
         f"import sys, torch; sys.path.insert(0, {str(Path(pth_reader.__file__).parent)!r})\n"
-        "import quarantine; quarantine.limit(1)\n"
+        "import pth_reader; pth_reader.limit(1)\n"
         "torch.zeros(1 << 26)\n"
         "print('256 MB', flush=True)\n"
         "torch.zeros(1 << 29)\n"
