@@ -12,14 +12,13 @@ from rsdtr.compressed.compress import compress
 from rsdtr.compressed.manifest import MANIFEST, read_manifest
 from rsdtr.compressed.saved import load
 from rsdtr.data.datasets import load_data
-from rsdtr.errors import ExportError, RsdtrError
+from rsdtr.errors import ExportError
 from rsdtr.exports.export import export
 from rsdtr.exports.verify import verify
 from rsdtr.measuring.fidelity import fidelity
 from rsdtr.models import zoo
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan
-from rsdtr.recovery.refit import refit
 
 MASKS, BOXES = "lraspp_mobilenet_v3_large", "ssdlite320_mobilenet_v3_large"
 SOME = ["--layers", "classifier.*", "--layers", "backbone.16.*", "--eps", "0.5"]
@@ -38,7 +37,8 @@ def test_a_segmentation_network_is_told_by_its_fidelity(masks):
     assert list(found) == ["model", "data", "n", "fidelity", "params", "macs", "bytes"]
     assert (found["model"], found["data"], found["n"]) == (MASKS, "photos", 1)
     alike = found["fidelity"]
-    assert list(alike) == ["relative_error", "agreement", "counted", "of"]
+    assert list(alike) == ["relative_error", "agreement", "counted", "of", "residual_error"]
+    assert alike["residual_error"] is None
     assert (alike["counted"], alike["of"]) == ("pixels", 520 * 520)
     assert 0 < alike["relative_error"] < 1
     assert found["params"] == load(masks).plan.params.compressed
@@ -62,10 +62,6 @@ def test_what_needs_classes_is_refused_in_a_sentence(masks, tmp_path):
     assert "fine-tuning needs labels, and those of photos tell nothing to lraspp" in said
     words = ["--weights", "none", "--methods", "tt", "--pcr", "2", "--out", str(tmp_path / "c")]
     assert "a comparison needs labels" in refused("compare", MASKS, *words)
-    saved = load(masks)
-    images = load_data(None, saved.spec).train
-    with pytest.raises(RsdtrError, match="a refit judges its steps by class probabilities, and lr"):
-        refit(saved.model, saved.model, images, 4)
 
 
 def test_a_detection_network_is_exported_as_safetensors_alone(tmp_path):

@@ -1,6 +1,5 @@
-"""Accuracy, its interval, latency and size."""
+"""Accuracy, its interval, and size."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,8 @@ from torch import nn
 
 from rsdtr.data.datasets import LabelledImages, load_data
 from rsdtr.data.image_sources import ArrayPictures
-from rsdtr.errors import DataError, RsdtrError
-from rsdtr.measuring.accuracy import Accuracy, accuracy, latency
+from rsdtr.errors import DataError
+from rsdtr.measuring.accuracy import Accuracy, accuracy
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.system.safetensors_format import saved_bytes
 
@@ -72,7 +71,6 @@ def test_every_module_gets_its_mode_back_and_statistics_stay() -> None:
     modes = [module.training for module in model.modules()]
     before = model.get_buffer("bn1.running_mean").clone()
     accuracy(model, _images([1, 2]))
-    latency(model, DIGITS.input_shape, runs=1)
     assert [module.training for module in model.modules()] == modes
     assert torch.equal(model.get_buffer("bn1.running_mean"), before)
 
@@ -82,47 +80,6 @@ def test_modes_are_restored_when_the_model_fails() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         accuracy(model, _images([1]))
     assert model.training
-
-
-def test_latency_measures_with_the_threads_it_reports() -> None:
-    threads: list[int] = []
-
-    class Spy(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            threads.append(torch.get_num_threads())
-            assert x.shape == (4, 1, 16, 16)
-            return x
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    reached = latency(Spy(), DIGITS.input_shape, batch=4, runs=5, threads=1)
-    after = torch.get_num_threads()
-    torch.set_num_threads(before)
-    assert (reached.batch, reached.runs, reached.threads) == (4, 5, 1)
-    assert threads == [1] * 8  # three to warm up
-    assert after == 2
-    assert reached.median_ms > 0
-    assert reached.iqr_ms >= 0
-
-
-def test_the_median_and_the_spread_are_those_of_the_passes_after_warming_up(monkeypatch) -> None:
-    clock, seconds = [0.0], iter([90, 80, 70, 5, 1, 4, 2, 3])
-
-    class Slow(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            clock[0] += next(seconds)
-            return x
-
-    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    reached = latency(Slow(), DIGITS.input_shape, runs=5)
-    assert reached.median_ms == 3000
-    assert reached.iqr_ms == 3000  # the quartiles of 1 … 5 are 1.5 and 4.5
-
-
-@pytest.mark.parametrize("name", ["batch", "runs", "threads"])
-def test_latency_refuses_less_than_one(name: str) -> None:
-    with pytest.raises(RsdtrError, match=f"latency got {name}=0: give at least 1"):
-        latency(_Always(0), DIGITS.input_shape, **{name: 0})
 
 
 def test_saved_bytes_are_those_of_the_file(tmp_path: Path) -> None:

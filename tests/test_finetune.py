@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import importlib
 import itertools
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -19,7 +20,7 @@ from rsdtr.measuring.accuracy import Accuracy, accuracy
 from rsdtr.models.zoo import load_model, model_spec, weights_sha256
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
-from rsdtr.recovery.checkpoint import EpochResult
+from rsdtr.recovery.checkpoint import EpochResult, kept_epoch, training_record
 from rsdtr.recovery.finetune import Step, finetune
 from rsdtr.recovery.options import FinetuneOptions
 from rsdtr.recovery.training_forms import training_form
@@ -66,7 +67,7 @@ def test_the_model_ends_with_the_best_epoch_by_validation(light: DataSplits) -> 
 def test_the_best_epoch_is_kept_when_a_later_one_is_worse(
     light: DataSplits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reached = iter([Accuracy.of(n, 10) for n in (5, 9, 7)])
+    reached = iter([Accuracy.of(n, 10) for n in (3, 5, 9, 7)])  # the start first
     monkeypatch.setattr(module, "accuracy", lambda *_: next(reached))
     model, states = tiny(), {}
     for result in finetune(model, light, FinetuneOptions(epochs=3)):
@@ -306,7 +307,7 @@ def test_averaged_weights_are_what_is_measured_and_kept(light: DataSplits) -> No
 def test_it_stops_early_after_epochs_without_a_gain(
     light: DataSplits, monkeypatch: pytest.MonkeyPatch, patience: int, epochs: int
 ) -> None:
-    reached = iter([Accuracy.of(n, 10) for n in (5, 9, 9, 7, 6, 9)])
+    reached = iter([Accuracy.of(n, 10) for n in (3, 5, 9, 9, 7, 6, 9)])
     monkeypatch.setattr(module, "accuracy", lambda *_: next(reached))
     results = list(finetune(tiny(), light, FinetuneOptions(epochs=6, patience=patience)))
     assert len(results) == epochs
@@ -466,3 +467,64 @@ def test_a_damaged_checkpoint_is_ignored_with_a_warning(
         file.write_bytes(file.read_bytes()[:keep])
     assert hashes[0] == hashes[1]
     assert "is damaged" in caplog.text
+
+
+def test_a_training_that_harms_leaves_the_start(light: DataSplits) -> None:
+    model = tiny()
+    for _ in finetune(model, light, FinetuneOptions(epochs=4, lr=0.05, batch_size=16)):
+        pass
+    start, before = accuracy(model, light.validation).percent, weights_sha256(model)
+    assert start > 90
+    flipped = DataSplits(_flipped(light.train), light.validation, light.test)
+    options = FinetuneOptions(epochs=3, lr=0.2, batch_size=16)
+    results = list(finetune(model, flipped, options))
+    assert all(result.validation.percent < start for result in results)
+    assert not any(result.best for result in results)
+    assert kept_epoch(results) == 0
+    assert training_record("light", options, results)["kept_epoch"] == 0
+    assert weights_sha256(model) == before
+    assert accuracy(model, light.validation).percent == start
+
+
+def test_one_harmful_epoch_resumed_leaves_the_start(light: DataSplits, tmp_path: Path) -> None:
+    model = tiny()
+    for _ in finetune(model, light, FinetuneOptions(epochs=4, lr=0.05, batch_size=16)):
+        pass
+    before = weights_sha256(model)
+    flipped = DataSplits(_flipped(light.train), light.validation, light.test)
+    options = FinetuneOptions(epochs=2, lr=0.2, batch_size=16)
+    again = copy.deepcopy(model)
+    first = finetune(model, flipped, options, checkpoint=tmp_path / "checkpoint")
+    next(first)
+    first.close()
+    assert weights_sha256(model) == before
+    resumed = list(finetune(again, flipped, options, checkpoint=tmp_path / "checkpoint"))
+    assert len(resumed) == 2
+    assert weights_sha256(again) == before
+
+
+def test_averaged_weights_that_are_worse_than_the_start_are_not_kept(light: DataSplits) -> None:
+    model = tiny()
+    for _ in finetune(model, light, FinetuneOptions(epochs=4, lr=0.05, batch_size=16)):
+        pass
+    before = weights_sha256(model)
+    flipped = DataSplits(_flipped(light.train), light.validation, light.test)
+    list(finetune(model, flipped, FinetuneOptions(epochs=2, lr=0.2, batch_size=16, ema=0.5)))
+    assert weights_sha256(model) == before
+
+
+def test_patience_counts_from_the_start(light: DataSplits) -> None:
+    model = tiny()
+    for _ in finetune(model, light, FinetuneOptions(epochs=4, lr=0.05, batch_size=16)):
+        pass
+    flipped = DataSplits(_flipped(light.train), light.validation, light.test)
+    options = FinetuneOptions(epochs=6, lr=0.2, batch_size=16, patience=2)
+    assert len(list(finetune(model, flipped, options))) == 2
+
+
+def _flipped(images: LabelledImages) -> LabelledImages:
+    """The same pictures, every label wrong."""
+    return LabelledImages(
+        images.name, images.classes, 1 - images.labels,
+        ArrayPictures(images.pixels(slice(None))), images.spec,
+    )  # fmt: skip

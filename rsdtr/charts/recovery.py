@@ -29,11 +29,11 @@ def steps_figure(steps: Sequence[Step]) -> go.Figure:
     """What each step left of the error before it, on held-out images; 1 is no change.
 
     Filled symbols are steps that were kept, open ones those that were not; these are drawn at
-    MOST where they left more.
+    MOST where they left more. A layer that was skipped is not drawn.
     """
     figure = go.Figure()
     for measure, (colour, symbol) in _STYLES.items():
-        chosen = [step for step in steps if step.measure == measure]
+        chosen = [step for step in steps if step.measure == measure and step.skipped is None]
         if not chosen:
             continue
         figure.add_scatter(
@@ -55,7 +55,7 @@ def steps_figure(steps: Sequence[Step]) -> go.Figure:
             cliponaxis=False,
         )
     figure.add_hline(y=1, line={"color": GREY, "dash": "dash", "width": 2})
-    order = list(dict.fromkeys(step.name for step in steps))
+    order = list(dict.fromkeys(step.name for step in steps if step.skipped is None))
     figure.update_xaxes(categoryorder="array", categoryarray=order, tickangle=-45)
     figure.update_yaxes(
         title="Error left (after / before)",

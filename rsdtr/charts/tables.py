@@ -145,6 +145,9 @@ def _figures(card: ModelCard) -> list[tuple[str, float | None]]:
     ]
 
 
+_STEP_COLUMNS = ["step", "judged by", "before", "after", "gained (%)", "kept", "skipped because"]
+
+
 def steps_table(steps: Sequence[Step]) -> pd.DataFrame:
     """One row per step of a refit: by what it was judged on held-out images, and the verdict."""
     return pd.DataFrame(
@@ -156,10 +159,11 @@ def steps_table(steps: Sequence[Step]) -> pd.DataFrame:
                 "after": step.after,
                 "gained (%)": step.gained,
                 "kept": step.kept,
+                "skipped because": step.skipped or "",
             }
             for step in steps
         ],
-        columns=["step", "judged by", "before", "after", "gained (%)", "kept"],
+        columns=_STEP_COLUMNS,
     )
 
 

@@ -17,7 +17,7 @@ from rsdtr.measuring.fastest_forms import measured_forms
 from rsdtr.models.zoo import weights_sha256
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
-from rsdtr.recovery.recalibrate import recalibrate
+from rsdtr.recovery.recalibrate import nothing_to_recalibrate, recalibrate
 from rsdtr.recovery.refit import refit, refit_record
 
 
@@ -76,7 +76,10 @@ def compress(
     metrics: dict[str, Any] = weights_told(weights)
     if spec.task != "classification":  # `evaluate` compares with this network, and no other
         metrics["dense_sha256"] = weights_sha256(dense)
-    if images is not None:
+    nothing = nothing_to_recalibrate(network)
+    if images is not None and nothing:
+        click.echo(f"{spec.name} has {nothing}", err=True)
+    elif images is not None:
         train = load_data(data, spec).train
         with progress(f"recalibrating on {train.name}", "images") as show:
             network = recalibrate(network, train, images, reference=dense, progress=show)

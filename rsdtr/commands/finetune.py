@@ -16,7 +16,7 @@ from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
 from rsdtr.jobs.kinds.finetune import queue_finetuning
 from rsdtr.models.zoo import load_model
-from rsdtr.recovery.checkpoint import EpochResult, training_record
+from rsdtr.recovery.checkpoint import EpochResult, kept_epoch, training_record
 from rsdtr.recovery.distributed import World, joined
 from rsdtr.recovery.finetune import finetune as finetuned
 from rsdtr.recovery.options import (
@@ -189,8 +189,11 @@ def _train(
     metrics = saved.metrics | {"finetuned": training_record(splits.train.name, recipe, results)}
     save(saved.model, saved.plan, target, metrics=metrics)
     checkpoint.unlink(missing_ok=True)
-    best = max(result.validation.percent for result in results)
-    click.echo(f"{target}: best validation accuracy {best:.2f} %")
+    if kept := kept_epoch(results):
+        reached = results[kept - 1].validation.percent
+        click.echo(f"{target}: best validation accuracy {reached:.2f} %")
+    else:
+        click.echo(f"{target}: the network as it was, for no epoch was as good: try a lower --lr")
 
 
 def _queue(saved: Saved, data: str, recipe: FinetuneOptions, weights: str | None) -> None:

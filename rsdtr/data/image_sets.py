@@ -55,6 +55,13 @@ class LabelledImages:
         return self._all_labels[self._indices]
 
     @property
+    def file_names(self) -> tuple[str, ...] | None:
+        """Of each picture, without its ending; None for pictures that lie in no files."""
+        if not isinstance(self._pictures, FilePictures):
+            return None
+        return tuple(self._pictures.path(index).stem for index in self._indices.tolist())
+
+    @property
     def labelled(self) -> bool:
         """Whether the labels say anything."""
         return bool(self.classes)

@@ -1,16 +1,14 @@
-"""What a model is worth: accuracy with its interval, latency with its spread, bytes on disk."""
+"""What a model is worth: top-1 accuracy with its interval."""
 
 import math
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
+from rsdtr.compressed.fuse import merged
 from rsdtr.data.datasets import LabelledImages
-from rsdtr.errors import DataError, RsdtrError
+from rsdtr.errors import DataError
 from rsdtr.models.run import device_of, evaluating
 
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
@@ -40,17 +38,6 @@ class Accuracy:
         return Accuracy(percent=100 * p, interval=(low, high), n=n)
 
 
-@dataclass(frozen=True)
-class Latency:
-    """Wall time of one forward pass in ms: median and interquartile range of `runs` passes."""
-
-    median_ms: float
-    iqr_ms: float
-    batch: int
-    threads: int
-    runs: int
-
-
 def accuracy(
     model: nn.Module,
     images: LabelledImages,
@@ -65,47 +52,11 @@ def accuracy(
     images.check_labelled("accuracy")
     correct = seen = 0
     device = device_of(model)
-    with evaluating(model):
+    network = merged(model)
+    with evaluating(network):
         for pixels, labels in images.batches(batch_size):
-            correct += int((model(pixels.to(device)).argmax(1).cpu() == labels).sum())
+            correct += int((network(pixels.to(device)).argmax(1).cpu() == labels).sum())
             seen += len(labels)
             if progress:
                 progress(seen, len(images))
     return Accuracy.of(correct, seen)
-
-
-def latency(
-    model: nn.Module,
-    input_shape: tuple[int, int, int],
-    *,
-    batch: int = 1,
-    runs: int = 30,
-    threads: int = 2,
-) -> Latency:
-    """Times forward passes of (batch, *input_shape) noise, after three that warm up.
-
-    The model's mode and torch's thread count are restored.
-    Raises RsdtrError when batch, runs or threads is not at least 1.
-    """
-    for name, value in (("batch", batch), ("runs", runs), ("threads", threads)):
-        if value < 1:
-            raise RsdtrError(f"latency got {name}={value}: give at least 1")
-    device = device_of(model)
-    noise = torch.randn(batch, *input_shape, generator=torch.Generator().manual_seed(0)).to(device)
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with evaluating(model):
-            times = [_milliseconds(model, noise) for _ in range(runs + 3)][3:]
-    finally:
-        torch.set_num_threads(threads_before)
-    low, _, high = statistics.quantiles(times, n=4) if runs > 1 else times * 3
-    return Latency(statistics.median(times), high - low, batch, threads, runs)
-
-
-def _milliseconds(model: nn.Module, noise: torch.Tensor) -> float:
-    start = time.perf_counter()
-    model(noise)
-    if noise.is_cuda:
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1000

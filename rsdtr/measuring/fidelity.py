@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rsdtr.compressed.fuse import merged
 from rsdtr.data.image_sets import LabelledImages, fitting_batch
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.models.outputs import (
@@ -30,6 +31,8 @@ class Divergence:
     gives NaN. Modes are restored.
     """
 
+    measure: Literal["divergence"] = "divergence"
+
     def __init__(self, reference: nn.Module, images: LabelledImages, batch_size: int = 100) -> None:
         self.images, self.batch_size = images, batch_size
         self._expected = self._log_probabilities(reference)
@@ -41,12 +44,41 @@ class Divergence:
 
     def _log_probabilities(self, model: nn.Module) -> Tensor:
         device = device_of(model)
-        with evaluating(model):
-            logits = [model(x.to(device)).cpu() for x, _ in self.images.batches(self.batch_size)]
+        network = merged(model)
+        with evaluating(network):
+            logits = [network(x.to(device)).cpu() for x, _ in self.images.batches(self.batch_size)]
         return torch.cat(logits).detach().double().log_softmax(1)
 
 
+class AnswerError:
+    """The mean relative error of a network's answers, as in `Fidelity`, on unlabelled images.
+
+    Called with a network that answers as the reference does, whatever that is.
+    """
+
+    measure: Literal["answer error"] = "answer error"
+
+    def __init__(self, reference: nn.Module, images: LabelledImages, batch_size: int = 100) -> None:
+        self.reference, self.images, self.batch_size = reference, images, batch_size
+
+    def __call__(self, model: nn.Module) -> float:
+        found = fidelity(model, self.reference, self.images, batch_size=self.batch_size)
+        return found.relative_error
+
+
+def distance_from(
+    reference: nn.Module, images: LabelledImages, batch_size: int = 100
+) -> Divergence | AnswerError:
+    """What tells how far a network is from the reference: by its classes where it has at least two,
+    else by its answers.
+    """
+    if images.spec.task == "classification" and images.spec.classes > 1:
+        return Divergence(reference, images, batch_size)
+    return AnswerError(reference, images, batch_size)
+
+
 IOU = 0.5
+LOST = 0.7  # half of the power of what a network changes in a picture is wrong
 SCORE = 0.5
 Counted = Literal["images", "pixels", "boxes"]
 
@@ -60,6 +92,11 @@ class Fidelity:
     same class, or of both networks' boxes that have a partner of the same label at an IoU of 0.5;
     of: how many images, pixels or boxes that is a percentage of; counted: which of the three, None
     for answers of another kind. agreement is None where there is nothing to count, such as no box.
+
+    residual_error: of a network that answers a picture with a picture of its shape, the mean of
+    ‖f(x) − f̂(x)‖/‖x − f(x)‖ over images x: the part that compression took of what the network
+    does to its input. Where that is small, as the noise of a photograph is, relative_error stays
+    small when all of it is gone. None for other answers.
     """
 
     relative_error: float
@@ -67,9 +104,26 @@ class Fidelity:
     counted: Counted | None
     of: int
     n: int
+    residual_error: float | None = None
+
+    @property
+    def warning(self) -> str | None:
+        """That (nearly) nothing is left of what the network does to its input; None if enough is.
+
+        An answer that is as far from the dense network's as the input is has won nothing.
+        """
+        if self.residual_error is None or self.residual_error < LOST:
+            return None
+        return (
+            f"what the network does to a picture is lost: its answers differ from the dense "
+            f"network's by {100 * self.residual_error:.0f} % of what that changes. Refit it, or "
+            "compress it less"
+        )
 
     def __str__(self) -> str:
         error = f"relative error of the answers {self.relative_error:.3f}"
+        if self.residual_error is not None:
+            error += f", of what they change {self.residual_error:.3f}"
         if self.counted is None:
             return error
         if self.agreement is None:
@@ -96,18 +150,26 @@ def fidelity(
     if len(images) == 0:
         raise DataError("fidelity needs images and there are none: give at least one")
     errors: list[float] = []
+    residuals: list[float] = []
     alike = of = 0
     counted: Counted | None = None
-    with evaluating(reference), evaluating(model):
+    task = images.spec.task if isinstance(images, LabelledImages) else None
+    dense, network = merged(reference), merged(model)
+    with evaluating(dense), evaluating(network):
         for pixels in _batches(images, batch_size):
-            expected, found = _answered(reference, pixels), _answered(model, pixels)
+            expected, found = _answered(dense, pixels), _answered(network, pixels)
             errors += _relative(expected.numbers, found.numbers).tolist()
-            counted, same, compared = _agreement(expected, found, score)
-            alike, of = alike + same, of + compared
+            picture = task in (None, "other") and _is_picture(expected, pixels)
+            if picture and expected.numbers.numel() == pixels.numel():
+                residuals += _residual(pixels, expected.numbers, found.numbers).tolist()
+            if not picture:
+                counted, same, compared = _agreement(expected, found, score)
+                alike, of = alike + same, of + compared
             if progress:
                 progress(len(errors), len(images))
     agreement = 100 * alike / of if of else None
-    return Fidelity(sum(errors) / len(errors), agreement, counted, of, len(errors))
+    changed = sum(residuals) / len(residuals) if residuals else None
+    return Fidelity(sum(errors) / len(errors), agreement, counted, of, len(errors), changed)
 
 
 def _batches(images: LabelledImages | Tensor, batch_size: int) -> Iterator[Tensor]:
@@ -147,6 +209,21 @@ def _relative(expected: Tensor, found: Tensor) -> Tensor:
     norms = torch.linalg.vector_norm(expected.double(), dim=1)
     off = torch.linalg.vector_norm((expected - found).double(), dim=1)
     return torch.where(off == 0, 0.0, off / norms).nan_to_num(1.0, 1.0, 1.0)
+
+
+def _is_picture(answered: _Answered, pixels: Tensor) -> bool:
+    """Whether pictures (B, C, H, W) are answered with pictures, of whatever height and width."""
+    first = answered.first
+    return first is not None and first.ndim == 4 and first.shape[1] == pixels.shape[1]
+
+
+def _residual(pixels: Tensor, expected: Tensor, found: Tensor) -> Tensor:
+    """‖f(x) − f̂(x)‖/‖x − f(x)‖ of each picture x (B, C, H, W); its answers are (B, C·H·W)."""
+    wrong, changed = (
+        torch.linalg.vector_norm(part.double(), dim=1)
+        for part in (expected - found, pixels.cpu().flatten(1) - expected)
+    )
+    return torch.where(wrong == 0, 0.0, wrong / changed).nan_to_num(1.0, 1.0, 1.0)
 
 
 def _agreement(

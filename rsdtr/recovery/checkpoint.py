@@ -35,7 +35,7 @@ _log = logging.getLogger("rsdtr.recovery.checkpoint")
 class EpochResult:
     """One finished epoch (counted from 1): mean training loss, validation accuracy, wall time.
 
-    learning_rate is the last one used; best says that no epoch so far was better.
+    learning_rate is the last one used; best says that nothing so far was better, nor the start.
     """
 
     epoch: int
@@ -51,7 +51,8 @@ class Record(BaseModel):
     """What a training is and how far it has come.
 
     identity: of the start, data and options; step: optimiser steps taken; best: the highest
-    validation accuracy in percent; stale: epochs since it was reached first; rates: the learning
+    validation accuracy in percent, that of the start included; stale: epochs since it was reached
+    first; rates: the learning
     rate of each parameter group; schedule: the scheduler's state.
     """
 
@@ -128,8 +129,18 @@ def _record(metadata: Mapping[str, str] | None) -> Record:
 def training_record(
     data: str, options: FinetuneOptions, epochs: Sequence[EpochResult]
 ) -> dict[str, object]:
-    """What a saved model tells about its training, JSON-able."""
-    return {"data": data, "options": asdict(options), "epochs": [asdict(e) for e in epochs]}
+    """What a saved model tells about its training, JSON-able; kept_epoch: 0 is the start."""
+    return {
+        "data": data,
+        "options": asdict(options),
+        "epochs": [asdict(e) for e in epochs],
+        "kept_epoch": kept_epoch(epochs),
+    }
+
+
+def kept_epoch(epochs: Sequence[EpochResult]) -> int:
+    """The number of the epoch that a training keeps; 0 where nothing was better than its start."""
+    return max((result.epoch for result in epochs if result.best), default=0)
 
 
 def training_identity(

@@ -57,10 +57,11 @@ def finetune(
     """Trains `model` in place, on the device it is on, yielding after every epoch.
 
     When the generator ends, is closed or fails, the model holds the epoch with the best
-    validation accuracy (the last of equals; the weights it came with when no epoch was
-    finished) in the mode it came in. data.test is never looked at. `should_stop` is asked before
-    every step. The same seed on the same machine gives the same weights; torch's global random
-    state is left alone. teacher: the original network, for options.distill; it is not changed.
+    validation accuracy (the last of equals) in the mode it came in, or the weights it came with
+    where no epoch was finished or none was as good: it never ends worse than it began. data.test
+    is never looked at. `should_stop` is asked before every step. The same seed on the same machine
+    gives the same weights; torch's global random state is left alone. teacher: the original
+    network, for options.distill; it is not changed.
 
     checkpoint: a file that is written after every epoch. If it is there already, from a training
     of the same start with the same data and options, that training goes on: its finished epochs
@@ -131,6 +132,8 @@ class Run:
             if checkpoint is not None and (found := read_checkpoint(checkpoint)):
                 self._continue_from(found, identity, checkpoint)
                 yield from tuple(self.results)
+            elif not self.should_stop():
+                self.best_percent = accuracy(self.model, self.data.validation).percent
             while len(self.results) < self.options.epochs and not self._is_idle:
                 start = time.perf_counter()
                 loss = self._epoch(len(self.results) + 1)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rsdtr.compressed.fuse import merged
 from rsdtr.data.image_sets import LabelledImages, fitting_batch
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.models.run import device_of
@@ -28,8 +29,8 @@ def recalibrate(
     no gradient is taken. reference: the dense network that `model` was made from. Its statistics
     come from training, on augmented images, and these n have others; with it, each mean is moved by
     as much, and each variance scaled by as much, as compression moves and scales them on the same
-    images. A model without BatchNorm comes back as a copy. batch_size: of images up to 224×224,
-    fewer of larger ones. `progress` gets (seen, all) images.
+    images. A model without BatchNorm comes back as a copy, see `nothing_to_recalibrate`.
+    batch_size: of images up to 224×224, fewer of larger ones. `progress` gets (seen, all) images.
     Raises DataError when n is below 2, RsdtrError when batch_size is, or when the reference is
     another network.
     """
@@ -67,6 +68,13 @@ def recalibrate(
     return model
 
 
+def nothing_to_recalibrate(model: nn.Module) -> str | None:
+    """Why `recalibrate` would change nothing, in words; None where it would."""
+    if norms_of(model):
+        return None
+    return "no BatchNorm that keeps statistics: nothing to recalibrate"
+
+
 def move_statistics(model: nn.Module, here: nn.Module, trained: nn.Module) -> None:
     """Move the BatchNorm statistics of `model`, in place, from `here` to what was trained.
 
@@ -101,21 +109,22 @@ def _take_statistics(
     show: Callable[[int], None],
 ) -> None:
     """Give every BatchNorm of `model`, in place, the average statistics of these images."""
-    norms = norms_of(model)
-    modes = {module: module.training for module in model.modules()}
+    network = merged(model)  # its buffers are the model's
+    norms = norms_of(network)
+    modes = {module: module.training for module in network.modules()}
     momenta = [norm.momentum for norm in norms]
-    model.eval()
+    network.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    device, seen = device_of(model), 0
+    device, seen = device_of(network), 0
     # Shuffled: folders come class by class, and a batch of one class has too small a variance.
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for pixels, labels in chosen.batches(batch_size, generator):
             if len(labels) > 1:  # a single picture has no variance in layers of 1×1 pixels
-                model(pixels.to(device))
+                network(pixels.to(device))
             seen += len(labels)
             show(seen)
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rsdtr.compressed.tr_conv2d import TRConv2d
-from rsdtr.data.datasets import LabelledImages
+from rsdtr.data.image_sets import LabelledImages, fitting_batch
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.measuring.fidelity import Divergence
+from rsdtr.measuring.fidelity import distance_from
 from rsdtr.models.run import device_of
 from rsdtr.recovery.graph_walk import Site, Walk, sites
 from rsdtr.recovery.least_squares import fitted
@@ -29,8 +29,9 @@ from rsdtr.recovery.recalibrate import norms_of, recalibrate
 from rsdtr.recovery.second_moments import Inputs, Moments, Patches, Targets
 from rsdtr.ring.tensor_ring import TensorRing
 
-Measure = Literal["relative error", "rectified error", "divergence"]
+Measure = Literal["relative error", "rectified error", "divergence", "answer error"]
 Sums = TypeVar("Sums", Inputs, Targets)
+SWITCHED_OFF = "every γ of the BatchNorm behind it is 0: nothing of its output is seen"
 FAINT = 1e-3  # channels that BatchNorm makes fainter than this part of the loudest count as that
 
 
@@ -40,14 +41,17 @@ class Step:
 
     name: a layer, "cores" (all layers together) or "BatchNorm"; measure: `relative error`, of the
     layer's value, squared; `rectified error`, the same where a ReLU lets it through; `divergence`,
-    the mean KL divergence (nats) of the network's class probabilities from the dense network's.
-    before, after: by that measure; kept: it got smaller.
+    the mean KL divergence (nats) of the network's class probabilities from the dense network's;
+    `answer error`, of a network without classes, the relative error of its answers. before, after:
+    by that measure; kept: it got smaller; skipped: why it was not tried, in words, and both numbers
+    are 0 then.
     """
 
     name: str
     measure: Measure
     before: float
     after: float
+    skipped: str | None = None
 
     @property
     def kept(self) -> bool:
@@ -103,22 +107,18 @@ def refit(
     reference: the dense network that `model` was compressed from. Every form keeps working; ranks
     and storage stay. A step is kept only if it helps on the images held out: each layer by its own
     output, then, by the network's, all layers together and BatchNorm statistics relative to the
-    reference's. Activations are streamed: what a layer needs is its second moments, and of the
-    values before it as much is kept as the budget allows. `progress` gets (layers done, all).
-    `on_layer` gets how far it is after every layer, and an earlier such state, of the same model,
-    reference, images and options, may be given as `begun`. What a callback raises ends the refit.
+    reference's. A layer whose BatchNorm lets nothing through is skipped. Activations are streamed:
+    what a layer needs is its second moments, and of the values before it as much is kept as the
+    budget allows. batch_size is of images up to 224×224, fewer of larger ones. `progress` gets
+    (layers done, all). `on_layer` gets how far it is after every layer, and an earlier such state,
+    of the same model, reference, images and options, may be given as `begun`. What a callback
+    raises ends the refit.
     DataError for fewer than 2 images; RsdtrError for a model without ring layers, one that torch.fx
-    cannot trace or whose values are not finite, one that does not tell classes apart, or a
-    reference of another structure.
+    cannot trace or whose values are not finite, or a reference of another structure.
     """
     asked = options or RefitOptions()
     if n < 2 or len(images) < 2:
         raise DataError(f"a refit was asked for with {min(n, len(images))} images: give at least 2")
-    if images.spec.task != "classification":
-        raise RsdtrError(
-            f"a refit judges its steps by class probabilities, and {images.spec.name} answers "
-            "something else: recalibrate it"
-        )
     chosen = images.subset(n, asked.seed)
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(asked.seed))
     held = min(len(chosen) - 1, max(1, round(asked.held_out * len(chosen))))
@@ -127,11 +127,10 @@ def refit(
     for module in new.modules():
         if isinstance(module, TRConv2d):
             module.form = "dense"  # computes the same, and faster where nobody measured
-    device = device_of(new)
+    device, size = device_of(new), fitting_batch(images.spec, asked.batch_size)
     # The part that judges comes first; every batch is of one part.
     judging, learning = (
-        [pixels.to(device) for pixels, _ in part.batches(asked.batch_size)]
-        for part in (judged, learnt)
+        [pixels.to(device) for pixels, _ in part.batches(size)] for part in (judged, learnt)
     )
     batches = judging + learning
     ours = Walk(new, batches, asked.budget / 2)
@@ -155,8 +154,8 @@ def refit(
         steps += run.layer(site)
         if on_layer:
             on_layer(Begun(done + 1, tuple(steps), new.state_dict()))
-    divergence_of = Divergence(reference, judged, asked.batch_size)
-    best, divergence = copy.deepcopy(model), divergence_of(model)
+    distance = distance_from(reference, judged, size)
+    best, reached = copy.deepcopy(model), distance(model)
     trial = copy.deepcopy(model)  # not `new`, which has other forms and works in place nowhere
     trial.load_state_dict(new.state_dict())
     for name in ("cores", "BatchNorm"):
@@ -164,10 +163,10 @@ def refit(
             if not norms_of(best) or len(learnt) < 2:
                 break
             trial = recalibrate(best, learnt, len(learnt), reference=reference, seed=asked.seed)
-        step = Step(name, "divergence", divergence, divergence_of(trial))
+        step = Step(name, distance.measure, reached, distance(trial))
         steps.append(step)
         if step.kept:
-            best, divergence = trial, step.after
+            best, reached = trial, step.after
     if progress:
         progress(len(places), len(places))
     return Refitted(best, tuple(steps))
@@ -204,10 +203,13 @@ class _Refit:
         """Refit one layer in place, as far as the images held out agree."""
         layer = self.ours.modules[site.layer]
         norm = self.ours.modules[site.norm] if site.norm is not None else None
-        trained = self.dense.modules[site.layer].weight
+        original = self.dense.modules[site.layer]
+        trained = original.kernel() if isinstance(original, TRConv2d) else original.weight
         assert isinstance(layer, TRConv2d)
         assert norm is None or isinstance(norm, _BatchNorm)
         assert isinstance(trained, Tensor)
+        if norm is not None and norm.weight is not None and not norm.weight.any():
+            return [Step(site.layer, "relative error", 0.0, 0.0, skipped=SWITCHED_OFF)]
         outlet = _Outlet.of(layer, norm)
         scale = outlet.scale.double()
         ring = _scaled(layer.ring, scale)

@@ -19,6 +19,7 @@ from rsdtr.jobs.kinds.finetune import best_model, curve
 from rsdtr.jobs.kinds.refit import refit_model
 from rsdtr.models.zoo import weights_sha256
 from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.checkpoint import kept_epoch
 from rsdtr.ui.jobs import session_jobs
 from rsdtr.ui.plan.networks import Network
 from rsdtr.ui.shared import job_bar, session
@@ -44,8 +45,10 @@ def take(network: Network, at: CompressionPlan, job: Job) -> None:
 def _label(job: Job) -> str:
     if job.kind == refit_job.KIND:
         return "refit"
-    done = len(curve(job).epochs)
-    return f"fine-tuned, {done} epoch{'s' if done > 1 else ''}"
+    epochs = curve(job).epochs
+    if not kept_epoch(epochs):
+        return "as before fine-tuning, which gained nothing"
+    return f"fine-tuned, {len(epochs)} epoch{'s' if len(epochs) > 1 else ''}"
 
 
 def watch(job: Job, draw: Callable[[Job], None] | None = None) -> None:

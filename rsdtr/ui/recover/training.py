@@ -59,8 +59,8 @@ def show_curve(shown: Curve, key: str) -> None:
     )
     st.caption(
         "A star marks an epoch that was the best so far on validation images; the last star is the "
-        "model that is kept. The band is the dense network's 95 % interval on the same images; "
-        "test images play no part."
+        "model that is kept, and without a star the start is. The band is the dense network's "
+        "95 % interval on the same images; test images play no part."
     )
 
 

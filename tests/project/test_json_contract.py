@@ -1,0 +1,98 @@
+"""The words of the command line's JSON are those that docs/command-line.md names, and no others."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rsdtr.baselines.comparison import Cell, Comparison
+from rsdtr.commands.cli import cli
+from rsdtr.compressed.manifest import Manifest, Proof
+from rsdtr.exports.export import Artefact
+from rsdtr.measuring.stopwatch import Timing
+from rsdtr.planning.plan import MeasuredOn, Target
+
+ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").is_file())
+TEXT = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8").partition("## JSON")[2]
+ELSEWHERE = {"plan", "spec", "metrics", "libraries", "proofs", "fidelity"}  # told where they belong
+NAME = "digits_resnet20"
+
+
+def told(command: str) -> set[str]:
+    """The words that the page names for a command: those of its spans with a comma or []."""
+    begin = TEXT.index(f"**`{command}")
+    paragraph = TEXT[begin:].partition("\n\n")[0].partition("**")[2].partition("**")[2]
+    spans = [span for span in re.findall(r"`([^`]+)`", paragraph) if re.search(r",|\[\]", span)]
+    return {word for span in spans for word in re.findall(r"[a-z][a-z0-9_]*", span)}
+
+
+def words(content: object) -> Iterator[str]:
+    """Every key, however deep, but not below what another command is told of."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield key
+            if key not in ELSEWHERE:
+                yield from words(value)
+    if isinstance(content, list):
+        for item in content:
+            yield from words(item)
+
+
+def printed(*arguments: str) -> set[str]:
+    done = CliRunner().invoke(cli, list(arguments))
+    assert done.exit_code == 0, done.stderr
+    return set(words(json.loads(done.stdout)))
+
+
+LIVE = {
+    "models": ["models", "--json"],
+    "ratio": ["ratio", NAME, "--eps", "0.6", "--json"],
+    "profile": ["profile", NAME, "--layers", "layer3.2.conv2", "--json"],
+}
+
+
+@pytest.mark.parametrize("command", LIVE)
+def test_the_json_that_the_documentation_names_is_the_one_that_is_printed(command):
+    assert printed(*LIVE[command]) == told(command)
+
+
+def test_a_plan():
+    found = printed("plan", NAME, "--eps", "0.6", "--json")
+    assert found | set(Target.model_fields) | set(MeasuredOn.model_fields) == told("plan")
+
+
+def test_an_evaluation():
+    found = printed("evaluate", NAME, "--limit", "20", "--json")
+    assert found <= told("evaluate")
+    assert told("evaluate") - found == {"fidelity", "relative_error", "agreement", "counted", "of"}
+
+
+def test_a_card(tmp_path):
+    path = tmp_path / "card.json"
+    command = ["report", NAME, "--eps", "0.6", "--accuracy", "--out", str(path)]
+    assert CliRunner().invoke(cli, command).exit_code == 0
+    found = set(words(json.loads(path.read_text(encoding="utf-8"))))
+    assert found == told("report")
+
+
+def test_what_takes_long_by_its_types():
+    timing = {field.name for field in fields(Timing)}
+    assert told("bench") == {"machine", "threads", "rows"} | timing
+    cells = set(Comparison.model_fields) | set(Cell.model_fields)
+    assert told("compare") == {"machine", "asked", "cells"} | cells
+    artefact = {field.name for field in fields(Artefact)}
+    assert told("export") == {"model", "artefacts"} | artefact
+    assert told("verify") == {"place", "proofs"} | set(Proof.model_fields)
+    assert told("manifest") == set(Manifest.model_fields) | {"bytes"}
+
+
+def test_these_checks_can_fail():
+    assert set(words({"a": [{"b": 1}], "plan": {"c": 2}})) == {"a", "b", "plan"}
+    assert "pcr" in told("plan")
+    assert "pcr" not in told("models")
