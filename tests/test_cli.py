@@ -405,7 +405,7 @@ def test_app_starts_streamlit_where_the_settings_are(monkeypatch):
     ((command, cwd),) = started
     assert command == [sys.executable, "-m", "streamlit", "run", str(cwd / "app.py")]
     assert (cwd / ".streamlit" / "config.toml").is_file()
-    monkeypatch.setattr(module, "__file__", "/nowhere/rsdtr/cli.py")
+    monkeypatch.setattr(module, "__file__", "/nowhere/rsdtr/commands/cli.py")
     assert "/nowhere/app.py is not there" in refused("app")
 
 

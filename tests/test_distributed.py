@@ -23,9 +23,8 @@ SCRIPT = """
 import json, sys
 import torch
 from lights import lights, tiny
-from rsdtr.distributed import joined
-from rsdtr.finetune import finetune
-from rsdtr.recipe import FinetuneOptions
+from rsdtr.recovery.distributed import joined
+from rsdtr.recovery import FinetuneOptions, finetune
 out, options = sys.argv[1], json.loads(sys.argv[2])
 torch.set_num_threads(1)
 with joined() as here:

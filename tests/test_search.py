@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 
@@ -10,6 +11,7 @@ from oracles import exhaustive, ring_by_einsum
 from rsdtr.errors import RingError
 from rsdtr.models.zoo import load_model
 from rsdtr.ring.cost import pipeline_macs_per_pixel
+from rsdtr.ring.rank_selection import rank_of
 from rsdtr.ring.tensor_ring import TensorRing
 from rsdtr.search.paper_rule import KernelSpectra, candidates, divisors, smallest
 from rsdtr.search.ring_svd import ring_svd
@@ -146,12 +148,15 @@ def test_golden_every_candidate_of_the_published_program(golden, offline):
                 found, published["candidates"], strict=True
             ):
                 turned = tuple(candidate.ranks[(shift + k) % 4] for k in range(4))
-                if (candidate.shift, turned) != (shift, tuple(ranks)):
+                assert candidate.shift == shift
+                same = turned == tuple(ranks)
+                if not same or abs(candidate.relative_error - error) > 5e-6:
                     differing.append((name, eps, candidate))
-                    assert _rounding_at_a_threshold(spectra, float(eps), candidate)
+                    assert _two_signs_away(spectra, float(eps), candidate, tuple(ranks), error) or (
+                        not same and _rounding_at_a_threshold(spectra, float(eps), candidate)
+                    )
                 else:
                     assert candidate.storage == storage
-                    assert candidate.relative_error == pytest.approx(error, abs=5e-6)
             assert spectra.best(float(eps)).winner == smallest(found)
             best, first = smallest(found), published["candidates"][published["best"]]
             ties = [c for c in published["candidates"] if c[5] == first[5]]
@@ -161,15 +166,54 @@ def test_golden_every_candidate_of_the_published_program(golden, offline):
     assert len(differing) <= 0.005 * looked_at
 
 
-def _rounding_at_a_threshold(spectra, eps, candidate):
-    """Whether a tail of the candidate's three truncations lies within 1e-5 of its bound."""
+def _second_matrix(kernel, core, r0, r1):
+    """What is left of the shifted kernel once its first mode is split: (r1·b, c·d·r0)."""
+    a, b, c, d = kernel.shape
+    second = (core.T @ kernel.reshape(a, -1)).reshape(r0, r1, b, c * d)
+    return second.permute(1, 2, 3, 0).reshape(r1 * b, c * d * r0)
+
+
+def _first_core(spectra, candidate):
+    """The shifted kernel (a, b, c, d) and the ring's first core as a basis (a, r0·r1)."""
     kernel = spectra.kernel.permute([(candidate.shift + k) % 4 for k in range(4)])
     ring = ring_svd(spectra.kernel, candidate.shift, candidate.ranks)
+    return kernel, ring.cores[candidate.shift].permute(1, 0, 2).flatten(1), ring
+
+
+def _two_signs_away(spectra, eps, candidate, ranks, error):
+    """Whether other signs of one or two singular vectors give what was published.
+
+    Below 32 rows LAPACK iterates, and rounding, which is each processor's own, decides some signs.
+    """
+    kernel, basis, ring = _first_core(spectra, candidate)
+    r0, r1 = (ring.ranks[(candidate.shift + k) % 4] for k in range(2))
+    a, _, c, d = kernel.shape
+    if a >= 32 or min(r0, r1) == 1:
+        return False
+
+    def rank(values):
+        return rank_of(values.square(), eps / math.sqrt(3))
+
+    for turned in itertools.combinations_with_replacement(range(r0 * r1), 2):
+        signs = torch.ones(r0 * r1, dtype=basis.dtype)
+        signs[list(turned)] = -1
+        _, values, right = torch.linalg.svd(_second_matrix(kernel, basis * signs, r0, r1))
+        r2 = rank(values)
+        third = (values[:r2, None] * right[:r2]).reshape(r2 * c, d * r0)
+        values = torch.linalg.svdvals(third)
+        r3 = rank(values)
+        left_out = 1 - values[:r3].square().sum() / kernel.square().sum()
+        if (r0, r1, r2, r3) == ranks and abs(float(left_out.sqrt()) - error) < 5e-6:
+            return True
+    return False
+
+
+def _rounding_at_a_threshold(spectra, eps, candidate):
+    """Whether a tail of the candidate's three truncations lies within 1e-5 of its bound."""
+    kernel, core, ring = _first_core(spectra, candidate)
     r0, r1, r2, _ = (ring.ranks[(candidate.shift + k) % 4] for k in range(4))
     a, b, c, d = kernel.shape
-    core = ring.cores[candidate.shift].permute(1, 0, 2).reshape(a, r0 * r1)
-    second = (core.T @ kernel.reshape(a, -1)).reshape(r0, r1, b, c * d)
-    second = second.permute(1, 2, 3, 0).reshape(r1 * b, c * d * r0)
+    second = _second_matrix(kernel, core, r0, r1)
     left = ring.cores[(candidate.shift + 1) % 4].reshape(r1 * b, r2)
     third = (left.T @ second).reshape(r2 * c, d * r0)
     for matrix in (kernel.reshape(a, -1), second, third):
