@@ -2,7 +2,6 @@
 
 import copy
 
-import own_networks as own
 import pytest
 import torch
 from torch import nn
@@ -17,6 +16,7 @@ from rsdtr.models import zoo
 from rsdtr.models.zoo import load_model, own_model
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
+from tests.support import own_networks as own
 from tests.support.own_networks import SHAPE, chain, conv, decayed
 from tests.support.whole_walk import walked
 
