@@ -30,22 +30,7 @@ ICON = Path(__file__).with_name("icon.png")
 # sidebar, the line of a search would come and go. It puts columns below each other on telephones
 # only: two figures side by side in a window of half a screen would have their titles cut off. The
 # cards of Explore stand in pairs there, none alone in a line.
-STYLE = """<style>
-.stApp [data-testid="stCaptionContainer"] { opacity: 0.75; }
-[data-testid="stBaseButton-primary"], [data-testid="stBaseButton-primaryFormSubmit"],
-.stApp [data-baseweb="tag"] { color: light-dark(#FFFFFF, #11161D); }
-.stApp [data-testid="stSidebar"] [data-stale="true"] { opacity: 1; }
-.stApp .katex-display { overflow: visible; }
-.stApp .katex-display > .katex { white-space: normal; }
-.stApp .katex-display > .katex .base { margin: 0.25em 0; }
-@media (max-width: 1100px) {
-[class*="st-key-pair"] > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"] {
-  flex-wrap: wrap;
-}
-[class*="st-key-pair"] > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"]
-  > [data-testid="stColumn"] { min-width: 100%; }
-.st-key-figures > * { min-width: calc(50% - 0.5rem); }
-}</style>"""
+STYLE = Path(__file__).with_name("page.css")
 
 _log = logging.getLogger("rsdtr.ui")
 
