@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: run test check bench soak setup setup-dev venv browser
 
 run: setup
-	@$(BIN)/python -m streamlit run app.py
+	@$(BIN)/python -m rsdtr.ui.server
 
 # A test file is one process's from its beginning to its end.
 test: setup-dev browser

@@ -64,8 +64,9 @@ def accuracy(
     network = merged(model)
     with evaluating(network):
         for pixels, labels in images.batches(batch_size):
-            said = network(fresh_input(network, pixels))
-            answer = answered_classes(said, len(labels), classes).cpu()
+            answer = answered_classes(
+                network(fresh_input(network, pixels)), len(labels), classes
+            ).cpu()
             if answer.shape[1] > 1:
                 correct += int((answer.argmax(1) == labels).sum())
             else:

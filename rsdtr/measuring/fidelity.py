@@ -50,9 +50,9 @@ class Divergence:
         with evaluating(network):
             logits = [
                 class_logits(
-                    network(fresh_input(network, pixels)), len(pixels), self.images.spec.classes
+                    network(fresh_input(network, x)), len(x), self.images.spec.classes
                 ).cpu()
-                for pixels, _ in batches
+                for x, _ in batches
             ]
         return torch.cat(logits).detach().double().log_softmax(1)
 

@@ -316,6 +316,7 @@ def own_model(
     "squash" resizes to the input's height and width whatever the picture's. channel_order: of the
     colours that the network takes. What was saved of it is read where it was made known before, by
     the same name.
+    example_inputs: as `profile` takes them, for a network that takes more than one image.
     RsdtrError for a name that is taken, or values that do not fit each other.
     """
     if name in torchvision_networks.names() or (name in _OWN and not _is_users(name)):

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -17,8 +16,8 @@ from rsdtr.compressed.manifest import Manifest, Proof
 from rsdtr.exports.export import Artefact
 from rsdtr.measuring.stopwatch import Timing
 from rsdtr.planning.plan import MeasuredOn, NotCounted, Target
+from tests.support.checkout import ROOT
 
-ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").is_file())
 TEXT = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8").partition("## JSON")[2]
 ELSEWHERE = {"plan", "spec", "metrics", "libraries", "proofs", "fidelity"}  # told where they belong
 NAME = "digits_resnet20"
