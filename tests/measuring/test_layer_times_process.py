@@ -22,6 +22,8 @@ from rsdtr.system.processes import ProcessId
 from tests.support.made_up import layer_times
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.process
+
 posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
 

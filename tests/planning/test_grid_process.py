@@ -26,6 +26,8 @@ from tests.support.checkout import ROOT
 from tests.support.networks import varied, varied_spec
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.process
+
 NAME = "digits_resnet20"
 LAYER = "layer1.0.conv1"
 PER_LAYER = len(GRID) * len(RULES) * len(OBJECTIVES)

@@ -16,6 +16,8 @@ from pathlib import Path
 import click
 import pytest
 
+pytestmark = pytest.mark.process
+
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").is_file())
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.checkout import ROOT
 
+pytestmark = pytest.mark.process
+
 PAGES = [ROOT / "app.py", *sorted((ROOT / "pages").glob("*.py"))]
 AT_ONCE = """
 import sys, threading
