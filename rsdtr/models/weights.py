@@ -57,7 +57,7 @@ def _read_safetensors(path: Path, source: Path) -> "OrderedDict[str, Tensor]":
     header = read_header(path, source)
     if not header.entries:
         raise WeightsError(f"{source} {NO_STATE}")
-    _check_finite(not_finite(path, header), str(source))
+    _check_finite(not_finite(path), str(source))
     try:
         content = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
