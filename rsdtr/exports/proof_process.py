@@ -69,13 +69,18 @@ def _python(artefact: Path) -> Network:
     return network
 
 
+def _class(answer: Tensor) -> Tensor:
+    """The class that (n, classes, …) says, and of one number, (n,) or (n, 1), its sign."""
+    return answer.argmax(1) if answer.ndim > 1 and answer.shape[1] > 1 else answer > 0
+
+
 @torch.inference_mode()
 def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int]:
     """Largest and mean absolute difference of a logit, the share of images, or of their pixels,
     whose class is the same in every batch size, and how many images were compared.
     """
     inputs, expected = cases["inputs"], cases["logits"]
-    classes = expected.argmax(1)
+    classes = _class(expected)
     differences, agreeing = [], torch.ones_like(classes, dtype=torch.bool)
     for batch in BATCHES:
         parts = []
@@ -87,7 +92,7 @@ def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int]:
             parts.append(logits)
         found = torch.cat(parts)
         differences.append((found - expected).abs())
-        agreeing &= found.argmax(1) == classes
+        agreeing &= _class(found) == classes
     # NaN is no number of JSON's, and no agreement.
     all_of_them = torch.cat(differences).nan_to_num(nan=1e38, posinf=1e38).clamp(max=1e38)
     return {

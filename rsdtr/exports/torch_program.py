@@ -18,6 +18,7 @@ from torch.export.graph_signature import InputKind
 from rsdtr.errors import ExportError
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.plan import CompressionPlan
+from rsdtr.system import state_file
 from rsdtr.system.templates import text_template
 
 _MOST_CONSTANTS = 64  # values of a tensor that is written out as text
@@ -29,6 +30,9 @@ _ANSWERS = {
     "segmentation": "logits (B, {0}, {1}, {2})",
     "other": "its answers (B, …)",
 }
+_FLIP = """\
+    pixels = torch.cat([pixels[:, :3].flip(1), pixels[:, 3:]], 1)  # the network takes BGR
+"""
 _TEMPLATE = text_template(Path(__file__).with_name("templates") / "rsdtr_model.py.j2")
 
 
@@ -43,6 +47,7 @@ def source(
     nodes = [node for node in graph.graph.nodes if node.users or node.op == "output"]
     stored = graph.graph_signature.inputs_to_parameters | graph.graph_signature.inputs_to_buffers
     kinds = {item.arg.name: item for item in graph.graph_signature.input_specs}
+    written = state_file.stored(graph.state_dict)
     weights, prepared, statements = [], [], []
     fixed: set[fx.Node] = set()
     argument = ""
@@ -55,7 +60,8 @@ def source(
                 continue
             fixed.add(node)
             if node.name in stored and stored[node.name] in graph.state_dict:
-                weights.append(f"    {node.name!r}: {stored[node.name]!r},")
+                name = stored[node.name]
+                weights.append(f"    {node.name!r}: {written.aliases.get(name, name)!r},")
             else:
                 value = _constant(graph.constants[str(kind.target)])
                 prepared.append(f'        self.register_buffer("{node.name}", {value})')
@@ -80,7 +86,8 @@ def source(
     return _TEMPLATE.render(
         model=spec.name, label=plan.label, torch=torch.__version__.partition("+")[0],
         shape=", ".join(map(str, spec.input_shape)), answer=_ANSWERS[spec.task].format(*shape),
-        mean=spec.mean, std=spec.std, sha256=sha256, argument=argument,
+        flip=_FLIP if spec.channel_order == "BGR" else "", mean=spec.mean, std=spec.std,
+        sha256=sha256, argument=argument,
         weights="\n".join(weights), prepared="\n".join(prepared),
         statements="\n".join(statements),
     )  # fmt: skip
