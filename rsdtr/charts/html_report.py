@@ -81,6 +81,7 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
         ("Parameters", f"{params.original:,} → {params.compressed:,}"),
         ("FCR, FLOPs original / compressed", f"{plan.fcr:.2f} ×"),
         ("MACs for one input", f"{macs.original:,} → {macs.compressed:,}"),
+        *(("Not counted in MACs and FCR", str(part)) for part in plan.not_counted),
         ("safetensors file (bytes)", f"{size.original:,} → {size.compressed:,}"),
     ]
     for stage in card.accuracy:

@@ -24,7 +24,6 @@ def readme(manifest: Manifest, spec: ModelSpec) -> str:
         runs=_runs(manifest),
         report=REPORT,
         shape=", ".join(map(str, spec.input_shape)),
-        order=_order(spec),
         mean=", ".join(map(str, spec.mean)),
         std=", ".join(map(str, spec.std)),
         origin=_origin(spec, manifest.metrics.get("weights")),
@@ -47,10 +46,6 @@ def _origin(spec: ModelSpec, weights: JsonValue) -> str:
         return f"Architecture and weights: {spec.source}."
     given = "seeded ones that nobody trained" if weights == "none" else f"given as `{weights}`"
     return f"Architecture: {spec.source.partition(';')[0]}; weights: {given}."
-
-
-def _order(spec: ModelSpec) -> str:
-    return f" in the order {spec.channel_order}" if spec.channel_order != "RGB" else ""
 
 
 def _accuracy(metrics: Mapping[str, JsonValue]) -> str:

@@ -30,9 +30,6 @@ _ANSWERS = {
     "segmentation": "logits (B, {0}, {1}, {2})",
     "other": "its answers (B, …)",
 }
-_FLIP = """\
-    pixels = torch.cat([pixels[:, :3].flip(1), pixels[:, 3:]], 1)  # the network takes BGR
-"""
 _TEMPLATE = text_template(Path(__file__).with_name("templates") / "rsdtr_model.py.j2")
 
 
@@ -86,7 +83,7 @@ def source(
     return _TEMPLATE.render(
         model=spec.name, label=plan.label, torch=torch.__version__.partition("+")[0],
         shape=", ".join(map(str, spec.input_shape)), answer=_ANSWERS[spec.task].format(*shape),
-        flip=_FLIP if spec.channel_order == "BGR" else "", mean=spec.mean, std=spec.std,
+        bgr=spec.channel_order == "BGR", mean=spec.mean, std=spec.std,
         sha256=sha256, argument=argument,
         weights="\n".join(weights), prepared="\n".join(prepared),
         statements="\n".join(statements),

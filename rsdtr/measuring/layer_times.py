@@ -205,14 +205,16 @@ def measured_profile(
     *,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    again: bool = False,
 ) -> DeviceProfile:
     """`profile`, or this machine's own, with the cases it lacks measured and saved.
 
     A profile that is given is not saved. Each case is kept as soon as it is measured, whatever
-    happens afterwards. progress: called with (cases done, cases to measure).
+    happens afterwards. progress: called with (cases done, cases to measure). again: measure what is
+    known anew, too.
     """
     known = DeviceProfile.own() if profile is None else profile
-    lacking = known.missing(cases)
+    lacking = tuple(dict.fromkeys(cases)) if again else known.missing(cases)
     found: list[LayerTimes] = []
     for done, case in enumerate(lacking):
         if progress:

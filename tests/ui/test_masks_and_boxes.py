@@ -38,7 +38,7 @@ def test_explore_shows_fidelity_where_there_is_no_accuracy(task):
     assert any("photos, without labels" in caption.value for caption in test.caption)
 
 
-@pytest.mark.parametrize("path", ["pages/2_Recover.py", "pages/3_Compare.py"])
+@pytest.mark.parametrize("path", ["pages/recover.py", "pages/compare.py"])
 def test_pages_about_accuracy_say_why_not(task, path):
     test = app(model=f"tiny_{task}", eps="0.6")
     test.switch_page(path).run()
@@ -51,7 +51,7 @@ def test_pages_about_accuracy_say_why_not(task, path):
 
 def test_export_offers_what_torch_can(task):
     test = app(model=f"tiny_{task}", eps="0.6")
-    test.switch_page("pages/4_Export.py").run()
+    test.switch_page("pages/export.py").run()
     assert not test.exception
     assert not test.error
     refused = [info.value for info in test.info if "safetensors alone" in info.value]
