@@ -30,7 +30,7 @@ th:first-child, td:first-child, td.word { text-align: left; }
 pre { background: #F3F5F7; padding: .8rem; overflow-x: auto; }
 figure { margin: 1.5rem 0; } figcaption { color: #4A5563; }
 """
-_MEASURED = {"percent": "accuracy", "interval": "interval", "n": "n"}
+_MEASURED = {"percent": "accuracy", "interval": "interval", "n": "n", "assumed": "assumed"}
 COLUMNS = (
     "layer", "kernel (O × I × KH × KW)", "before (scalars)", "after (scalars)", "ratio (×)",
     "ranks R0…R3", "shift", "r0", "relative error", "before (MACs)", "after (MACs)",
@@ -102,7 +102,8 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
         facts.append(
             (
                 f"Accuracy, {stage.stage}",
-                f"{stage.percent:.2f} % ({low:.2f} to {high:.2f}, n = {stage.n:,})",
+                f"{stage.percent:.2f} % ({low:.2f} to {high:.2f}, n = {stage.n:,})"
+                + (f"; {stage.assumed}" if stage.assumed else ""),
             )
         )
     if (times := card.latency) is not None:
