@@ -20,7 +20,7 @@ from rsdtr.compressed.saved import load
 from rsdtr.data.datasets import NAMES, LabelledImages, load_data
 from rsdtr.errors import ExportError
 from rsdtr.exports.formats import Writer
-from rsdtr.exports.proof import proved, write_cases
+from rsdtr.exports.proof import prepare_proofs, proved, write_cases
 from rsdtr.models.zoo import model_spec
 from rsdtr.system.zip_archive import unzipped
 from rsdtr.typing import Progress
@@ -82,6 +82,7 @@ def _proofs(
     calibration: LabelledImages,
     progress: Progress | None,
 ) -> dict[str, Proof]:
+    prepare_proofs()
     saved = load(folder)
     saved.model.requires_grad_(False)  # as at the export
     forms = [form for form, name in FILES.items() if name in manifest.files]

@@ -1,0 +1,120 @@
+"""Recover: give the compressed network its accuracy back, without and with gradients."""
+
+import streamlit as st
+
+from rsdtr.charts.accuracy import stages_figure
+from rsdtr.ui.jobs import job_view, session_jobs
+from rsdtr.ui.plan.accuracy import CALIBRATION_IMAGES, recovered_stages, tell_assumed
+from rsdtr.ui.plan.chosen_plan import choose
+from rsdtr.ui.recover import recalibration, refit, training
+from rsdtr.ui.recover.progress import show_progress
+from rsdtr.ui.recover.training_inputs import choose_training
+from rsdtr.ui.shared import numbers, session
+from rsdtr.ui.shared.figures import chart
+from rsdtr.ui.shared.frame import lead, pair
+from rsdtr.ui.shared.widgets import choose_data, choose_images, refuse_without_classes
+
+lead(
+    "Compression costs accuracy. Recalibration gets much of it back in seconds, a refit more in "
+    "minutes, fine-tuning most of the rest. What you recover here is what Export writes."
+)
+chosen = choose()
+network, plan = chosen.network, chosen.plan
+if network.synthetic:
+    st.info(
+        "Synthetic weights: there is no accuracy to win back. Choose published weights to "
+        "recalibrate or fine-tune.",
+        icon=":material/block:",
+    )
+    st.stop()
+refuse_without_classes(network.spec)
+test_set = choose_data(network.spec)
+job = session_jobs.attached(network, plan)
+busy = job is not None and not job.ended
+
+left, right = pair("without-gradients")
+with left.container(border=True, height="stretch"):
+    st.header("Recalibrate")
+    st.caption("BatchNorm statistics from unlabelled training images; no gradient.")
+    calibration_images = choose_images(session.CALIBRATION_IMAGES, CALIBRATION_IMAGES)
+    recalibrate = st.button(
+        "Recalibrate", key="recalibrate", icon=":material/balance:", disabled=busy
+    )
+with right.container(border=True, height="stretch"):
+    st.header("Refit")
+    st.caption(
+        "The cores layer by layer, by least squares, to what the dense network does on "
+        "unlabelled training images; no gradient. A step that does not help on images held "
+        "out is undone."
+    )
+    refit_images = refit.choose_refit(network)
+    refit_now = st.button("Refit", key="refit", icon=":material/straighten:", disabled=busy)
+with st.container(border=True):
+    st.header("Fine-tune")
+    st.caption(
+        "From the cores as they are, under a one-cycle learning rate. It runs in a process of "
+        "its own: the page may be closed meanwhile."
+    )
+    options = choose_training(network.spec)
+    buttons = st.container(horizontal=True)
+    finetune = buttons.button(
+        "Fine-tune",
+        key="finetune",
+        icon=":material/model_training:",
+        type="primary",
+        disabled=busy,
+    )
+    timing = buttons.button(
+        "Estimate the time", key="estimate", icon=":material/timer:", disabled=busy
+    )
+
+if recalibrate:
+    recalibration.run_recalibration(network, plan, test_set, calibration_images)
+if timing:
+    expected = training.estimated(network, plan, test_set, options)
+    st.info(
+        f"{numbers.duration(expected.seconds)} for {options.epochs} epochs, "
+        f"{numbers.duration(expected.epoch_seconds)} each, and "
+        f"{expected.memory_bytes / 1e9:.2f} GB of memory.",
+        icon=":material/timer:",
+    )
+if refit_now:
+    refit.start(network, plan, test_set, refit_images)
+    st.rerun()
+if finetune:
+    training.start(network, plan, test_set, options)
+    st.rerun()
+if job is not None and busy:
+    job_view.watch(job, show_progress)
+    st.stop()
+if job is not None:
+    job_view.take(network, plan, job)
+    job_view.how_it_ended(job)
+
+recovery = session.recoveries().get(network.configuration(plan))
+if recovery is None:
+    st.info(
+        "Nothing recovered yet for this plan: recalibrate or refit first, then fine-tune.",
+        icon=":material/healing:",
+    )
+    training.compare(network, plan)
+    st.stop()
+
+stages = recovered_stages(network, plan, test_set, recovery)
+chart(
+    stages_figure(stages),
+    key="stages",
+    alt="Test accuracy of the dense, the compressed and the recovered network",
+    stem=numbers.file_stem(plan),
+)
+st.caption(
+    f"Top-1 with 95 % intervals on {stages[0].accuracy.n:,} test images that no training step "
+    "has seen; the dashed line is the dense network."
+)
+tell_assumed(stages)
+if job is not None:
+    show_progress(job)
+training.compare(network, plan)
+if st.button("Discard and start over", key="discard", icon=":material/delete:"):
+    session_jobs.put_aside(network, plan)
+    st.rerun()
