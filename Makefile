@@ -1,11 +1,13 @@
 # make run     start the app (sets everything up first)
 # make test    every test, the browser's included (sets everything up first)
+# make quick   the tests that start no process, no browser and no notebook
 # make check   format, lint and types
 # make bench   timings on this machine
-# make soak    100,000 mutations of everything that is parsed, 1,000 random convolutions, 2,000
-#              random networks, 200 kills, a hundred random changes of the controls on every page,
-#              the export of every architecture of up to 45 million parameters in every form, and
-#              fifty sessions at once for ten minutes
+# make soak    100,000 mutations of everything that is parsed, new random examples of every
+#              property, 1,000 random convolutions, 2,000 random networks, 200 kills, a hundred
+#              random changes of the controls on every page, the export of every architecture of
+#              up to 45 million parameters in every form, and fifty sessions at once for ten minutes
+# make durations  every test, and how long each file takes into tests/durations.json
 # make setup   only the installation that `make run` needs
 
 PYTHON ?= python3
@@ -16,14 +18,23 @@ export PYTHONPATH := $(CURDIR)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := run
-.PHONY: run test check bench soak setup setup-dev venv browser
+.PHONY: run test quick durations check bench soak setup setup-dev venv browser
 
 run: setup
 	@$(BIN)/python -m rsdtr.ui.server
 
-# A test file is one process's from its beginning to its end.
+# A test file is one process's from its beginning to its end; the files that take longest come first.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
+	--dist loadfile --no-loadscope-reorder
+
 test: setup-dev browser
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(PYTEST)
+
+quick: setup-dev
+	@$(PYTEST) -m "not process and not browser and not notebook"
+
+durations: setup-dev browser
+	@RSDTR_DURATIONS=1 $(PYTEST)
 
 check: setup-dev
 	@$(BIN)/python -m ruff format --check .
@@ -42,6 +53,8 @@ soak: setup-dev
 	@$(BIN)/python -m tests.soak.generated_networks 2000
 	@$(BIN)/python -m tests.soak.kills 200
 	@$(BIN)/python -m tests.soak.parity 45
+	@RSDTR_HYPOTHESIS=soak $(BIN)/python -m pytest tests/ring tests/search \
+		tests/compressed/test_tr_conv2d.py tests/baselines/test_conv_chain.py
 	@RSDTR_WALK=100 $(BIN)/python -m pytest tests/ui/test_walks.py
 	@$(BIN)/python benchmarks/crowd.py
 

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: where the real weights, data and golden results lie."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,43 @@ from hypothesis import settings
 
 from tests.support.checkout import ROOT
 
+# The gate tries the same examples everywhere; `make soak` looks for new ones.
 settings.register_profile("same everywhere", derandomize=True, deadline=None)
-settings.load_profile("same everywhere")
+settings.register_profile("soak", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("RSDTR_HYPOTHESIS", "same everywhere"))
 
 SHARED = Path(os.environ.get("RSDTR_SHARED", ROOT.parent / "shared"))
+
+
+DURATIONS = ROOT / "tests" / "durations.json"  # of each file, in seconds: `make durations`
+_seconds: dict[str, float] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a test's place says of it; and files that take long come first, so that no process of
+    several is left alone with one at the end."""
+    known = json.loads(DURATIONS.read_text(encoding="utf-8"))
+    items.sort(key=lambda item: -known.get(_file(item.nodeid), 0.0))
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.notebook)
+        elif item.path.parent.name == "browser":
+            item.add_marker(pytest.mark.browser)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    file = _file(report.nodeid)
+    _seconds[file] = _seconds.get(file, 0.0) + report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if "RSDTR_DURATIONS" in os.environ and not hasattr(session.config, "workerinput"):
+        found = {file: round(_seconds[file], 1) for file in sorted(_seconds)}
+        DURATIONS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 @pytest.fixture(autouse=True)

@@ -61,7 +61,7 @@ def _read_safetensors(path: Path, source: Path, finite: bool) -> "OrderedDict[st
     if not header.entries:
         raise WeightsError(f"{source} {NO_STATE}")
     if finite:
-        _check_finite(not_finite(path, header), str(source))
+        _check_finite(not_finite(path), str(source))
     try:
         state = restored(safetensors.torch.load_file(path), header.metadata)
     except (OSError, safetensors.SafetensorError) as error:

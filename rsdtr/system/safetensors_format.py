@@ -7,24 +7,28 @@ of JSON, then the tensors' bytes without gaps.
 from __future__ import annotations
 
 import json
-import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from rsdtr.errors import WeightsError, first_problem
+from rsdtr.errors import WeightsError
 from rsdtr.system.state_file import Stored, state_bytes, stored
 
-_NAMES = {
-    "float64": "F64", "int64": "I64", "float32": "F32", "int32": "I32", "bfloat16": "BF16",
-    "float16": "F16", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8,
+    "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
+    "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
 }  # fmt: skip
+_NAMES = {str(dtype).removeprefix("torch."): name for name, dtype in DTYPES.items()}
+MOST_HEADER_BYTES = 16 << 20
+MOST_TENSORS = 100_000
+_MOST_AXES, _MOST_SIZE = 8, (1 << 31) - 1
+_BLOCK = 1 << 20  # values that are looked at together
 
 
 @dataclass(frozen=True)
@@ -110,58 +114,14 @@ def with_ring(
     return changed
 
 
-DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-}
-MOST_HEADER_BYTES = 16 << 20
-MOST_TENSORS = 100_000
-_BLOCK = 1 << 20  # values that are looked at together
-
-
-class HeaderEntry(BaseModel):
-    """One tensor: its dtype, its shape, and where it lies among the tensors' bytes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    dtype: str
-    shape: tuple[int, ...] = Field(strict=False, max_length=8)
-    data_offsets: tuple[int, int] = Field(strict=False)
-
-    @model_validator(mode="after")
-    def _fits(self) -> HeaderEntry:
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype {self.dtype[:20]!r} is not one of {', '.join(DTYPES)}")
-        if any(not 0 <= size < 1 << 31 for size in self.shape):
-            raise ValueError(f"shape {self.shape} is none")
-        begin, end = self.data_offsets
-        if end - begin != prod(self.shape) * DTYPES[self.dtype].itemsize:
-            raise ValueError(f"{end - begin} bytes do not hold {self.dtype} {self.shape}")
-        return self
-
-
 @dataclass(frozen=True)
 class Header:
-    """What a file holds: its tensors by name in the order of their bytes, where those begin, and
-    the texts of its `__metadata__`.
+    """What a file holds: its tensors by name in the order of their bytes, and the texts of its
+    `__metadata__`.
     """
 
-    entries: dict[str, HeaderEntry]
-    start: int
+    entries: dict[str, Entry]
     metadata: dict[str, str]
-
-
-_HEADER_ENTRIES = TypeAdapter(dict[str, HeaderEntry])
-_TEXTS = TypeAdapter(dict[str, str])
-_ANY = TypeAdapter(dict[str, Any])
 
 
 def read_header(path: Path, source: Path | None = None) -> Header:
@@ -172,57 +132,45 @@ def read_header(path: Path, source: Path | None = None) -> Header:
     """
     named = source or path
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if size < 8 or not 2 <= length <= min(size - 8, MOST_HEADER_BYTES):
-                raise _refusal(named, f"its header cannot be {length:,} bytes long")
-            text = file.read(length)
+        if length > MOST_HEADER_BYTES:
+            raise _refusal(named, f"its header cannot be {length:,} bytes long")
+        with safe_open(path, framework="pt") as tensors:
+            names = tensors.offset_keys()
+            if len(names) > MOST_TENSORS:
+                raise _refusal(named, f"it holds {len(names):,} tensors")
+            slices = {name: tensors.get_slice(name) for name in names}
+            entries = {
+                name: _entry(named, name, one.get_dtype(), tuple(one.get_shape()))
+                for name, one in slices.items()
+            }
+            return Header(entries, tensors.metadata() or {})
+    except SafetensorError as error:
+        reason = str(error).removeprefix("Error while deserializing header: ")
+        raise _refusal(named, reason[:200]) from None
     except OSError as error:
         raise _refusal(named, error.strerror or str(error)) from error
-    try:
-        content = _ANY.validate_json(text)
-        metadata = _TEXTS.validate_python(content.pop("__metadata__", {}))
-        entries = _HEADER_ENTRIES.validate_python(content)
-    except ValidationError as error:
-        raise _refusal(named, first_problem(error)) from None
-    if len(entries) > MOST_TENSORS:
-        raise _refusal(named, f"it holds {len(entries):,} tensors")
-    ordered = dict(sorted(entries.items(), key=lambda item: item[1].data_offsets))
-    end = 0
-    for name, entry in ordered.items():
-        if entry.data_offsets[0] != end:
-            raise _refusal(named, f"{name[:80]} begins at byte {entry.data_offsets[0]}, not {end}")
-        end = entry.data_offsets[1]
-    if 8 + length + end != size:
-        raise _refusal(named, f"it has {size:,} bytes where its header says {8 + length + end:,}")
-    return Header(ordered, 8 + length, metadata)
 
 
-def not_finite(path: Path, header: Header) -> list[str]:
+def _entry(named: Path, name: str, dtype: str, shape: tuple[int, ...]) -> Entry:
+    if dtype not in DTYPES:
+        raise _refusal(named, f"{name[:80]}: dtype {dtype} is not one of {', '.join(DTYPES)}")
+    if len(shape) > _MOST_AXES or max(shape, default=0) > _MOST_SIZE:
+        raise _refusal(named, f"{name[:80]}: shape {str(shape)[:80]} is none")
+    return Entry(str(DTYPES[dtype]).removeprefix("torch."), DTYPES[dtype].itemsize, shape)
+
+
+def not_finite(path: Path) -> list[str]:
     """The names of the tensors with NaN or infinite values, block by block out of the file."""
-    if not any(entry.data_offsets[1] for entry in header.entries.values()):
-        return []
-    with path.open("rb") as file:
-        # Copy on write, because torch warns of buffers that cannot be written; nothing is written.
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    return [
-        name
-        for name, entry in header.entries.items()
-        if DTYPES[entry.dtype].is_floating_point
-        and not all(bool(part.isfinite().all()) for part in _blocks(content, entry, header.start))
-    ]
+    with safe_open(path, framework="pt") as tensors:
+        return [name for name in tensors.offset_keys() if not _is_finite(tensors.get_tensor(name))]
 
 
-def _blocks(content: mmap.mmap, entry: HeaderEntry, start: int) -> Iterator[torch.Tensor]:
-    dtype, values = DTYPES[entry.dtype], prod(entry.shape)
-    for first in range(0, values, _BLOCK):
-        yield torch.frombuffer(
-            content,
-            dtype=dtype,
-            count=min(_BLOCK, values - first),
-            offset=start + entry.data_offsets[0] + first * dtype.itemsize,
-        )
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point():
+        return True
+    return all(bool(part.isfinite().all()) for part in tensor.flatten().split(_BLOCK))
 
 
 def _refusal(path: Path, reason: str) -> WeightsError:

@@ -40,6 +40,8 @@ from rsdtr.models.zoo import load_model, model_spec
 from tests.support import job_kinds
 from tests.support.waiting import ended
 
+pytestmark = pytest.mark.process
+
 DIGITS = "digits_resnet20"
 ASKED = Comparison(
     model=DIGITS, methods=("tt", "int8", "prune-l2"), pcrs=(3.0, 200.0), recalibrate=60, limit=50

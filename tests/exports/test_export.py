@@ -35,6 +35,8 @@ from rsdtr.planning.plan import CompressionPlan, plan
 from rsdtr.system import fork_server
 from tests.support.checkout import ROOT
 
+pytestmark = pytest.mark.process
+
 NAME = "digits_resnet20"
 # `rsdtr.export` names the function; the module is what the tests have to reach into.
 module = importlib.import_module("rsdtr.exports.export")

@@ -21,6 +21,8 @@ from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.system.zip_archive import unzipped, write_zip
 
+pytestmark = pytest.mark.process
+
 NAME = "digits_resnet20"
 
 

@@ -38,7 +38,7 @@ from rsdtr.system.processes import ProcessId
 from tests.support.checkout import ROOT
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+pytestmark = [pytest.mark.process, pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")]
 
 
 @pytest.fixture(autouse=True)

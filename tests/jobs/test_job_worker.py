@@ -25,7 +25,7 @@ from tests.support import job_kinds
 from tests.support.checkout import ROOT
 from tests.support.waiting import ended, until
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+pytestmark = [pytest.mark.process, pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")]
 
 
 @pytest.fixture(autouse=True)

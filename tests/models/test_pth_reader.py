@@ -33,7 +33,7 @@ def test_types_that_no_network_has_are_refused_by_the_files_own_name(tmp_path, c
 
 def test_what_only_the_header_refuses_is_said_of_the_file_that_was_given(tmp_path, cache):
     torch.save({"w": torch.ones((1,) * 9)}, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match=r"/a\.pth cannot be read: .* at most 8 items"):
+    with pytest.raises(WeightsError, match=r"/a\.pth cannot be read: .* shape .* is none"):
         read_state_dict(tmp_path / "a.pth")
 
 

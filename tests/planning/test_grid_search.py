@@ -25,6 +25,8 @@ from rsdtr.search.candidate import (
 )
 from tests.support.networks import varied, varied_spec
 
+pytestmark = pytest.mark.process
+
 PER_LAYER = len(GRID) * len(RULES) * len(OBJECTIVES)
 
 

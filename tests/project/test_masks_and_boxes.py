@@ -21,6 +21,8 @@ from rsdtr.planning.plan import CompressionPlan, plan
 from tests.support.command_line import done, refused
 from tests.support.networks import Tiny
 
+pytestmark = pytest.mark.process
+
 MASKS, BOXES = "lraspp_mobilenet_v3_large", "ssdlite320_mobilenet_v3_large"
 SOME = ["--layers", "classifier.*", "--layers", "backbone.16.*", "--eps", "0.5"]
 

@@ -16,6 +16,8 @@ from rsdtr.recovery.options import FinetuneOptions
 from tests.support.checkout import ROOT
 from tests.support.lights import lights, tiny
 
+pytestmark = pytest.mark.process
+
 OPTIONS = {"epochs": 2, "lr": 0.02, "batch_size": 15}
 # Saves what each of the processes ends with.
 SCRIPT = """

@@ -15,7 +15,10 @@ from rsdtr.compressed.manifest import Proof
 from rsdtr.errors import ExportError
 from tests.soak import kills
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children of POSIX")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="children of POSIX"),
+]
 FINE = Proof(max_difference=0.0, mean_difference=0.0, argmax_agreement=1.0, n=64)
 
 

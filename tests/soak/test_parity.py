@@ -8,6 +8,8 @@ from rsdtr.ring.forms import FORMS
 from tests.soak import parity
 from tests.soak.parity import FORMATS, parameters, parities, small
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize(
     ("name", "eps", "forms", "formats"),

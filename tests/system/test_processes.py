@@ -11,6 +11,8 @@ from rsdtr.system import processes
 from rsdtr.system.processes import ProcessId
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.process
+
 posix = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ticks of Linux")
 

@@ -38,6 +38,11 @@ class Memo(Generic[Value]):
         with self._lock:
             return self._results.get(key)
 
+    def clear(self) -> None:
+        """Forget every result; what is being calculated at the moment is kept when it is there."""
+        with self._lock:
+            self._results.clear()
+
     def of(self, key: Hashable, calculate: Callable[[], Value]) -> Value:
         """The result for `key`, calculated if it is not there; one that `calculate` asks for by
         itself must have another key.

@@ -24,6 +24,7 @@ from rsdtr.planning.plan import CompressionPlan, plan
 from tests.support.waiting import ended
 
 pytestmark = [
+    pytest.mark.process,
     pytest.mark.skipif(os.name == "nt", reason="processes of POSIX"),
     pytest.mark.usefixtures("own_jobs"),
 ]

@@ -23,7 +23,7 @@ from tests.support import job_kinds
 from tests.support.made_up import times_by_rank
 from tests.support.waiting import ended, until
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+pytestmark = [pytest.mark.process, pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")]
 DIGITS = "digits_resnet20"
 LAYERS = ("layer1.0.conv1", "layer3.2.conv2")
 

@@ -27,7 +27,7 @@ from rsdtr.recovery.options import FinetuneOptions
 from tests.support import job_kinds
 from tests.support.waiting import ended, until
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+pytestmark = [pytest.mark.process, pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")]
 DIGITS = "digits_resnet20"
 OPTIONS = FinetuneOptions(epochs=2, batch_size=256, distill=0.5, ema=0.9, seed=3)
 STEPS = 5  # an epoch, of 1,149 images

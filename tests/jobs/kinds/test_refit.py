@@ -26,7 +26,7 @@ from rsdtr.recovery.refit import Begun, Refitted, Step, refit
 from tests.support import job_kinds
 from tests.support.waiting import ended, until
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+pytestmark = [pytest.mark.process, pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")]
 DIGITS = "digits_resnet20"
 LAYERS = ("layer1.0.conv1", "layer2.1.conv2", "layer3.2.conv2")
 IMAGES = 60

@@ -17,6 +17,7 @@ from rsdtr.recovery.study import Study
 from tests.support.waiting import ended, until
 
 pytestmark = [
+    pytest.mark.process,
     pytest.mark.skipif(os.name == "nt", reason="processes of POSIX"),
     pytest.mark.usefixtures("own_jobs"),
 ]

@@ -13,7 +13,7 @@ from rsdtr.ui.compare import clicked_cell, comparison
 from rsdtr.ui.shared import session
 from tests.support.pages import app
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+pytestmark = [pytest.mark.process, pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")]
 
 
 def shown(test: AppTest) -> AppTest:

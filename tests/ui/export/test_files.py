@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from rsdtr.exports.verify import unchanged
 from rsdtr.jobs import job_queue
 from rsdtr.system.zip_archive import unzipped
@@ -9,6 +11,8 @@ from rsdtr.ui.export import files
 from rsdtr.ui.shared import session
 from tests.support.pages import app
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.process
 
 
 def test_files_are_shown_with_their_proof_and_handed_out_as_one_zip(tmp_path):

@@ -22,7 +22,7 @@ from tests.support import job_kinds
 from tests.support.pages import DIGITS, app, click, keys, metrics_of, shown
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+pytestmark = [pytest.mark.process, pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")]
 SLEEPER, QUITTER = ["sleep", "100"], ["true"]
 ASKED = {"objective": "latency", "eps": "0.6"}
 

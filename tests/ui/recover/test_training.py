@@ -17,7 +17,7 @@ from rsdtr.ui.shared import session
 from tests.support.pages import app, click, keys, shown, start
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+pytestmark = [pytest.mark.process, pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")]
 SLEEPER = ["sleep", "100"]
 
 

@@ -88,3 +88,11 @@ def test_the_least_recently_used_goes_first():
     for key in ("a", "b", "a", "c"):
         kept.of(key, key.upper)
     assert ["a" in kept, "b" in kept, "c" in kept] == [True, False, True]
+
+
+def test_what_is_forgotten_is_calculated_again():
+    memo = Memo(4)
+    assert memo.of("key", lambda: 1) == 1
+    memo.clear()
+    assert "key" not in memo
+    assert memo.of("key", lambda: 2) == 2
