@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_on_disk import class_folders
 from PIL import Image
 from torch import nn
 from torchvision.transforms import InterpolationMode
@@ -21,6 +20,7 @@ from rsdtr.models import zoo
 from rsdtr.models.zoo import class_names, own_model
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
+from tests.support.data_on_disk import class_folders
 
 SHAPE = (3, 16, 16)
 
