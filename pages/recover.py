@@ -4,7 +4,7 @@ import streamlit as st
 
 from rsdtr.charts.accuracy import stages_figure
 from rsdtr.ui.jobs import job_view, session_jobs
-from rsdtr.ui.plan.accuracy import CALIBRATION_IMAGES, recovered_stages
+from rsdtr.ui.plan.accuracy import CALIBRATION_IMAGES, recovered_stages, tell_assumed
 from rsdtr.ui.plan.chosen_plan import choose
 from rsdtr.ui.recover import recalibration, refit, training
 from rsdtr.ui.recover.progress import show_progress
@@ -111,6 +111,7 @@ st.caption(
     f"Top-1 with 95 % intervals on {stages[0].accuracy.n:,} test images that no training step "
     "has seen; the dashed line is the dense network."
 )
+tell_assumed(stages)
 if job is not None:
     show_progress(job)
 training.compare(network, plan)

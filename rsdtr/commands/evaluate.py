@@ -64,11 +64,18 @@ def evaluate(
         with progress(doing, "images") as show:
             reached = accuracy(network, test, progress=show)
         low, high = reached.interval
-        found = {"accuracy": reached.percent, "interval": list(reached.interval), "n": reached.n}
+        found: dict[str, object] = {
+            "accuracy": reached.percent,
+            "interval": list(reached.interval),
+            "n": reached.n,
+        }
         said = (
             f"{reached.percent:.2f} % of {reached.n:,} images "
             f"(95 % interval {low:.2f} to {high:.2f})"
         )
+        if reached.assumed:
+            found["assumed"] = reached.assumed
+            said += f" ({reached.assumed})"
     else:
         alike = _fidelity(Path(model_or_dir), network, spec, dense, test, doing)
         told = asdict(alike)

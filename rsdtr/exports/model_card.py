@@ -16,12 +16,16 @@ from rsdtr.typing import Frozen
 
 
 class StageAccuracy(Frozen):
-    """Top-1 accuracy of one stage in percent, its 95 % interval, and the test images it is of."""
+    """Top-1 accuracy of one stage in percent, its 95 % interval, and the test images it is of.
+
+    assumed: what their labels take for granted, if anything.
+    """
 
     stage: str
     percent: float
     interval: tuple[float, float]
     n: int = Field(ge=1)
+    assumed: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class CardLatency(Frozen):
@@ -87,7 +91,9 @@ def model_card(
             compressed=planned_bytes(profile, decided),
         ),
         accuracy=tuple(
-            StageAccuracy(stage=stage, percent=a.percent, interval=a.interval, n=a.n)
+            StageAccuracy(
+                stage=stage, percent=a.percent, interval=a.interval, n=a.n, assumed=a.assumed
+            )
             for stage, a in accuracies
         ),
         latency=_latency(latency),

@@ -8,7 +8,13 @@ from rsdtr.charts.accuracy import Stage, stages_figure
 from rsdtr.measuring.fidelity import SCORE, Fidelity, fidelity
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ui.plan import networks
-from rsdtr.ui.plan.accuracy import CALIBRATION_IMAGES, asked_stages, known_stages, splits
+from rsdtr.ui.plan.accuracy import (
+    CALIBRATION_IMAGES,
+    asked_stages,
+    known_stages,
+    splits,
+    tell_assumed,
+)
 from rsdtr.ui.plan.networks import Network
 from rsdtr.ui.shared import numbers
 from rsdtr.ui.shared.cache import Memo
@@ -49,6 +55,7 @@ def _show_accuracy(network: Network, plan: CompressionPlan, test_set: TestSet) -
             f"BatchNorm statistics from up to {CALIBRATION_IMAGES:,} training images, no "
             "gradient. For more, go to Recover."
         )
+        tell_assumed(stages)
     elif network.synthetic:
         st.info("Synthetic weights: there is no accuracy to measure.", icon=":material/block:")
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import streamlit as st
 from pydantic import JsonValue
@@ -93,12 +93,23 @@ def known_metrics(
     told = weights_told(network.weights)
     if found is None:
         return told
-    return told | {
-        "data": test_set.data or network.spec.data,
-        "accuracy": found.percent,
-        "interval": list(found.interval),
-        "n": found.n,
-    }
+    return (
+        told
+        | {
+            "data": test_set.data or network.spec.data,
+            "accuracy": found.percent,
+            "interval": list(found.interval),
+            "n": found.n,
+        }
+        | ({} if found.assumed is None else {"assumed": found.assumed})
+    )
+
+
+def tell_assumed(stages: Sequence[Stage]) -> None:
+    """What the labels take for granted, beside the accuracies that they give."""
+    for assumed in dict.fromkeys(stage.accuracy.assumed for stage in stages):
+        if assumed is not None:
+            st.warning(plain(assumed), icon=":material/label:")
 
 
 def known_chain(
