@@ -105,6 +105,10 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
                 f"{stage.percent:.2f} % ({low:.2f} to {high:.2f}, n = {stage.n:,})",
             )
         )
+    if card.fidelity is not None:
+        facts.append(("Fidelity of the compressed network", card.fidelity))
+    if card.lost is not None:
+        facts.append(("Warning", card.lost))
     if (times := card.latency) is not None:
         facts.append(
             (

@@ -74,7 +74,7 @@ def readme(manifest: Manifest, spec: ModelSpec) -> str:
     plan = manifest.plan
     proofs = "\n".join(
         f"| {FILES[form]} | {proof.max_difference:.2g} | {proof.mean_difference:.2g} "
-        f"| {100 * proof.argmax_agreement:.1f} % of {proof.n} |"
+        f"| {proof.told} |"
         for form, proof in sorted(manifest.proofs.items())
     )
     return _TEXT.format(
