@@ -37,10 +37,10 @@ bench: setup
 	done
 
 soak: setup-dev
-	@$(BIN)/python tests/mutations.py 100000
-	@$(BIN)/python tests/convolutions.py 1000
-	@$(BIN)/python tests/kills.py 200
-	@$(BIN)/python tests/parity.py 45
+	@$(BIN)/python -m tests.soak.mutations 100000
+	@$(BIN)/python -m tests.soak.convolutions 1000
+	@$(BIN)/python -m tests.soak.kills 200
+	@$(BIN)/python -m tests.soak.parity 45
 	@RSDTR_WALK=100 $(BIN)/python -m pytest tests/ui/test_walks.py
 	@$(BIN)/python benchmarks/crowd.py
 

@@ -27,13 +27,11 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-from oracles import exhaustive  # type: ignore[import-not-found]  # the tests' own, unchecked
 
 from rsdtr.measuring.stopwatch import machine
 from rsdtr.models.zoo import decaying_spectrum_, load_model
 from rsdtr.search.paper_rule import KernelSpectra
+from tests.support.oracles import exhaustive
 
 Row = dict[str, Any]
 SETS: dict[str, tuple[tuple[str, str | None], ...]] = {

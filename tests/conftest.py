@@ -9,10 +9,12 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.support.checkout import ROOT
+
 settings.register_profile("same everywhere", derandomize=True, deadline=None)
 settings.load_profile("same everywhere")
 
-SHARED = Path(os.environ.get("RSDTR_SHARED", Path(__file__).parents[2] / "shared"))
+SHARED = Path(os.environ.get("RSDTR_SHARED", ROOT.parent / "shared"))
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +47,7 @@ def _no_process_outlives_its_file() -> Iterator[None]:
 @pytest.fixture
 def own_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A table of jobs of its own with one slot; who still works at the end is stopped."""
-    from job_kinds import stop_all  # the queue is not what most tests are about
+    from tests.support.job_kinds import stop_all  # the queue is not what most tests are about
 
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RSDTR_JOBS", "1")

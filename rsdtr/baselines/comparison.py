@@ -248,8 +248,8 @@ CALIBRATION_IMAGES = 256
 
 def int8_file(network: nn.Module, spec: ModelSpec, images: LabelledImages) -> bytes:
     """The network, fused, as an int8 ONNX file; ranges are those of 256 unlabelled images."""
-    pixels = images.pixels(range(min(CALIBRATION_IMAGES, len(images))))
-    return quantised(onnx_file(network, spec), spec.normalise(pixels))
+    seen = images.first(CALIBRATION_IMAGES).inputs(slice(None))
+    return quantised(onnx_file(network, spec), seen)
 
 
 class OnnxNetwork(nn.Module):

@@ -15,7 +15,7 @@ from rsdtr.commands import options
 from rsdtr.commands.bench import bench
 from rsdtr.commands.compare import compare
 from rsdtr.commands.compress import compress
-from rsdtr.commands.console import Commands, emit, plan_table, table
+from rsdtr.commands.console import Commands, emit, emit_json, plan_table, table
 from rsdtr.commands.evaluate import evaluate
 from rsdtr.commands.export import export
 from rsdtr.commands.finetune import finetune
@@ -90,7 +90,10 @@ def plan(
     """Decide which ring every convolution of MODEL becomes; nothing is changed."""
     check_data_is_read(data, calibrate)
     _, _, decided = plan_of(model, choices, weights, calibrate, data)
-    click.echo(decided.model_dump_json(indent=1) if as_json else plan_table(decided))
+    if as_json:
+        emit_json(decided.model_dump_json(indent=1))
+    else:
+        click.echo(plan_table(decided))
 
 
 for command in (

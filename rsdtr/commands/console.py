@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import sys
@@ -23,6 +25,11 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, seconds_left: float | None = None, /) -> None: ...
 
 
+_PLAINER = "rsdtr.plainer"
+_SIGNS = {
+    "ε": "eps", "ρ": "rho", "σ": "sigma", "×": "x", "→": "->", "…": "...", "–": "-", "±": "+-",
+    "≤": "<=", "≥": ">=", "·": "*", "²": "^2", "‖": "||", "𝓦": "W", "’": "'", "“": '"', "”": '"',
+}  # fmt: skip
 BAD_REQUEST, OUR_FAULT, INTERRUPTED = 2, 1, 130
 
 
@@ -33,6 +40,7 @@ class Commands(click.Group):
     """
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
+        readable_output()
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
@@ -85,7 +93,34 @@ def progress(doing: str, unit: str = "") -> Iterator[Progress]:
 
 def emit(content: Mapping[str, object]) -> None:
     """One JSON object on stdout, and nothing else."""
-    click.echo(json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1))
+    emit_json(json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1))
+
+
+def emit_json(text: str) -> None:
+    """A JSON text on stdout; where that is not in UTF-8, what it lacks is escaped as JSON does."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text), indent=1)
+    click.echo(text)
+
+
+def readable_output() -> None:
+    """Have standard output and error say in plainer signs what their encoding has no sign for.
+
+    A pipe on Windows knows cp1252, an old terminal latin-1: neither has an ε.
+    """
+    codecs.register_error(_PLAINER, _in_plainer_signs)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAINER)
+
+
+def _in_plainer_signs(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    signs = error.object[error.start : error.end]
+    plain = "".join(_SIGNS.get(sign, ascii(sign)[1:-1]) for sign in signs)
+    return plain, error.end
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

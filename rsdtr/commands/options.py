@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import click
 
+from rsdtr.models.zoo import MOST_CLASSES, with_classes
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.plan import Target, TargetKind
 from rsdtr.search.candidate import OBJECTIVES, RULES, Objective, Rule
@@ -124,10 +126,10 @@ calibrate = click.option(
     help="For a target: measure each layer's damage on N unlabelled training images.",
 )
 json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-weights = click.option(
+_weights = click.option(
     "--weights",
     metavar="FILE|none",
-    help="Own .safetensors or .pth file; none: seeded weights with a decaying spectrum.",
+    help="Own .safetensors, .pth or .ckpt file; none: seeded weights with a decaying spectrum.",
 )
 factory = click.option(
     "--factory",
@@ -139,6 +141,30 @@ trust_program = click.option(
     is_flag=True,
     help="Run rsdtr_model.py of the folder of a network of somebody's own: it is code.",
 )
+_classes = click.option(
+    "--classes",
+    type=click.IntRange(min=1, max=MOST_CLASSES),
+    metavar="N",
+    help="How many classes the weights tell apart.  [default: as the last layer in their file]",
+)
+
+
+def weights(command: Command) -> Command:
+    """--weights, and --classes where the command takes a model: the model is then NAME@N."""
+    named = next((w for w in _MODEL_WORDS if w in inspect.signature(command).parameters), None)
+    if named is None:
+        return _weights(command)
+
+    @functools.wraps(command)
+    def with_weights(*args: Any, weights: str | None, classes: int | None, **others: Any) -> Any:
+        if classes is not None or weights not in (None, "none"):
+            others[named] = with_classes(others[named], weights, classes)
+        return command(*args, weights=weights, **others)
+
+    return _weights(_classes(with_weights))  # type: ignore[return-value]  # click's decorators
+
+
+_MODEL_WORDS = ("model", "model_or_dir")
 data = click.option(
     "--data",
     metavar="NAME_OR_DIR",

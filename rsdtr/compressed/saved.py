@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from pydantic import JsonValue
 from pydantic_core import from_json
@@ -20,11 +21,12 @@ from rsdtr.compressed.manifest import (
     new_manifest,
     read_manifest,
 )
-from rsdtr.errors import ExportError, UnknownName
-from rsdtr.models.weights import fill, read_state_dict
+from rsdtr.errors import ExportError, RsdtrError, UnknownName
+from rsdtr.models.weights import fill, read_for
 from rsdtr.models.zoo import ModelSpec, model_names, model_spec
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.folder_exchange import put, sibling
+from rsdtr.system.state_file import state_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,19 +49,39 @@ def save(
 ) -> Path:
     """Write the compressed model into `folder`, which appears complete or not at all.
 
-    metrics: numbers worth keeping, JSON-able. A folder that `save` wrote is replaced.
-    ExportError if the place is taken by anything else or cannot be written.
+    metrics: numbers worth keeping, JSON-able. A folder that `save` wrote is replaced. It is read
+    back before it gets its name. ExportError if the place is taken by anything else, or if the
+    model cannot be written or read back; nothing is changed then.
     """
     target = writable_folder(folder)
     try:
         with sibling(target) as temporary:
             write_into(temporary, model, plan, metrics)
+            _check_read_back(temporary)
             put(temporary, target)
     except OSError as error:
         raise ExportError(
             f"{target} could not be written ({error.strerror or error}): give another folder"
         ) from error
     return target
+
+
+def check_writable(model: nn.Module, plan: CompressionPlan) -> None:
+    """ExportError unless `save` will write this model: asked before hours of work on its values."""
+    with tempfile.TemporaryDirectory() as temporary:
+        write_into(Path(temporary), model, plan)
+        _check_read_back(Path(temporary))
+
+
+def _check_read_back(folder: Path) -> None:
+    try:
+        load(folder)
+    except RsdtrError as error:
+        reason = str(error).replace(f"{folder}{os.sep}", "")
+        raise ExportError(
+            f"the model would not be read back, and nothing was written ({reason}): "
+            "keep it with torch.save(model.state_dict(), …)"
+        ) from error
 
 
 def load(folder: str | Path) -> Saved:
@@ -91,7 +113,7 @@ def load(folder: str | Path) -> Saved:
         )
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and thrown away
         model = skeleton(spec.build(), manifest.plan)
-    fill(model, read_state_dict(path), str(path))
+    fill(model, read_for(model, path), str(path))
     return Saved(model.eval(), manifest.plan, spec, manifest.metrics, folder)
 
 
@@ -135,10 +157,8 @@ def write_into(
     metrics: Mapping[str, object] | None = None,
 ) -> None:
     """Write both files into an existing folder of one's own; the manifest last."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    path = folder / WEIGHTS
     # Not save_file: its files can be read by nobody but their owner.
-    path.write_bytes(safetensors.torch.save(state))
+    (folder / WEIGHTS).write_bytes(state_bytes(model.state_dict()))
     new_manifest(folder, [WEIGHTS], plan, metrics).write(folder)
 
 

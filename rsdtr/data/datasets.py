@@ -1,15 +1,13 @@
 """Data sets: scikit-learn's digits and photographs, CIFAR-10, and any folder of pictures."""
 
-import logging
 import os
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rsdtr.data.image_folder import load_folder
 from rsdtr.data.image_sets import (
     SPLIT_SEED,
     DataSplits,
@@ -18,12 +16,10 @@ from rsdtr.data.image_sets import (
     stratified,
 )
 from rsdtr.data.image_sources import (
-    FILE_SUFFIXES,
     ArrayPictures,
-    FilePictures,
     ParquetPictures,
     fitted,
-    obstacle,
+    mode_of,
 )
 from rsdtr.errors import DataError, UnknownName
 from rsdtr.models.zoo import CIFAR10_CLASSES, ModelSpec, class_names
@@ -32,7 +28,6 @@ from rsdtr.system.cache_folder import cache_folder, private_folder
 __all__ = ["NAMES", "DataSplits", "LabelledImages", "load_data", "stratified"]
 
 NAMES = ("digits", "cifar10", "photos")
-_log = logging.getLogger(__name__)
 
 
 def load_data(name_or_dir: str | Path | None, spec: ModelSpec) -> DataSplits:
@@ -40,12 +35,14 @@ def load_data(name_or_dir: str | Path | None, spec: ModelSpec) -> DataSplits:
 
     None is the data set of the model; "digits", "cifar10" and "photos" (crops of scikit-learn's two
     photographs, without labels) are known by name; anything else is a folder (or its name under
-    $RSDTR_DATA) of class folders, or with such folders in train/ and val/ or test/. Splits that do
-    not exist are drawn with a fixed seed. A model that does not tell classes apart, such as one for
+    $RSDTR_DATA) of class folders, or with such folders in splits by their usual names, as
+    `image_folder` knows them. Splits that do not exist are drawn with a fixed seed. A model that
+    does not tell classes apart, such as one for
     segmentation, takes all pictures of a folder, wherever they lie in it, and no labels.
     Raises UnknownName; DataError: no network, nothing readable, too few pictures, more classes
-    than the model has outputs.
+    than the model has outputs, a model whose channels no picture has.
     """
+    mode_of(spec)
     if name_or_dir is None:
         if spec.data is None:
             raise DataError(
@@ -63,7 +60,7 @@ def load_data(name_or_dir: str | Path | None, spec: ModelSpec) -> DataSplits:
     if spec.task != "classification":
         return splits.without_labels()
     classes = splits.test.classes
-    if len(classes) > spec.classes:
+    if len(classes) > len(class_names(spec)):
         raise DataError(
             f"{name_or_dir} has {len(classes)} classes, {spec.name} tells {spec.classes} apart: "
             "give data of at most as many classes"
@@ -182,62 +179,4 @@ def _folder(name: str | Path, spec: ModelSpec) -> DataSplits:
             f"{str(name)!r} is neither a data set ({', '.join(NAMES)}) nor a folder: "
             "give one of these names or the path of a folder of class folders"
         )
-    held_out = [folder for part in ("test", "val") if (folder := root / part).is_dir()]
-    if not (root / "train").is_dir() or not held_out:
-        return carved(str(name), _class_folders(str(name), [root], spec)[0], (10, 9))
-    train, *rest = _class_folders(str(name), [root / "train", *held_out], spec)
-    if len(rest) == 2:
-        return DataSplits(train=train, validation=rest[1], test=rest[0])
-    # The only held-out folder is for the report; what is chosen is chosen on a part of train/.
-    kept, validation = stratified(train.labels, 10)
-    if len(kept) == 0:
-        raise DataError(f"{root / 'train'} has only {len(train)} readable picture: give at least 2")
-    return DataSplits(train.select(kept), train.select(validation), rest[0])
-
-
-def _class_folders(name: str, roots: Sequence[Path], spec: ModelSpec) -> list[LabelledImages]:
-    if spec.task == "classification":
-        found = sorted({f.name for root in roots for f in root.iterdir() if _visible_folder(f)})
-        known = class_names(spec)
-    else:
-        found, known = ["."], ()  # whatever lies in the folder
-    # Folders named after outputs of the model mean those outputs, even when only a few are there.
-    classes = known if found and set(found) <= set(known) else tuple(found)
-    sets = []
-    for root in roots:
-        paths: list[Path] = []
-        labels: list[int] = []
-        skipped: list[Path] = []
-        reasons: Counter[str] = Counter()
-        for label in found:
-            before = len(paths)
-            for path in sorted((root / label).rglob("*")):
-                if path.suffix.lower() not in FILE_SUFFIXES or path.name.startswith("."):
-                    continue
-                if reason := obstacle(path, root):
-                    skipped.append(path)
-                    reasons[reason] += 1
-                else:
-                    paths.append(path)
-                    labels.append(classes.index(label))
-            if len(paths) == before and label != ".":
-                _log.warning("class %s under %s is empty: no readable picture in it", label, root)
-        if skipped:
-            told = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
-            _log.warning("%d pictures under %s were skipped: %s", len(skipped), root, told)
-        if not paths:
-            raise DataError(f"{root} holds no readable pictures: give {_wanted(spec)}")
-        pictures = FilePictures(paths, spec)
-        numbers = torch.tensor(labels, dtype=torch.int64)
-        sets.append(LabelledImages(name, classes, numbers, pictures, spec, skipped=skipped))
-    return sets
-
-
-def _wanted(spec: ModelSpec) -> str:
-    if spec.task != "classification":
-        return "a folder of pictures"
-    return "a folder with one folder of pictures per class"
-
-
-def _visible_folder(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
+    return load_folder(str(name), root, spec)

@@ -17,6 +17,7 @@ from rsdtr.models.zoo import ModelSpec
 
 SPLIT_SEED = 20240517
 _PIXELS = 224 * 224  # of an image that batches were sized for
+_TOLD_EACH = 100  # pictures that break off: each of the first so many gets a line
 _log = logging.getLogger(__name__)
 
 
@@ -25,7 +26,8 @@ class LabelledImages:
 
     labels is int64 (N,), each an index into classes; where nobody labelled the pictures, there are
     no classes and the labels are -1. A picture is decoded when it is asked for. skipped holds the
-    paths of picture files that could not be read.
+    paths of picture files that could not be read. assumed, unknown: as in a
+    `class_labels.LabelMeaning`.
     """
 
     def __init__(
@@ -38,11 +40,14 @@ class LabelledImages:
         *,
         indices: Tensor | None = None,
         skipped: list[Path] | None = None,
+        assumed: str | None = None,
+        unknown: str | None = None,
     ) -> None:
         self.name = name
         self.classes = classes
         self.spec = spec
         self.skipped: list[Path] = [] if skipped is None else skipped
+        self.assumed, self.unknown = assumed, unknown
         self._pictures = pictures
         self._all_labels = labels
         self._indices = torch.arange(len(pictures)) if indices is None else indices
@@ -67,11 +72,18 @@ class LabelledImages:
         return bool(self.classes)
 
     def check_labelled(self, purpose: str) -> None:
-        """DataError for pictures without labels; purpose: what needs them, in words."""
+        """DataError for labels that do not mean the model's outputs, and for none; purpose: what
+        needs them, in words.
+        """
         if not self.labelled:
             raise DataError(
                 f"{purpose} needs labels, and those of {self.name} tell nothing to "
                 f"{self.spec.name}: without labels there are recalibration and fidelity"
+            )
+        if self.unknown:
+            raise DataError(
+                f"{purpose} needs labels that mean the outputs of {self.spec.name}: of "
+                f"{self.name}, {self.unknown}; without them there are recalibration and fidelity"
             )
 
     def without_labels(self) -> LabelledImages:
@@ -83,8 +95,28 @@ class LabelledImages:
         )  # fmt: skip
 
     def pixels(self, indices: Tensor | Sequence[int] | slice) -> Tensor:
-        """uint8 (n, C, H, W) at the model's input size. Raises DataError for a broken file."""
-        return fitted(self._pictures.pixels(self._at(indices)), self.spec)
+        """uint8 (n, C, H, W) at the model's input size. Raises DataError for a broken file, and
+        for images that are no pictures.
+        """
+        found = self._pictures.pixels(self._at(indices))
+        if found.is_floating_point():
+            raise DataError(f"{self.name} holds inputs of a network, not pictures: give uint8 ones")
+        return fitted(found, self.spec)
+
+    def inputs(self, indices: Tensor | Sequence[int] | slice) -> Tensor:
+        """float32 (n, C, H, W) as the model takes them, in memory of their own; errors as `pixels`.
+
+        Floating-point images are the model's inputs as they are.
+        """
+        found = self._pictures.pixels(self._at(indices))
+        if not found.is_floating_point():
+            return self.spec.normalise(fitted(found, self.spec))
+        if found.shape[1:] != self.spec.input_shape:
+            raise DataError(
+                f"{self.name} holds inputs of {tuple(found.shape[1:])} and {self.spec.name} takes "
+                f"{self.spec.input_shape}: give inputs of that shape, or uint8 pictures"
+            )
+        return found.float()
 
     def _at(self, indices: Tensor | Sequence[int] | slice) -> Tensor:
         return self._indices[indices if isinstance(indices, slice) else torch.as_tensor(indices)]
@@ -99,6 +131,8 @@ class LabelledImages:
             self.spec,
             indices=self._at(indices),
             skipped=self.skipped,
+            assumed=self.assumed,
+            unknown=self.unknown,
         )
 
     def subset(self, n: int, seed: int = 0) -> LabelledImages:
@@ -116,7 +150,7 @@ class LabelledImages:
     def batches(
         self, batch_size: int, generator: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(normalised float32 (b, C, H, W), labels (b,)) pairs; shuffled when given a generator.
+        """(float32 (b, C, H, W) as `inputs`, labels (b,)) pairs; shuffled when given a generator.
 
         A file that turns out to be broken is left out and noted in skipped.
         """
@@ -128,19 +162,35 @@ class LabelledImages:
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
             try:
-                pixels = self.pixels(part)
+                inputs = self.inputs(part)
             except DataError:
                 part = self._readable(part)
                 if len(part) == 0:
                     continue
-                pixels = self.pixels(part)
-            yield self.spec.normalise(pixels), self.labels[part]
+                inputs = self.inputs(part)
+            yield inputs, self.labels[part]
+
+    def first(self, n: int) -> LabelledImages:
+        """The first n that can be decoded, or all of these if there are fewer."""
+        kept: list[int] = []
+        for start in range(0, len(self), n):
+            part = torch.arange(start, min(start + n, len(self)))
+            kept += self._readable(part)[: n - len(kept)].tolist()
+            if len(kept) == n:
+                break
+        return self.select(kept)
+
+    def last(self, n: int) -> LabelledImages:
+        """The last n that can be decoded, in their order."""
+        backwards = self.select(torch.arange(len(self) - 1, -1, -1)).first(n)
+        return backwards.select(torch.arange(len(backwards) - 1, -1, -1))
 
     def _readable(self, part: Tensor) -> Tensor:
+        """Those of these indices whose pictures can be decoded; the others are noted in skipped."""
         kept = []
         for index in part.tolist():
             try:
-                self.pixels([index])
+                self.inputs([index])
                 kept.append(index)
             except DataError as error:
                 if not isinstance(self._pictures, FilePictures):
@@ -148,8 +198,16 @@ class LabelledImages:
                 path = self._pictures.path(int(self._indices[index]))
                 if path not in self.skipped:
                     self.skipped.append(path)
-                    _log.warning("skipped: %s", error)
+                    self._tell_skipped(error)
         return torch.tensor(kept, dtype=torch.int64)
+
+    def _tell_skipped(self, error: DataError) -> None:
+        """A line for the first few, and then for every so many more: not one for each."""
+        n = len(self.skipped)
+        if n <= _TOLD_EACH:
+            _log.warning("skipped: %s", error)
+        elif n % _TOLD_EACH == 0:
+            _log.warning("%d pictures of %s were skipped by now, such as %s", n, self.name, error)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,8 +21,23 @@ from rsdtr.models.zoo import ModelSpec
 if TYPE_CHECKING:
     import pyarrow
 
-FILE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_BY_FORMAT = {
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+} | ({"AVIF": (".avif",)} if features.check("avif") else {})
+_FORMATS = tuple(_BY_FORMAT)
+FILE_SUFFIXES = {suffix for suffixes in _BY_FORMAT.values() for suffix in suffixes}
+# Pictures as well, of kinds that are not read here: they are counted among what is skipped.
+OTHER_SUFFIXES = {
+    ".avif", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".tga", ".ico", ".svg", ".psd", ".pcx",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".exr", ".hdr", ".dcm",
+} - FILE_SUFFIXES  # fmt: skip
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 MOST_PIXELS = 64_000_000
 # What PIL's readers were seen to run into on bad files, beside what they mean to raise.
 _BROKEN = (
@@ -155,6 +170,8 @@ def obstacle(path: Path, root: Path) -> str | None:
     try:
         if not path.resolve().is_relative_to(root.resolve()):
             return "links out of the folder"
+        if (suffix := path.suffix.lower()) in OTHER_SUFFIXES and path.is_file():
+            return f"{suffix} files, which are not read here"
         if not path.is_file():
             return "no files"
         with _opened(path) as picture:
@@ -177,7 +194,8 @@ def _opened(source: Path | io.BytesIO) -> Iterator[Image.Image]:
 def _unfit(picture: Image.Image) -> str | None:
     if picture.width * picture.height > MOST_PIXELS:
         return f"of more than {MOST_PIXELS // 1_000_000} million pixels"
-    if getattr(picture, "n_frames", 1) > 1:
+    # A JPEG with further views, as cameras write it, is its first one.
+    if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
         return "animated"
     if picture.mode.startswith(("I", "F")):  # PIL would clip them to white
         return "of 16 or more bits"
@@ -186,11 +204,11 @@ def _unfit(picture: Image.Image) -> str | None:
 
 def _decode(picture: Image.Image, spec: ModelSpec) -> Tensor:
     """(C, H, W) uint8: short side to spec.resize, centre crop, as torchvision's evaluation does."""
-    channels, height, width = spec.input_shape
+    _, height, width = spec.input_shape
     if picture.mode == "P":
         # PIL warns when a palette with transparency goes to RGB in one step.
         picture = picture.convert("RGBA")
-    picture = picture.convert("RGB" if channels == 3 else "L")
+    picture = picture.convert(mode_of(spec))
     old_width, old_height = picture.size
     new_height, new_width = _resized(old_height, old_width, spec)
     if (new_height, new_width) != (old_height, old_width):
@@ -198,6 +216,17 @@ def _decode(picture: Image.Image, spec: ModelSpec) -> Tensor:
         picture = picture.resize((new_width, new_height), way)
     left, top = round((new_width - width) / 2), round((new_height - height) / 2)
     return _channels_first(picture.crop((left, top, left + width, top + height)))
+
+
+def mode_of(spec: ModelSpec) -> str:
+    """How PIL names pictures of so many channels; DataError where there are no such pictures."""
+    channels = spec.input_shape[0]
+    if channels not in _MODES:
+        raise DataError(
+            f"{spec.name} takes {channels} channels, and pictures have 1, 3 or 4: give tensors as "
+            "images (rsdtr.data.images_of)"
+        )
+    return _MODES[channels]
 
 
 def _channels_first(picture: Image.Image) -> Tensor:
@@ -208,6 +237,8 @@ def _channels_first(picture: Image.Image) -> Tensor:
 def _resized(height: int, width: int, spec: ModelSpec) -> tuple[int, int]:
     """(H, W) after the short side became spec.resize, or the least that fills the input."""
     _, need_height, need_width = spec.input_shape
+    if spec.crop == "squash":
+        return need_height, need_width
     if spec.resize is None:
         scale = max(need_height / height, need_width / width)
         return max(round(height * scale), need_height), max(round(width * scale), need_width)
@@ -218,18 +249,35 @@ def _resized(height: int, width: int, spec: ModelSpec) -> tuple[int, int]:
 
 
 def fitted(pixels: Tensor, spec: ModelSpec) -> Tensor:
-    """uint8 (n, C', H', W') -> (n, C, H, W) of the spec: grey <-> colour, resize, centre crop."""
-    channels, height, width = spec.input_shape
+    """uint8 (n, C', H', W') -> (n, C, H, W) of the spec: its channels, resize and crop.
+
+    DataError where pictures of C' channels cannot have C.
+    """
+    _, height, width = spec.input_shape
     if pixels.shape[1:] == spec.input_shape:
         return pixels
-    if pixels.shape[1] == 1 and channels == 3:
-        pixels = pixels.expand(-1, 3, -1, -1)
-    elif pixels.shape[1] == 3 and channels == 1:
-        luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R 601, as PIL's "L"
-        pixels = (pixels * luma).sum(1, keepdim=True).round().to(torch.uint8)
+    pixels = _with_channels(pixels, spec)
     size = _resized(pixels.shape[2], pixels.shape[3], spec)
     if size != pixels.shape[2:]:
-        smooth = F.interpolate(pixels.float(), size, mode=spec.interpolation, antialias=True)
+        mode = {"nearest": "nearest-exact"}.get(spec.interpolation, spec.interpolation)
+        smooth = F.interpolate(pixels.float(), size, mode=mode, antialias=mode != "nearest-exact")
         pixels = smooth.round().clamp(0, 255).to(torch.uint8)
     top, left = round((size[0] - height) / 2), round((size[1] - width) / 2)
     return pixels[:, :, top : top + height, left : left + width].contiguous()
+
+
+def _with_channels(pixels: Tensor, spec: ModelSpec) -> Tensor:
+    given, wanted = pixels.shape[1], len(mode_of(spec))
+    if given == wanted:
+        return pixels
+    if given not in _MODES:
+        raise DataError(
+            f"{spec.name} takes {wanted} channels and was given pictures of {given}: give as many"
+        )
+    colours = pixels[:, :3].expand(-1, 3, -1, -1)
+    if wanted == 1:
+        luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R 601, as PIL's "L"
+        return (colours * luma).sum(1, keepdim=True).round().to(torch.uint8)
+    if wanted == 3:
+        return colours
+    return torch.cat([colours, torch.full_like(colours[:, :1], 255)], 1)  # opaque

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -32,6 +31,7 @@ from rsdtr.compressed.manifest import (
 )
 from rsdtr.compressed.saved import Saved, is_saved, load, save
 from rsdtr.data.datasets import LabelledImages
+from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import ExportError, UnknownName
 from rsdtr.exports.formats import Writer
 from rsdtr.exports.onnx_export import onnx_file
@@ -42,6 +42,7 @@ from rsdtr.models.zoo import ModelSpec, model_spec
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.folder_exchange import put
 from rsdtr.system.safetensors_format import saved_bytes
+from rsdtr.system.state_file import state_bytes, stored
 from rsdtr.system.zip_archive import write_zip
 from rsdtr.typing import Progress
 
@@ -86,7 +87,7 @@ class Artefact:
 def export(
     model: nn.Module,
     plan: CompressionPlan,
-    images: LabelledImages,
+    images: ImageSource,
     formats: Sequence[str],
     out: str | Path,
     *,
@@ -113,6 +114,7 @@ def export(
     steps in all). UnknownName for a format not in FORMATS.
     """
     chosen = checked_formats(formats, model)
+    images = images_of(images, model_spec(plan.model))
     if images.spec.name != plan.model:
         raise ExportError(
             f"the images are prepared for {images.spec.name}, the plan is for {plan.model}: "
@@ -227,8 +229,7 @@ def _kept(
         earlier = read_manifest(folder)
     except ExportError:  # of another version: all of it is replaced
         return None
-    state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    same = hashlib.sha256(safetensors.torch.save(state)).hexdigest()
+    same = hashlib.sha256(state_bytes(network.state_dict())).hexdigest()
     if WEIGHTS in earlier.files and earlier.files[WEIGHTS].sha256 == same and earlier.plan == plan:
         return earlier
     others = earlier.files.keys() - written
@@ -300,7 +301,7 @@ def _dense(spec: ModelSpec) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = spec.build().eval().requires_grad_(False)
-        for value in model.state_dict().values():
+        for value in stored(model.state_dict()).tensors.values():
             if value.is_floating_point():
                 value.uniform_(0.5, 1.5)
     return model

@@ -49,9 +49,8 @@ class Writer:
         elif form == "onnx":
             path.write_bytes(self._onnx)
         elif form == "int8":
-            n = len(self._calibration)
-            images = self._calibration.pixels(range(max(0, n - CALIBRATION_IMAGES), n))
-            path.write_bytes(quantised(self._onnx, self._spec.normalise(images)))
+            images = self._calibration.last(CALIBRATION_IMAGES)
+            path.write_bytes(quantised(self._onnx, images.inputs(slice(None))))
         else:
             torch.export.save(self._fused, path)
 

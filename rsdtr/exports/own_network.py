@@ -10,12 +10,13 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from torch import nn
 
 from rsdtr.compressed.manifest import FILES, WEIGHTS, Manifest, check_file
 from rsdtr.errors import ExportError, RsdtrError
-from rsdtr.models.zoo import ModelSpec, own_model
+from rsdtr.models.zoo import Interpolation, ModelSpec, own_model
 
 PROGRAM = FILES["python"]
 
@@ -58,6 +59,11 @@ def make_known(manifest: Manifest, factory: str) -> ModelSpec:
         task=spec.task,
         mean=spec.mean,
         std=spec.std,
+        class_names=spec.class_names or None,
+        resize=spec.resize,
+        crop=spec.crop,
+        interpolation=cast(Interpolation, spec.interpolation),
+        channel_order=spec.channel_order,
     )
 
 

@@ -45,8 +45,10 @@ def write_cases(network: nn.Module, images: LabelledImages, path: Path) -> float
     if len(images) == 0:
         raise ExportError("there are no images to prove the export on: give at least one")
     count = PROOF_IMAGES if images.spec.task == "classification" else LARGE_IMAGES
-    indices = [index % len(images) for index in range(count)]
-    inputs = images.spec.normalise(images.pixels(indices)).contiguous()
+    whole = images.first(count)
+    if len(whole) == 0:
+        raise ExportError(f"no picture of {images.name} can be decoded: give at least one that can")
+    inputs = whole.inputs([index % len(whole) for index in range(count)]).contiguous()
     logits = torch.cat([compared_output(network, part) for part in inputs.split(_BATCH)])
     classes = torch.tensor(_has_classes(images.spec.task, inputs, logits))
     path.write_bytes(save({"inputs": inputs, "logits": logits, "classes": classes}))

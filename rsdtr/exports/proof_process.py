@@ -69,6 +69,11 @@ def _python(artefact: Path) -> Network:
     return network
 
 
+def _class(answer: Tensor) -> Tensor:
+    """The class that (n, classes, …) says, and of one number, (n,) or (n, 1), its sign."""
+    return answer.argmax(1) if answer.ndim > 1 and answer.shape[1] > 1 else answer > 0
+
+
 @torch.inference_mode()
 def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int | None]:
     """Largest and mean absolute difference of a logit, the share of images, or of their pixels,
@@ -77,7 +82,7 @@ def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int | 
     """
     inputs, expected = cases["inputs"], cases["logits"]
     has_classes = bool(cases.get("classes", True))
-    classes = _classes(expected) if has_classes else None
+    classes = _class(expected) if has_classes else None
     differences, agreeing = [], []
     for batch in BATCHES:
         parts = []
@@ -90,7 +95,7 @@ def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int | 
         found = torch.cat(parts)
         differences.append((found - expected).abs())
         if classes is not None:
-            agreeing.append(_classes(found) == classes)
+            agreeing.append(_class(found) == classes)
     # NaN is no number of JSON's, and no agreement.
     all_of_them = torch.cat(differences).nan_to_num(nan=1e38, posinf=1e38).clamp(max=1e38)
     return {
@@ -105,13 +110,6 @@ def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int | 
         if not has_classes and inputs.shape == expected.shape
         else None,
     }
-
-
-def _classes(logits: Tensor) -> Tensor:
-    """The strongest of several, or the sign of a single one."""
-    if logits.ndim < 2 or logits.shape[1] < 2:
-        return logits > 0
-    return logits.argmax(1)
 
 
 def _relative(off: Tensor, of: Tensor) -> float:

@@ -110,13 +110,17 @@ def _origin(spec: ModelSpec, weights: JsonValue) -> str:
     return f"- Architecture: {spec.source.partition(';')[0]}; weights: {given}."
 
 
+def _order(spec: ModelSpec) -> str:
+    return f" in the order {spec.channel_order}" if spec.channel_order != "RGB" else ""
+
+
 def _facts(plan: CompressionPlan, spec: ModelSpec, metrics: Mapping[str, JsonValue]) -> list[str]:
     shape = "×".join(map(str, spec.input_shape))
     mean, std = (", ".join(map(str, values)) for values in (spec.mean, spec.std))
     params, macs = plan.params, plan.macs
     facts = [
         _origin(spec, metrics.get("weights")),
-        f"- Input {shape}, normalised with mean {mean} and standard deviation {std}.",
+        f"- Input {shape}{_order(spec)}, normalised with mean {mean} and standard deviation {std}.",
         f"- {spec.classes} classes.",
         f"- Parameters {params.original:,} → {params.compressed:,} (PCR {plan.pcr:.3f}).",
         f"- MACs {macs.original:,} → {macs.compressed:,} (FCR {plan.fcr:.3f}).",

@@ -17,6 +17,7 @@ from torch.export.graph_signature import InputKind
 from rsdtr.errors import ExportError
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.plan import CompressionPlan
+from rsdtr.system import state_file
 
 _MOST_CONSTANTS = 64  # values of a tensor that is written out as text
 _OPERATORS = {
@@ -27,6 +28,9 @@ _ANSWERS = {
     "segmentation": "logits (B, {0}, {1}, {2})",
     "other": "its answers (B, …)",
 }
+_FLIP = """\
+    pixels = torch.cat([pixels[:, :3].flip(1), pixels[:, 3:]], 1)  # the network takes BGR
+"""
 _TEMPLATE = '''\
 """{model} ({label}), compressed with tensor rings: the network in plain torch.
 
@@ -49,7 +53,8 @@ SHA256 = "{sha256}"
 MEAN, STD = {mean}, {std}
 DTYPES = {{
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U8": torch.uint8, "BOOL": torch.bool,
 }}
 WEIGHTS = {{
 {weights}
@@ -78,7 +83,7 @@ def read(path):
 
 def normalise(pixels):
     """uint8 (B, C, H, W) in 0..255 -> float32, mean 0 and deviation 1 per channel."""
-    mean = torch.tensor(MEAN, device=pixels.device).view(1, -1, 1, 1)
+{flip}    mean = torch.tensor(MEAN, device=pixels.device).view(1, -1, 1, 1)
     std = torch.tensor(STD, device=pixels.device).view(1, -1, 1, 1)
     return (pixels.float() / 255 - mean) / std
 
@@ -114,6 +119,7 @@ def source(
     nodes = [node for node in graph.graph.nodes if node.users or node.op == "output"]
     stored = graph.graph_signature.inputs_to_parameters | graph.graph_signature.inputs_to_buffers
     kinds = {item.arg.name: item for item in graph.graph_signature.input_specs}
+    written = state_file.stored(graph.state_dict)
     weights, prepared, statements = [], [], []
     fixed: set[fx.Node] = set()
     argument = ""
@@ -126,7 +132,8 @@ def source(
                 continue
             fixed.add(node)
             if node.name in stored and stored[node.name] in graph.state_dict:
-                weights.append(f"    {node.name!r}: {stored[node.name]!r},")
+                name = stored[node.name]
+                weights.append(f"    {node.name!r}: {written.aliases.get(name, name)!r},")
             else:
                 value = _constant(graph.constants[str(kind.target)])
                 prepared.append(f'        self.register_buffer("{node.name}", {value})')
@@ -151,7 +158,8 @@ def source(
     return _TEMPLATE.format(
         model=spec.name, label=plan.label, torch=torch.__version__.partition("+")[0],
         shape=", ".join(map(str, spec.input_shape)), answer=_ANSWERS[spec.task].format(*shape),
-        mean=spec.mean, std=spec.std, sha256=sha256, argument=argument,
+        flip=_FLIP if spec.channel_order == "BGR" else "", mean=spec.mean, std=spec.std,
+        sha256=sha256, argument=argument,
         weights="\n".join(weights), prepared="\n".join(prepared),
         statements="\n".join(statements),
     )  # fmt: skip

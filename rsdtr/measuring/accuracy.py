@@ -4,11 +4,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from rsdtr.compressed.fuse import merged
-from rsdtr.data.datasets import LabelledImages
-from rsdtr.errors import DataError
+from rsdtr.data.tensor_images import ImageSource, images_of
+from rsdtr.errors import DataError, RsdtrError
+from rsdtr.models.outputs import answered_classes
 from rsdtr.models.run import device_of, evaluating
 
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
@@ -16,14 +18,18 @@ _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 accuracy in percent, its 95 % Wilson interval in percent, and the sample size."""
+    """Top-1 accuracy in percent, its 95 % Wilson interval in percent, and the sample size.
+
+    assumed: what the labels take for granted, in a sentence to be told beside the number.
+    """
 
     percent: float
     interval: tuple[float, float]
     n: int
+    assumed: str | None = None
 
     @staticmethod
-    def of(correct: int, n: int) -> "Accuracy":
+    def of(correct: int, n: int, assumed: str | None = None) -> "Accuracy":
         """From counts. Wilson 1927: unlike p ± 1.96 s it stays inside 0..100 at the ends.
 
         Raises DataError when n is 0.
@@ -35,28 +41,42 @@ class Accuracy:
         half = _Z95 * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n**2))
         scale = 100 / (1 + _Z95**2 / n)
         low, high = max(0.0, (centre - half) * scale), min(100.0, (centre + half) * scale)
-        return Accuracy(percent=100 * p, interval=(low, high), n=n)
+        return Accuracy(percent=100 * p, interval=(low, high), n=n, assumed=assumed)
 
 
 def accuracy(
     model: nn.Module,
-    images: LabelledImages,
+    images: ImageSource,
     *,
     batch_size: int = 250,
     progress: Callable[[int, int], None] | None = None,
 ) -> Accuracy:
-    """Top-1 accuracy of the model's logits (B, classes); `progress` gets (seen, all) images.
+    """Top-1 accuracy of the model's logits, see `outputs.class_logits`.
 
-    The model's mode is restored. Raises DataError when there are no images, or no labels.
+    `progress` gets (seen, all) images. The model's mode is restored. Raises DataError when there
+    are no images, or no labels; RsdtrError for answers that tell no classes.
     """
+    images = images_of(images)
     images.check_labelled("accuracy")
     correct = seen = 0
+    classes = images.spec.classes
+    single: list[torch.Tensor] = []  # logits of a network that answers one
     device = device_of(model)
     network = merged(model)
     with evaluating(network):
         for pixels, labels in images.batches(batch_size):
-            correct += int((network(pixels.to(device)).argmax(1).cpu() == labels).sum())
+            answer = answered_classes(network(pixels.to(device)), len(labels), classes).cpu()
+            if answer.shape[1] > 1:
+                correct += int((answer.argmax(1) == labels).sum())
+            else:
+                single.append(answer[:, 0])
+                correct += int(((answer[:, 0] > 0) == labels).sum())
             seen += len(labels)
             if progress:
                 progress(seen, len(images))
-    return Accuracy.of(correct, seen)
+    if single and bool(((one := torch.cat(single)) >= 0).all() & (one <= 1).all()):
+        raise RsdtrError(
+            f"{images.spec.name} answers one number from 0 to 1 for every image, as after a "
+            "sigmoid, and its sign was to tell the class: give the network without the sigmoid"
+        )
+    return Accuracy.of(correct, seen, images.assumed)

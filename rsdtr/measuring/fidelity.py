@@ -12,11 +12,13 @@ from torch.nn import functional as F
 
 from rsdtr.compressed.fuse import merged
 from rsdtr.data.image_sets import LabelledImages, fitting_batch
+from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.models.outputs import (
     Boxes,
     answers,
     chooses_boxes,
+    class_logits,
     detections,
     in_rows,
     tensors,
@@ -27,8 +29,8 @@ from rsdtr.models.run import device_of, evaluating
 class Divergence:
     """The mean KL divergence, in nats, from a reference network on the same unlabelled images.
 
-    Called with a network whose output is logits (B, classes); the largest number there is where it
-    gives NaN. Modes are restored.
+    Called with a network that tells classes apart, see `outputs.class_logits`; the largest number
+    there is where it gives NaN. Modes are restored.
     """
 
     measure: Literal["divergence"] = "divergence"
@@ -46,7 +48,10 @@ class Divergence:
         device = device_of(model)
         network = merged(model)
         with evaluating(network):
-            logits = [network(x.to(device)).cpu() for x, _ in self.images.batches(self.batch_size)]
+            logits = [
+                class_logits(network(x.to(device)), len(x), self.images.spec.classes).cpu()
+                for x, _ in self.images.batches(self.batch_size)
+            ]
         return torch.cat(logits).detach().double().log_softmax(1)
 
 
@@ -135,7 +140,7 @@ class Fidelity:
 def fidelity(
     model: nn.Module,
     reference: nn.Module,
-    images: LabelledImages | Tensor,
+    images: ImageSource,
     *,
     batch_size: int = 32,
     score: float = SCORE,
@@ -147,6 +152,7 @@ def fidelity(
     of larger ones; score: of the boxes that count. `progress` gets (seen, all) images. Modes are
     restored. DataError for no images, RsdtrError for answers that cannot be compared.
     """
+    images = images if isinstance(images, Tensor) else images_of(images)
     if len(images) == 0:
         raise DataError("fidelity needs images and there are none: give at least one")
     errors: list[float] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,47 @@ def answers(model: nn.Module, images: Tensor) -> Tensor:
     """
     found = _behind_boxes(model, images) if chooses_boxes(model) else tensors(model(images))
     return in_rows(list(found), len(images))
+
+
+def class_logits(answer: object, n: int, classes: int) -> Tensor:
+    """The logits (n, classes) in what a network that tells `classes` apart answers n images with.
+
+    answer: that tensor, or a sequence, mapping or dataclass that holds one. A network of two
+    classes may answer one logit z, (n, 1) or (n,): class 1 where it is positive. It comes back as
+    (0, z), which has the same probabilities. RsdtrError for anything else.
+    """
+    found = answered_classes(answer, n, classes)
+    return found if found.shape[1] > 1 else torch.cat([torch.zeros_like(found), found], 1)
+
+
+def answered_classes(answer: object, n: int, classes: int) -> Tensor:
+    """The same as the network has it: (n, classes), or the one logit, (n, 1)."""
+    held = list(tensors(answer))
+    rows = [row for part in held if (row := _in_row(part, n)) is not None]
+    named = answer.get("logits") if isinstance(answer, Mapping) else None
+    if named is None:
+        named = getattr(answer, "logits", None)
+    said = _in_row(named, n) if isinstance(named, Tensor) else None
+    for found in (
+        [] if said is None else [said],
+        [row for row in rows if row.shape[1] == classes],
+        [row for row in rows if row.shape[1] == 1],
+        rows if len(held) == 1 else [],
+    ):
+        if len(found) == 1 and (found[0].shape[1] > 1 or classes <= 2):
+            return found[0]
+    shapes = ", ".join(str(tuple(part.shape)) for part in held) or type(answer).__name__
+    raise RsdtrError(
+        f"the network answers {n} images with {shapes} where one tensor of logits ({n}, {classes}) "
+        "was expected: let it answer its logits alone, or under the name logits"
+    )
+
+
+def _in_row(part: Tensor, n: int) -> Tensor | None:
+    """(n, C) of (n, C), (n,) or (n, C, 1, 1); None for any other shape."""
+    if part.ndim == 0 or len(part) != n or any(size != 1 for size in part.shape[2:]):
+        return None
+    return part.reshape(n, -1)
 
 
 def compared_output(model: nn.Module, images: Tensor) -> Tensor:
@@ -76,7 +117,7 @@ def detections(model: nn.Module, images: Tensor) -> list[Boxes]:
 
 
 def tensors(answer: object) -> Iterator[Tensor]:
-    """The floating-point tensors in nested mappings and sequences, in order."""
+    """The floating-point tensors in nested mappings, sequences and dataclasses, in order."""
     if isinstance(answer, Tensor):
         if answer.is_floating_point():
             yield answer
@@ -86,6 +127,9 @@ def tensors(answer: object) -> Iterator[Tensor]:
     elif isinstance(answer, Sequence) and not isinstance(answer, str):
         for value in answer:
             yield from tensors(value)
+    elif is_dataclass(answer):
+        for part in fields(answer):
+            yield from tensors(getattr(answer, part.name))
 
 
 def _behind_boxes(model: nn.Module, images: Tensor) -> Iterator[Tensor]:

@@ -7,7 +7,6 @@ torchvision's does: for every image a dict of boxes (n, 4), labels (n,) and scor
 
 import functools
 import re
-from collections import OrderedDict
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -74,17 +73,20 @@ def _segmentation() -> tuple[str, ...]:
     return tuple(models.list_models(module=models.segmentation))
 
 
-def build(name: str) -> nn.Module:
-    """The architecture with fresh weights from torch's global random state."""
+def build(name: str, classes: int | None = None) -> nn.Module:
+    """The architecture with fresh weights from torch's global random state.
+
+    classes: how many it tells apart, by default those of its published weights.
+    """
     from torchvision import models
 
-    options: dict[str, object] = {}
+    options: dict[str, object] = {} if classes is None else {"num_classes": classes}
     if name in ("googlenet", "inception_v3"):
         # transform_input: the published weights expect [-1, 1], not ImageNet's mean and std.
         # The auxiliary classifiers only serve training from scratch.
-        options = {"aux_logits": False, "init_weights": False, "transform_input": True}
+        options |= {"aux_logits": False, "init_weights": False, "transform_input": True}
     elif name in _segmentation() or name.startswith(_DETECTION):
-        options = {"weights_backbone": None}
+        options |= {"weights_backbone": None}
     network: nn.Module = models.get_model(name, weights=None, **options)
     if name in _segmentation():
         backbone, classifier = (
@@ -120,24 +122,21 @@ def published(name: str) -> Published:
     )  # fmt: skip
 
 
-def in_todays_names(name: str, state: "OrderedDict[str, Tensor]") -> "OrderedDict[str, Tensor]":
-    """The weights of a published file in the names of today's classes, for any model's name.
-
-    Files of some families hold old names, or auxiliary heads that only serve training.
+def todays_name(model: str, key: str) -> str | None:
+    """The name that a published tensor has in today's class, None for one of a head that only
+    served training; of any model.
     """
-    renamed = OrderedDict((_todays(name, key), value) for key, value in state.items())
-    if name in ("googlenet", "inception_v3"):
+    if model in ("googlenet", "inception_v3"):
         unused: tuple[str, ...] = ("aux1.", "aux2.", "AuxLogits.")
-    elif name in ("fcn_resnet50", "fcn_resnet101") or name.startswith("deeplabv3"):
+    elif model in ("fcn_resnet50", "fcn_resnet101") or model.startswith("deeplabv3"):
         unused = ("aux_classifier.",)
     else:
-        return state if renamed.keys() == state.keys() else renamed
-    for key in [key for key in state if key.startswith(unused)]:
-        del state[key]
-    return state
+        unused = ()
+    return None if key.startswith(unused) else _todays(model, key)
 
 
 def _todays(name: str, key: str) -> str:
+    """Files of some families hold old names."""
     if name.startswith("densenet"):  # written before dots were forbidden in module names
         return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key)
     if not name.startswith(_DETECTION):

@@ -8,8 +8,9 @@ import sys
 import tempfile
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -18,23 +19,25 @@ from torch import Tensor, nn
 
 from rsdtr.errors import WeightsError
 from rsdtr.models import pth_reader
+from rsdtr.models.checkpoint_names import Todays, fitting, may_be_missing
 from rsdtr.models.pth_reader import NO_STATE, REFUSED, UNREADABLE
 from rsdtr.system.cache_folder import cache_folder, private_folder
 from rsdtr.system.download import file_sha256
 from rsdtr.system.safetensors_format import not_finite, read_header
+from rsdtr.system.state_file import EXTRA, in_parts, memory_place, restored, unwritable
 
-SUFFIXES = (".safetensors", ".pth", ".th", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".th", ".pt", ".ckpt", ".bin", ".tar")
 _QUARANTINE_SECONDS = 300
 _MOST_CONVERTED = 8  # files that stay; the least recently used goes first
 
 
-def read_state_dict(path: Path) -> "OrderedDict[str, Tensor]":
-    """The tensors of a .safetensors, .pth, .th or .pt file, on the CPU.
+def read_state_dict(path: Path, *, finite: bool = True) -> "OrderedDict[str, Any]":
+    """The state_dict of a file of weights, on the CPU, by the names that the file has.
 
     A safetensors file is checked before anything is allocated. Any other is unpickled by a process
     of its own, `weights_only` and within limits, whose safetensors file is kept under the hash of
-    the original and read instead. A surrounding {"state_dict": …} is unwrapped and DataParallel's
-    `module.` prefix removed.
+    the original and read instead. A state_dict is found wherever trainers put it.
+    finite: refuse values that are not, before any is read.
     Raises WeightsError: no such file, another type, unreadable, no state_dict in it, values that
     are not finite.
     """
@@ -43,9 +46,9 @@ def read_state_dict(path: Path) -> "OrderedDict[str, Tensor]":
     if not path.is_file():
         raise WeightsError(f"{path} does not exist: give the path of a weights file")
     if path.suffix.lower() == ".safetensors":
-        return _read_safetensors(path, path)
+        return _read_safetensors(path, path, finite)
     try:
-        return _read_safetensors(_converted(path), path)
+        return _read_safetensors(_converted(path), path, finite)
     except OSError as error:
         raise WeightsError(
             f"{path} could not be converted ({error.strerror or error}): give another cache folder "
@@ -53,19 +56,22 @@ def read_state_dict(path: Path) -> "OrderedDict[str, Tensor]":
         ) from error
 
 
-def _read_safetensors(path: Path, source: Path) -> "OrderedDict[str, Tensor]":
+def _read_safetensors(path: Path, source: Path, finite: bool) -> "OrderedDict[str, Any]":
     header = read_header(path, source)
     if not header.entries:
         raise WeightsError(f"{source} {NO_STATE}")
-    _check_finite(not_finite(path, header), str(source))
+    if finite:
+        _check_finite(not_finite(path, header), str(source))
     try:
-        content = safetensors.torch.load_file(path)
+        state = restored(safetensors.torch.load_file(path), header.metadata)
     except (OSError, safetensors.SafetensorError) as error:
         raise WeightsError(f"{source} {UNREADABLE}") from error
-    state = OrderedDict((name.removeprefix("module."), value) for name, value in content.items())
-    if len(state) < len(content):
-        raise WeightsError(f"{source} has tensors both with and without `module.`: give one kind")
-    if path != source and state.keys() == content.keys():
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{source} cannot be read: its metadata do not fit its tensors ({error}): "
+            "give a file that is whole"
+        ) from error
+    if path != source:
         versions = json.loads(header.metadata.get("versions", "{}"))
         # torch's own convention: which version of its class wrote each module's tensors.
         told = OrderedDict((module, {"version": version}) for module, version in versions.items())
@@ -89,14 +95,17 @@ def _converted(path: Path) -> Path:
     os.close(descriptor)
     try:
         done = subprocess.run(
-            [sys.executable, "-P", str(Path(pth_reader.__file__)), str(path.resolve()), temporary],
+            [
+                sys.executable, "-X", "utf8", "-P", str(Path(pth_reader.__file__)),
+                str(path.resolve()), temporary,
+            ],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=_QUARANTINE_SECONDS,
             check=False,
-        )
+        )  # fmt: skip
         last = (done.stderr.strip().splitlines() or [""])[-1]
         if done.returncode != 0:
             raise WeightsError(f"{path} {last if done.returncode == REFUSED else UNREADABLE}")
@@ -113,22 +122,35 @@ def _converted(path: Path) -> Path:
     return target
 
 
-def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> None:
+def read_for(model: nn.Module, path: Path, todays: Todays = str) -> "OrderedDict[str, Any]":
+    """The state_dict of a file by the names of the model's; see `checkpoint_names.fitting`.
+
+    Raises WeightsError as `read_state_dict`, and for a file that holds the network several times.
+    """
+    own = model.state_dict()
+    state = read_state_dict(path, finite=not _not_finite(own))
+    try:
+        return fitting(state, own, todays)
+    except WeightsError as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from None
+
+
+def fill(model: nn.Module, state: "OrderedDict[str, Any]", source: str) -> None:
     """Copies `state` into `model` after checking every name, shape and value.
 
+    Of a tensor that has several names in the model, one is enough.
     Raises WeightsError that names the first few missing, unexpected, mis-shaped or non-finite
     tensors; the model is untouched then.
     """
     own = model.state_dict()
-    # BatchNorm's step counters came with torch 0.4.1; older published files lack them.
-    counters = {name for name in own if name.endswith("num_batches_tracked")}
+    given = _with_second_names(own, state)
     found = {
-        "missing": [n for n in own if n not in state and n not in counters],
-        "unexpected": [n for n in state if n not in own],
+        "missing": [n for n in own if n not in given and not may_be_missing(n)],
+        "unexpected": [n for n in given if n not in own],
         "mis-shaped": [
-            f"{n} {tuple(state[n].shape)} for {tuple(own[n].shape)}"
+            f"{n} {_kind(given[n])} for {_kind(own[n])}"
             for n in own
-            if n in state and state[n].shape != own[n].shape
+            if n in given and not n.endswith(EXTRA) and _kind(given[n]) != _kind(own[n])
         ],
     }
     if any(found.values()):
@@ -138,12 +160,44 @@ def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> No
             "the model that they are of"
         )
     # As the model will hold them: a float64 value may be too large for its float32.
-    complete = OrderedDict((n, state[n].to(own[n].dtype) if n in state else own[n]) for n in own)
-    _check_finite([n for n, v in complete.items() if not torch.isfinite(v).all()], source)
+    complete = OrderedDict((n, _as_held(given.get(n, value), value)) for n, value in own.items())
+    usual = set(_not_finite(own))  # an attention mask, the ranges of an observer
+    _check_finite([n for n in _not_finite(complete) if n not in usual], source)
     # MNASNet asks for a version here; a safetensors file has none, and was saved by this class.
     metadata = getattr(state, "_metadata", None) or own._metadata  # type: ignore[attr-defined]
     complete._metadata = metadata  # type: ignore[attr-defined]
     model.load_state_dict(complete)
+
+
+def _with_second_names(own: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    given = dict(state)
+    by_place = {memory_place(own[name]): name for name in state if name in own}
+    for name, value in own.items():
+        place = memory_place(value)
+        if name not in given and place is not None and place in by_place:
+            given[name] = given[by_place[place]]
+    return given
+
+
+def _kind(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return "no tensor"
+    return f"complex {tuple(value.shape)}" if value.is_complex() else str(tuple(value.shape))
+
+
+def _as_held(value: Any, own: Any) -> Any:
+    return value.to(own.dtype) if isinstance(value, Tensor) else value
+
+
+def _not_finite(state: Mapping[str, Any]) -> list[str]:
+    return [
+        name
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+        and (value.is_floating_point() or value.is_complex())
+        and value.device.type != "meta"
+        and not (value if value.itemsize > 1 else value.float()).isfinite().all()
+    ]
 
 
 def _check_finite(bad: list[str], source: str) -> None:
@@ -163,11 +217,23 @@ def weights_sha256(model: nn.Module) -> str:
     return tensors_sha256(model.state_dict().items())
 
 
-def tensors_sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 (hex) of the names, dtypes, shapes and bytes of tensors, in order."""
+def tensors_sha256(state: Iterable[tuple[str, object]]) -> str:
+    """SHA-256 (hex) of the names, dtypes, shapes and bytes of a state_dict's items, in order."""
     digest = hashlib.sha256()
-    for name, value in tensors:
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        flat = value.detach().cpu().contiguous().reshape(-1)  # a 0-dim tensor has no byte view
-        digest.update(flat.view(torch.uint8).numpy().data)
+    for name, value in state:
+        if isinstance(value, Tensor):
+            _digest(digest, name, value)
+            continue
+        text, parts = in_parts(name, value)
+        digest.update(f"{name} {text}\n".encode())
+        for part, tensor in parts.items():
+            _digest(digest, part, tensor)
     return digest.hexdigest()
+
+
+def _digest(digest: "hashlib._Hash", name: str, value: Tensor) -> None:
+    if reason := unwritable(value):
+        raise WeightsError(f"{name} {reason}")
+    digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+    flat = value.detach().cpu().contiguous().reshape(-1)  # a 0-dim tensor has no byte view
+    digest.update(flat.view(torch.uint8).numpy().data)

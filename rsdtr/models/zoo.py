@@ -2,20 +2,24 @@
 
 import difflib
 import functools
+import logging
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from rsdtr.errors import RsdtrError, UnknownName, WeightsError
 from rsdtr.models import torchvision_networks
 from rsdtr.models.cifar_networks import CifarResNet, CifarVGG
 from rsdtr.models.synthetic_weights import decaying_spectrum_
-from rsdtr.models.weights import fill, read_state_dict, weights_sha256
+from rsdtr.models.weights import fill, read_for, weights_sha256
 from rsdtr.system.download import published_file
 from rsdtr.typing import Progress
 
@@ -29,6 +33,7 @@ __all__ = [
     "model_spec",
     "own_model",
     "weights_sha256",
+    "with_classes",
 ]
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -39,6 +44,11 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 _CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 _CIFAR10_STD = (0.2023, 0.1994, 0.2010)
 Task = Literal["classification", "segmentation", "detection", "other"]
+Crop = Literal["center", "squash"]
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+ChannelOrder = Literal["RGB", "BGR"]
+MOST_CLASSES = 1_000_000
+_log = logging.getLogger(__name__)
 
 _TASKS: dict[str, Task] = {"voc": "segmentation", "coco": "detection"}
 
@@ -56,13 +66,20 @@ CIFAR10_CLASSES = (
 )
 
 
+# A manifest says only what differs from the usual: those written before there was a choice stay
+# what they are, to the byte.
+_Value = TypeVar("_Value")
+_Told = Annotated[_Value, Field(exclude_if=lambda value: value in ((), "center", "RGB"))]
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """What must be known about a model besides its weights.
 
-    input_shape is (C, H, W); mean and std are per channel, of pixels in 0..1; resize is the short
-    side before the centre crop (None: the input's own size); sha256 is the full hash of
-    weights_file or its first 8 or more hex digits.
+    input_shape is (C, H, W); mean and std are per channel as the network takes them, of pixels in
+    0..1; resize is the short side before the crop (None: the input's own size); crop: "center", or
+    "squash" for pictures that are resized to the input whatever their shape; sha256 is the full
+    hash of weights_file or its first 8 or more hex digits.
     """
 
     name: str
@@ -79,6 +96,9 @@ class ModelSpec:
     bundled: bool
     source: str
     interpolation: str = "bilinear"
+    class_names: _Told[tuple[str, ...]] = ()  # of its outputs, where `class_names` cannot know them
+    crop: _Told[Crop] = "center"
+    channel_order: _Told[ChannelOrder] = "RGB"
 
     @property
     def task(self) -> Task:
@@ -90,12 +110,19 @@ class ModelSpec:
 
     def build(self) -> nn.Module:
         """The architecture with fresh weights from torch's global random state."""
-        if self.name in _OWN:
-            return _OWN[self.name][0]()
-        return torchvision_networks.build(self.name)
+        name, classes = _parts(self.name)
+        if name not in _OWN:
+            return torchvision_networks.build(name, classes)
+        build = _OWN[name][0]
+        return build() if classes is None else build(classes)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) in 0..255 -> float32 (B, C, H, W), mean 0 and std 1 per channel."""
+        """uint8 (B, C, H, W) in 0..255 -> float32 (B, C, H, W), mean 0 and std 1 per channel.
+
+        The pixels' colours are in the order RGB, whatever the network's.
+        """
+        if self.channel_order == "BGR":
+            pixels = torch.cat([pixels[:, :3].flip(1), pixels[:, 3:]], 1)
         mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1)
         return (pixels.float() / 255 - mean) / std
@@ -139,10 +166,10 @@ def _cifar10(name: str, file: str | None = None, sha256: str | None = None) -> M
 
 
 # name -> (architecture, spec). The hashes of ResNet-44 and -110 are those in their file names.
-_OWN: dict[str, tuple[Callable[[], nn.Module], ModelSpec]] = {
-    "digits_resnet20": (lambda: CifarResNet(3, in_channels=1), _digits("digits_resnet20")),
+_OWN: dict[str, tuple[Callable[..., nn.Module], ModelSpec]] = {
+    "digits_resnet20": (partial(CifarResNet, 3, 1), _digits("digits_resnet20")),
     "cifar10_resnet20": (
-        lambda: CifarResNet(3),
+        partial(CifarResNet, 3, 3),
         _cifar10(
             "cifar10_resnet20",
             "resnet20-12fca82f.th",
@@ -150,7 +177,7 @@ _OWN: dict[str, tuple[Callable[[], nn.Module], ModelSpec]] = {
         ),
     ),
     "cifar10_resnet32": (
-        lambda: CifarResNet(5),
+        partial(CifarResNet, 5, 3),
         _cifar10(
             "cifar10_resnet32",
             "resnet32-d509ac18.th",
@@ -158,11 +185,11 @@ _OWN: dict[str, tuple[Callable[[], nn.Module], ModelSpec]] = {
         ),
     ),
     "cifar10_resnet44": (
-        lambda: CifarResNet(7),
+        partial(CifarResNet, 7, 3),
         _cifar10("cifar10_resnet44", "resnet44-014dd654.th", "014dd654"),
     ),
     "cifar10_resnet56": (
-        lambda: CifarResNet(9),
+        partial(CifarResNet, 9, 3),
         _cifar10(
             "cifar10_resnet56",
             "resnet56-4bfd9763.th",
@@ -170,11 +197,11 @@ _OWN: dict[str, tuple[Callable[[], nn.Module], ModelSpec]] = {
         ),
     ),
     "cifar10_resnet110": (
-        lambda: CifarResNet(18),
+        partial(CifarResNet, 18, 3),
         _cifar10("cifar10_resnet110", "resnet110-1d1ed7c2.th", "1d1ed7c2"),
     ),
-    "cifar10_vgg16_bn": (lambda: CifarVGG(16), _cifar10("cifar10_vgg16_bn")),
-    "cifar10_vgg19_bn": (lambda: CifarVGG(19), _cifar10("cifar10_vgg19_bn")),
+    "cifar10_vgg16_bn": (partial(CifarVGG, 16, 3), _cifar10("cifar10_vgg16_bn")),
+    "cifar10_vgg19_bn": (partial(CifarVGG, 19, 3), _cifar10("cifar10_vgg19_bn")),
 }
 
 
@@ -186,11 +213,17 @@ def model_names() -> tuple[str, ...]:
 
 
 def model_spec(name: str) -> ModelSpec:
-    """The spec of a model. Raises UnknownName with the closest names."""
+    """The spec of a model. Raises UnknownName with the closest names.
+
+    NAME@N is the model NAME with N classes, for weights that were trained for so many.
+    """
     if name in _OWN:
         return _OWN[name][1]
     if name in torchvision_networks.names():
         return _vision_spec(name)
+    base, classes = _parts(name)
+    if classes and (base in torchvision_networks.names() or (base in _OWN and not _is_users(base))):
+        return _with_classes(model_spec(base), classes)
     close = difflib.get_close_matches(name, model_names(), n=3)
     hint = (
         f"did you mean {', '.join(close)}?"
@@ -198,6 +231,33 @@ def model_spec(name: str) -> ModelSpec:
         else "`python -m rsdtr models` lists them, and rsdtr.models.zoo.own_model adds yours"
     )
     raise UnknownName(f"there is no model {name!r}: {hint}")
+
+
+def _parts(name: str) -> tuple[str, int | None]:
+    """The architecture's name, and the number of classes where the name tells it."""
+    base, _, number = name.rpartition("@")
+    if name in _OWN or not base or not number.isdecimal() or not 0 < int(number) <= MOST_CLASSES:
+        return name, None
+    return base, int(number)
+
+
+def _is_users(name: str) -> bool:
+    return _OWN[name][1].family.startswith("own ")
+
+
+def _with_classes(spec: ModelSpec, classes: int) -> ModelSpec:
+    if classes == spec.classes:
+        return spec
+    return replace(
+        spec,
+        name=f"{spec.name}@{classes}",
+        classes=classes,
+        data=None if spec.task == "classification" else spec.data,
+        weights_file=None,
+        weights_url=None,
+        sha256=None,
+        bundled=False,
+    )
 
 
 def own_model(
@@ -209,17 +269,50 @@ def own_model(
     task: Task = "classification",
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    class_names: Sequence[str] | None = None,
+    resize: int | None = None,
+    crop: Crop = "center",
+    interpolation: Interpolation = "bilinear",
+    channel_order: ChannelOrder = "RGB",
+    pixel_range: Literal[1, 255] = 1,
 ) -> ModelSpec:
     """Make a network of one's own a model of this process: its spec, which its name stands for.
 
     build: makes the network anew, with the weights that `load_model` shall give; input_shape:
-    (C, H, W); mean, std: per channel, of pixels in 0..1, by default 0 and 1. What was saved of it
-    is read where it was made known before, by the same name.
-    RsdtrError for a name that is taken, or numbers that do not fit each other.
+    (C, H, W); classes: 1 for a network that answers one logit, of two classes. mean, std: per
+    channel as the network takes them, of pixels in 0..pixel_range, by default 0 and 1.
+    class_names: of its outputs, in order; folders of pictures are matched with them. resize: the
+    short side before the crop of the input's size, by default the least that fills it; crop:
+    "squash" resizes to the input's height and width whatever the picture's. channel_order: of the
+    colours that the network takes. What was saved of it is read where it was made known before, by
+    the same name.
+    RsdtrError for a name that is taken, or values that do not fit each other.
     """
-    known = _OWN.get(name)
-    if name in torchvision_networks.names() or (known and not known[1].family.startswith("own ")):
+    if name in torchvision_networks.names() or (name in _OWN and not _is_users(name)):
         raise RsdtrError(f"{name} is a model of this program: give your network another name")
+    names = tuple(class_names or ())
+    outputs = max(classes, 2)
+    if names and (len(names) != outputs or len(set(map(str.casefold, names))) < outputs):
+        raise RsdtrError(
+            f"{name} has {outputs} classes and was given {len(names)} names of which "
+            f"{len(set(map(str.casefold, names)))} differ: give one of its own for each class"
+        )
+    for word, value, kind in (
+        ("crop", crop, Crop), ("interpolation", interpolation, Interpolation),
+        ("channel_order", channel_order, ChannelOrder),
+        ("pixel_range", pixel_range, Literal[1, 255]),
+    ):  # fmt: skip
+        if value not in get_args(kind):
+            known = ", ".join(map(repr, get_args(kind)))
+            raise RsdtrError(f"{name} was given {word}={value!r}: give one of {known}")
+    if resize is not None and (crop == "squash" or resize < min(input_shape[1:])):
+        raise RsdtrError(
+            f"{name} was given resize={resize} and crop={crop!r} for inputs of "
+            f"{input_shape[1]}×{input_shape[2]}: give a resize that the crop fits into, and none "
+            "with 'squash'"
+        )
+    if channel_order == "BGR" and input_shape[0] not in (3, 4):
+        raise RsdtrError(f"{name} takes {input_shape[0]} channels: BGR is an order of 3 or 4")
     channels = input_shape[0]
     mean, std = mean or (0.0,) * channels, std or (1.0,) * channels
     if len(mean) != channels or len(std) != channels or min(*input_shape, classes) < 1:
@@ -232,9 +325,13 @@ def own_model(
         family=f"own {task}",
         input_shape=input_shape,
         classes=classes,
-        mean=mean,
-        std=std,
-        resize=None,
+        mean=tuple(value / pixel_range for value in mean),
+        std=tuple(value / pixel_range for value in std),
+        resize=resize,
+        interpolation=interpolation,
+        class_names=names,
+        crop=crop,
+        channel_order=channel_order,
         data=None if task == "classification" else torchvision_networks.DATA,
         weights_file=None,
         weights_url=None,
@@ -270,9 +367,11 @@ def _vision_spec(name: str) -> ModelSpec:
 
 
 def class_names(spec: ModelSpec) -> tuple[str, ...]:
-    """The names of a model's outputs, in order."""
-    if spec.family.startswith("own "):
-        return tuple(str(number) for number in range(spec.classes))
+    """The names of a model's outputs, in order; their numbers where nobody has named them."""
+    if spec.class_names:
+        return spec.class_names
+    if spec.family.startswith("own ") or _parts(spec.name)[1] is not None:
+        return tuple(str(number) for number in range(max(spec.classes, 2)))
     if spec.family == "digits":
         return tuple(str(digit) for digit in range(10))
     if spec.family == "cifar10":
@@ -291,21 +390,70 @@ def load_model(
     Raises UnknownName, or WeightsError: no weights published, not found, wrong hash, no fit.
     """
     spec = model_spec(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = spec.build()
+    model = _fresh(spec)
     if weights == "none":
         return decaying_spectrum_(model).eval()
     if weights is None and spec.family.startswith("own "):
         return model.eval()
     path = Path(weights) if weights is not None else _published(spec, progress)
-    state = read_state_dict(path)
-    fill(
-        model,
-        state if name in _OWN else torchvision_networks.in_todays_names(name, state),
-        str(path),
-    )
+    state = _read(model, spec, path)
+    told = _classes_told(model, state, spec)
+    if told is not None:
+        _log.warning("%s tells %d classes apart: it is read as %s@%d", path, told, name, told)
+        model = _fresh(model_spec(f"{name}@{told}"))
+    fill(model, state, str(path))
     return model.eval()
+
+
+def with_classes(name: str, weights: str | Path | None, classes: int | None = None) -> str:
+    """The model's name for weights that were trained for another number of classes than its own.
+
+    classes: that number; by default it is read from the last layer in the file of weights.
+    UnknownName, WeightsError as `load_model`; RsdtrError where the number cannot be chosen.
+    """
+    spec = model_spec(name)
+    if classes is not None:
+        if spec.family.startswith("own "):
+            raise RsdtrError(f"{name} has the classes that it was made known with: name no others")
+        return model_spec(f"{_parts(name)[0]}@{classes}").name
+    if weights in (None, "none") or spec.family.startswith("own ") or _parts(name)[1]:
+        return name
+    model = _fresh(spec)
+    told = _classes_told(model, _read(model, spec, Path(str(weights))), spec)
+    return name if told is None else f"{name}@{told}"
+
+
+def _fresh(spec: ModelSpec) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return spec.build()
+
+
+def _read(model: nn.Module, spec: ModelSpec, path: Path) -> "OrderedDict[str, Any]":
+    base = _parts(spec.name)[0]
+    return read_for(
+        model, path, str if base in _OWN else partial(torchvision_networks.todays_name, base)
+    )
+
+
+def _classes_told(model: nn.Module, state: Mapping[str, Any], spec: ModelSpec) -> int | None:
+    """How many classes a file is for, where that is all that its shapes differ by; else None."""
+    if spec.family.startswith("own ") or _parts(spec.name)[1] is not None:
+        return None
+    told = set()
+    for name, own in model.state_dict().items():
+        value = state.get(name)
+        if not isinstance(value, Tensor) or value.shape == own.shape:
+            continue
+        each, rest = divmod(own.shape[0] if own.ndim else 0, spec.classes)
+        if rest or not each or value.shape[1:] != own.shape[1:] or value.shape[0] % each:
+            return None
+        told.add(value.shape[0] // each)
+    if len(told) != 1 or not 0 < (classes := told.pop()) <= MOST_CLASSES:
+        return None
+    shapes = _fresh(_with_classes(spec, classes)).state_dict()
+    fits = all(name in shapes and shapes[name].shape == v.shape for name, v in state.items())
+    return classes if fits else None
 
 
 def _published(spec: ModelSpec, progress: Progress | None) -> Path:
@@ -313,7 +461,7 @@ def _published(spec: ModelSpec, progress: Progress | None) -> Path:
         return ASSETS / spec.weights_file
     if spec.weights_file is None or spec.weights_url is None or spec.sha256 is None:
         raise WeightsError(
-            f"{spec.name} has no published weights: give your own file (.safetensors or .pth), "
-            f"or train model_spec({spec.name!r}).build() with rsdtr.recovery.finetune and save it"
+            f"{spec.name} has no published weights: give your own file (.safetensors, .pth …), or "
+            f"train model_spec({spec.name!r}).build() with rsdtr.recovery.finetune and save it"
         )
     return published_file(spec.weights_file, spec.weights_url, spec.sha256, progress)

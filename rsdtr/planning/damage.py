@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rsdtr.data.image_sets import LabelledImages, fitting_batch
+from rsdtr.data.image_sets import fitting_batch
+from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError
 from rsdtr.models.outputs import answers
 from rsdtr.models.run import device_of
@@ -28,7 +29,7 @@ BATCH = 256  # enough that the BatchNorm statistics of a batch stand for those o
 def measure_damage(
     model: nn.Module,
     profile: ModelProfile,
-    images: LabelledImages,
+    images: ImageSource,
     n: int = 512,
     *,
     rule: Rule = "paper",
@@ -45,6 +46,7 @@ def measure_damage(
     The model is not changed. progress: called with (runs done, runs in all). DataError for fewer
     than 2 images.
     """
+    images = images_of(images)
     if n < 2 or len(images) < 2:
         raise DataError(
             f"damage was to be measured on {min(n, len(images))} images: give at least 2"

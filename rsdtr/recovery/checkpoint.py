@@ -12,12 +12,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from rsdtr.data.datasets import DataSplits
 from rsdtr.data.image_sets import fingerprint
@@ -26,6 +26,7 @@ from rsdtr.measuring.accuracy import Accuracy
 from rsdtr.models.zoo import weights_sha256
 from rsdtr.recovery.options import FinetuneOptions
 from rsdtr.system.atomic_files import replace_file
+from rsdtr.system.state_file import restored, state_bytes
 
 _RECORD = "training"
 _log = logging.getLogger("rsdtr.recovery.checkpoint")
@@ -69,13 +70,13 @@ class Record(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A record and its tensors, whose names begin with what they belong to, as in `best.`."""
+    """A record and its state_dicts, whose names begin with what they belong to, as in `best.`."""
 
     record: Record
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, Any]
 
-    def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors under `name.`, without that prefix."""
+    def part(self, name: str) -> dict[str, Any]:
+        """The entries under `name.`, without that prefix."""
         prefix = f"{name}."
         return {
             key.removeprefix(prefix): value
@@ -86,12 +87,7 @@ class Checkpoint:
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the file at once; RsdtrError if it cannot be written, and the old one stays."""
-    # safetensors refuses tensors that share memory, and those that are channels-last.
-    tensors = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in checkpoint.tensors.items()
-    }
-    content = safetensors.torch.save(tensors, {_RECORD: checkpoint.record.model_dump_json()})
+    content = state_bytes(checkpoint.tensors, {_RECORD: checkpoint.record.model_dump_json()})
     try:
         replace_file(path, content)
     except OSError as error:
@@ -119,7 +115,9 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
     record = read_record(path)
     if record is None:
         return None
-    return Checkpoint(record, safetensors.torch.load_file(path))
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    return Checkpoint(record, restored(safetensors.torch.load_file(path), metadata))
 
 
 def _record(metadata: Mapping[str, str] | None) -> Record:

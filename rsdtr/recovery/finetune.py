@@ -20,6 +20,7 @@ from rsdtr.data.augmentation import augmented
 from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.measuring.accuracy import accuracy
+from rsdtr.models.outputs import class_logits
 from rsdtr.models.run import device_of
 from rsdtr.recovery.checkpoint import (
     Checkpoint,
@@ -32,6 +33,7 @@ from rsdtr.recovery.checkpoint import (
 from rsdtr.recovery.distributed import average_buffers, sum_gradients, world
 from rsdtr.recovery.options import FinetuneOptions
 from rsdtr.recovery.training_forms import laid_out_for_training
+from rsdtr.system.state_file import stored
 
 
 @dataclass(frozen=True)
@@ -272,14 +274,19 @@ class Run:
         """(B, classes) in float32, computed in the precision of the recipe."""
         mixed = self.options.precision == "bfloat16"
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=mixed):
-            return model(pixels).float()
+            answer = model(pixels)
+        classes = self.data.train.spec.classes
+        return class_logits(answer, len(pixels), classes).float()
 
     def _take_average(self, average: nn.Module) -> None:
         # Early averages would remember the start: the decay grows to its value with the steps.
         decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             now = self.model.state_dict()
-            for name, value in average.state_dict().items():
+            # A tensor of several names moves once; what a module says beside them stays its own.
+            for name, value in stored(average.state_dict()).tensors.items():
+                if name not in now:
+                    continue
                 if value.is_floating_point():
                     value.lerp_(now[name], 1 - decay)
                 else:

@@ -9,13 +9,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rsdtr.compressed.fuse import merged
 from rsdtr.data.image_sets import LabelledImages, fitting_batch
+from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.models.run import device_of
 
 
 def recalibrate(
     model: nn.Module,
-    images: LabelledImages,
+    images: ImageSource,
     n: int = 2000,
     *,
     reference: nn.Module | None = None,
@@ -34,6 +35,7 @@ def recalibrate(
     Raises DataError when n is below 2, RsdtrError when batch_size is, or when the reference is
     another network.
     """
+    images = images_of(images)
     if n < 2 or len(images) < 2:
         raise DataError(
             f"recalibration was asked for with {min(n, len(images))} images: give at least 2"

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rsdtr.compressed.tr_conv2d import TRConv2d
-from rsdtr.data.image_sets import LabelledImages, fitting_batch
+from rsdtr.data.image_sets import fitting_batch
+from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.measuring.fidelity import distance_from
 from rsdtr.models.run import device_of
@@ -94,7 +95,7 @@ def refit_record(data: str, images: int, steps: Sequence[Step]) -> dict[str, obj
 def refit(
     model: nn.Module,
     reference: nn.Module,
-    images: LabelledImages,
+    images: ImageSource,
     n: int = 1000,
     *,
     options: RefitOptions | None = None,
@@ -117,6 +118,7 @@ def refit(
     cannot trace or whose values are not finite, or a reference of another structure.
     """
     asked = options or RefitOptions()
+    images = images_of(images)
     if n < 2 or len(images) < 2:
         raise DataError(f"a refit was asked for with {min(n, len(images))} images: give at least 2")
     chosen = images.subset(n, asked.seed)

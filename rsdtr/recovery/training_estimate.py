@@ -16,6 +16,7 @@ from rsdtr.measuring.accuracy import accuracy
 from rsdtr.models.run import device_of
 from rsdtr.recovery.finetune import Run
 from rsdtr.recovery.options import FinetuneOptions
+from rsdtr.system.state_file import stored
 
 TIMED_STEPS = 3
 _SLACK = 1.25  # buffers of convolutions and of the allocator, which nothing here can see
@@ -91,13 +92,13 @@ def required_bytes(
     straight line.
     """
     data.train.check_labelled("fine-tuning")
-    state = sum(_bytes(value) for value in model.state_dict().values())
+    state = _state_bytes(model)
     moments = {"sgd": int(options.momentum > 0), "adamw": 2}[options.optimizer]
     gradients = sum(_bytes(value) for value in model.parameters() if value.requires_grad)
     # Beside the model: the best epoch, the averages with their best, the one being written.
     copies = state * (3 + bool(options.ema)) + gradients * (1 + moments)
     if teacher is not None and options.distill:
-        copies += sum(_bytes(value) for value in teacher.state_dict().values())
+        copies += _state_bytes(teacher)
     pictures = data.train.select(slice(0, 4))
     pixels, labels = next(pictures.batches(4))
     part = -(-options.batch_size // options.accumulate)
@@ -135,10 +136,15 @@ def _kept(
         torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value),
     ):
         run.training_mode()
-        weights = {value.untyped_storage().data_ptr() for value in run.model.state_dict().values()}
+        held = stored(run.model.state_dict()).tensors.values()
+        weights = {value.untyped_storage().data_ptr() for value in held}
         # Clones: a part of a tensor would count as the whole that it shares its memory with.
         run.learn(pixels.clone().to(device), labels.clone().to(device))
     return sum(kept.values())
+
+
+def _state_bytes(model: nn.Module) -> int:
+    return sum(_bytes(value) for value in stored(model.state_dict()).tensors.values())
 
 
 def _bytes(value: Tensor) -> int:

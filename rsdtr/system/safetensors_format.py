@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import mmap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from torch import Tensor, nn
 
 from rsdtr.errors import WeightsError, first_problem
+from rsdtr.system.state_file import Stored, state_bytes, stored
 
 _NAMES = {
     "float64": "F64", "int64": "I64", "float32": "F32", "int32": "I32", "bfloat16": "BF16",
@@ -29,11 +29,19 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor in a file: dtype as torch writes it ("float32"), bytes per scalar, shape."""
+    """One name of a state_dict: dtype as torch writes it ("float32"), bytes per scalar, shape.
+
+    dtype and shape are those that are written; was: the tensor's own dtype where that is another;
+    same_as: the name of the tensor that this is, and that is written once; extra: what is no
+    tensor, as JSON.
+    """
 
     dtype: str
     itemsize: int
     shape: tuple[int, ...]
+    was: str | None = None
+    same_as: str | None = None
+    extra: str | None = None
 
     @classmethod
     def of(cls, tensor: Tensor) -> Entry:
@@ -42,12 +50,21 @@ class Entry:
 
     @property
     def bytes(self) -> int:
-        return self.itemsize * prod(self.shape)
+        return 0 if self.same_as or self.extra else self.itemsize * prod(self.shape)
 
 
 def entries_of(model: nn.Module) -> dict[str, Entry]:
-    """Every tensor of the model's state_dict."""
-    return {name: Entry.of(tensor) for name, tensor in model.state_dict().items()}
+    """Everything in the model's state_dict; WeightsError for what no file holds."""
+    found = stored(model.state_dict())
+    entries = {
+        name: replace(Entry.of(tensor), was=found.dtypes.get(name))
+        for name, tensor in found.tensors.items()
+    }
+    for alias, name in found.aliases.items():
+        entries[alias] = replace(entries[name], was=None, same_as=name)
+    for name, value in found.extra.items():
+        entries[name] = Entry("", 0, (), extra=json.dumps(value))
+    return entries
 
 
 def safetensors_bytes(entries: Mapping[str, Entry]) -> int:
@@ -55,27 +72,40 @@ def safetensors_bytes(entries: Mapping[str, Entry]) -> int:
 
     The format's writer puts larger scalars first and equal ones by name.
     """
-    header: dict[str, object] = {}
+    metadata = Stored(
+        aliases={name: entry.same_as for name, entry in entries.items() if entry.same_as},
+        dtypes={name: entry.was for name, entry in entries.items() if entry.was},
+        extra={name: json.loads(e.extra) for name, e in entries.items() if e.extra is not None},
+    ).metadata
+    header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     offset = 0
-    for name, entry in sorted(entries.items(), key=lambda item: (-item[1].itemsize, item[0])):
+    written = {n: e for n, e in entries.items() if e.same_as is None and e.extra is None}
+    for name, entry in sorted(written.items(), key=lambda item: (-item[1].itemsize, item[0])):
         header[name] = {
             "dtype": _NAMES[entry.dtype],
             "shape": entry.shape,
             "data_offsets": [offset, offset + entry.bytes],
         }
         offset += entry.bytes
-    written = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
-    return 8 + -(-written // 8) * 8 + offset
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + -(-length // 8) * 8 + offset
 
 
 def with_ring(
     entries: Mapping[str, Entry], layer: str, cores: tuple[tuple[int, ...], ...]
 ) -> dict[str, Entry]:
-    """The same file with the kernel of one convolution replaced by the cores of a ring."""
+    """The same file with the kernel of one convolution, by all its names, as a ring's cores."""
     changed = dict(entries)
-    kernel = changed.pop(f"{layer}.weight")
+    first = f"{layer}.weight"
+    kernel = changed.pop(first)
+    names = [name for name, entry in changed.items() if entry.same_as == first]
     for k, shape in enumerate(cores):
         changed[f"{layer}.cores.{k}"] = Entry(kernel.dtype, kernel.itemsize, shape)
+        for name in names:
+            core = f"{name.removesuffix('weight')}cores.{k}"
+            changed[core] = replace(changed[f"{layer}.cores.{k}"], same_as=f"{layer}.cores.{k}")
+    for name in names:
+        del changed[name]
     return changed
 
 
@@ -200,5 +230,4 @@ def _refusal(path: Path, reason: str) -> WeightsError:
 
 def saved_bytes(model: nn.Module) -> int:
     """Bytes of the model's state_dict as a safetensors file."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    return len(safetensors.torch.save(state))
+    return len(state_bytes(model.state_dict()))

@@ -5,11 +5,11 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from driving import SECONDS
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from rsdtr.jobs import job_queue
 from scripts.serving import running
+from tests.support.driving import SECONDS
 
 expect.set_options(timeout=120 * SECONDS)  # it does not heed a page's own timeout
 

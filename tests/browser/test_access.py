@@ -2,8 +2,9 @@
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from driving import settle
 from playwright.sync_api import Page
+
+from tests.support.driving import settle
 
 CHOSEN = "model=digits_resnet20&eps=0.5&layer=layer1.0.conv1"
 PAGES = (

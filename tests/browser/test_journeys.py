@@ -2,7 +2,6 @@
 
 import re
 
-from driving import metric, right, settle
 from playwright.sync_api import expect
 
 from rsdtr.learn.numbers import turns
@@ -11,6 +10,7 @@ from rsdtr.learn.text import STEPS
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.search.paper_rule import candidates, smallest
+from tests.support.driving import metric, right, settle
 
 DIGITS = "digits_resnet20"
 SMALL = "layer1.0.conv1"

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from driving import settle
 from playwright.sync_api import Page, expect
 
 from scripts.serving import free_port, running, serving
+from tests.support.driving import settle
 
 PAGES = ("", "Layers", "Recover", "Compare", "Export", "Learn")
 METADATA = "/.well-known/openid-configuration"

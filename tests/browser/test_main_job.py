@@ -4,13 +4,13 @@ import re
 from zipfile import ZipFile
 
 import pytest
-from driving import metric, right, settle, visit
 from playwright.sync_api import expect
 
 from rsdtr.compressed.saved import load
 from rsdtr.data.datasets import load_data
 from rsdtr.exports.verify import verify
 from rsdtr.measuring.accuracy import accuracy
+from tests.support.driving import metric, right, settle, visit
 
 DIGITS = "digits_resnet20"
 

@@ -3,11 +3,11 @@
 from urllib.parse import urlsplit
 
 import pytest
-from driving import metric, settle, visit
 from playwright.sync_api import expect
 
 from rsdtr.errors import ExportError
 from rsdtr.exports.browser_runtime import runtime_folder
+from tests.support.driving import metric, settle, visit
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from driving import SECONDS, right, settle
 from playwright.sync_api import Page, expect
 
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning import grid_process
 from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import plan
+from tests.support.driving import SECONDS, right, settle
 
 
 @dataclass(frozen=True)

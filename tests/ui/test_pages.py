@@ -1,7 +1,5 @@
 """Every page on the bundled model: it renders, answers its widgets, and shows no traceback."""
 
-from pathlib import Path
-
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -9,21 +7,8 @@ from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.ui.shared import frame, markdown, session
-
-ROOT = Path(__file__).parents[2]
-PAGES = ("pages/1_Layers.py", "pages/2_Recover.py", "pages/3_Compare.py", "pages/4_Export.py")
-DIGITS = "digits_resnet20"
-
-
-def app(**query: str) -> AppTest:
-    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    for name, value in query.items():
-        test.query_params[name] = value
-    return test.run()
-
-
-def metrics_of(test: AppTest) -> dict[str, str]:
-    return {metric.label.split(",")[0]: metric.value for metric in test.metric}
+from tests.support.checkout import ROOT
+from tests.support.pages import DIGITS, PAGES, app, metrics_of
 
 
 @pytest.fixture(scope="module")

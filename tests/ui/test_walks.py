@@ -8,9 +8,10 @@ import random
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from test_pages import PAGES, ROOT
 
 from rsdtr.ui.shared import session
+from tests.support.checkout import ROOT
+from tests.support.pages import PAGES
 
 CHANGES = int(os.environ.get("RSDTR_WALK", "12"))
 # Other models need weights from elsewhere. The buttons start processes or take half a minute, and

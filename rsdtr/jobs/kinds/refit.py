@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
@@ -35,6 +34,7 @@ from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.options import RefitOptions
 from rsdtr.recovery.refit import Begun, Step, refit, refit_record
 from rsdtr.system.atomic_files import replace_file
+from rsdtr.system.state_file import restored, state_bytes
 
 KIND = "refit"
 CHECKPOINT, REPORT = "checkpoint.safetensors", "steps.json"
@@ -212,20 +212,16 @@ def _content(job: Job) -> _Content | None:
 
 
 def _write_checkpoint(path: Path, stored: _Stored, reached: Begun) -> None:
-    # safetensors refuses tensors that share memory, and those that are channels-last.
-    tensors = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in reached.state.items()
-    }
-    replace_file(path, safetensors.torch.save(tensors, {_RECORD: stored.model_dump_json()}))
+    replace_file(path, state_bytes(reached.state, {_RECORD: stored.model_dump_json()}))
 
 
 def _read_checkpoint(path: Path) -> tuple[float, Begun | None]:
     """Seconds spent so far, and what they have led to; 0 and None if there is nothing whole."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            stored = _Stored.model_validate_json((file.metadata() or {}).get(_RECORD, ""))
-        state = safetensors.torch.load_file(path)
+            metadata = file.metadata() or {}
+        stored = _Stored.model_validate_json(metadata.get(_RECORD, ""))
+        state = restored(safetensors.torch.load_file(path), metadata)
     except FileNotFoundError:
         return 0.0, None
     except (OSError, ValidationError, safetensors.SafetensorError) as error:

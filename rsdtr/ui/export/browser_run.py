@@ -124,7 +124,7 @@ def _task(
         lambda: onnx_file(copy.deepcopy(network.model).requires_grad_(False), network.spec),
     )
     test = splits(network, test_set).test
-    images = network.spec.normalise(test.pixels(range(min(IMAGES, len(test)))))
+    images = test.first(IMAGES).inputs(slice(None))
     model = recovery.model if recovery else networks.compressed(network, plan)
     logits = copy.deepcopy(model).eval()(images)
     return Task(

@@ -14,7 +14,7 @@ from torch import nn
 
 from rsdtr.compressed.compress import compress
 from rsdtr.data.datasets import DataSplits, load_data
-from rsdtr.models.zoo import ModelSpec, load_model, model_spec
+from rsdtr.models.zoo import ModelSpec, load_model, model_spec, with_classes
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.damage import measure_damage
 from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
@@ -90,12 +90,13 @@ class Measured:
 def network(name: str, weights: str | None, progress: Progress | None = None) -> Network:
     """A model of the zoo, dense, and its profile; WeightsError if its weights are not to be had.
 
+    Weights for another number of classes make it the model of that number, NAME@N.
     progress: called with the (done, total) bytes of a download.
     """
 
     def load() -> Network:
-        spec = model_spec(name)
-        model = load_model(name, weights, progress=progress)
+        spec = model_spec(with_classes(name, weights))
+        model = load_model(spec.name, weights, progress=progress)
         return Network(spec, model, profile(model, spec), weights)
 
     return _networks.of((name, weights), load)
