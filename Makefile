@@ -2,10 +2,10 @@
 # make test    every test, the browser's included (sets everything up first)
 # make check   format, lint and types
 # make bench   timings on this machine
-# make soak    100,000 mutations of everything that is parsed, 1,000 random convolutions, 200 kills,
-#              a hundred random changes of the controls on every page, and the export of every
-#              architecture of up to 45 million parameters in every form, and fifty sessions at
-#              once for ten minutes
+# make soak    100,000 mutations of everything that is parsed, 1,000 random convolutions, 2,000
+#              random networks, 200 kills, a hundred random changes of the controls on every page,
+#              the export of every architecture of up to 45 million parameters in every form, and
+#              fifty sessions at once for ten minutes
 # make setup   only the installation that `make run` needs
 
 PYTHON ?= python3
@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: run test check bench soak setup setup-dev venv browser
 
 run: setup
-	@$(BIN)/python -m streamlit run app.py
+	@$(BIN)/python -m rsdtr.ui.server
 
 # A test file is one process's from its beginning to its end.
 test: setup-dev browser
@@ -39,6 +39,7 @@ bench: setup
 soak: setup-dev
 	@$(BIN)/python -m tests.soak.mutations 100000
 	@$(BIN)/python -m tests.soak.convolutions 1000
+	@$(BIN)/python -m tests.soak.generated_networks 2000
 	@$(BIN)/python -m tests.soak.kills 200
 	@$(BIN)/python -m tests.soak.parity 45
 	@RSDTR_WALK=100 $(BIN)/python -m pytest tests/ui/test_walks.py

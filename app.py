@@ -1,117 +1,38 @@
-"""Explore: choose a model and what to ask of it, and see what the rings make of it."""
+"""The frame of every page: which pages there are, who is let in, and what becomes of an error.
+
+Streamlit runs this script for whatever page is asked for, and this script runs the page's.
+"""
+
+from pathlib import Path
 
 import streamlit as st
 
-from rsdtr.ui.shared.opening import page
-from rsdtr.charts.plan import fronts_figure, layers_figure, ratios_figure
-from rsdtr.charts.tables import layers_table
-from rsdtr.ui.explore import (
-    accuracy,
-    clicked_point,
-    network_parts,
-    sharing,
-    tradeoff,
-)
-from rsdtr.ui.explore.layer_table import edit_layers
-from rsdtr.ui.export import browser_run
-from rsdtr.ui.plan import latency, model_card
-from rsdtr.ui.plan.accuracy import measure_damage
-from rsdtr.ui.plan.chosen_plan import choose
-from rsdtr.ui.shared import cards, figures, numbers
-from rsdtr.ui.shared.figures import chart_to_click, csv_button
-from rsdtr.ui.shared.frame import pair, progress
-from rsdtr.ui.shared.widgets import choose_data
+from rsdtr.ui.shared import address
+from rsdtr.ui.shared.frame import ICON, frame, import_for, log_in
 
-with page(
-    "Explore",
-    "Replace the convolutions of a trained network by tensor rings: choose a model and an εₚ, or "
-    "what it should reach, and see at once what it saves.",
-):
-    chosen = choose(whole=True)
-    network, plan = chosen.network, chosen.plan
-    row = st.container()
+ICONS = {
+    "Explore": ":material/tune:",
+    "Layers": ":material/grid_view:",
+    "Recover": ":material/healing:",
+    "Compare": ":material/compare_arrows:",
+    "Export": ":material/download:",
+    "Learn": ":material/school:",
+}
+scripts = {name: Path(__file__).with_name("pages") / f"{name.lower()}.py" for name in ICONS}
+pages = [
+    st.Page(scripts[name], title=name, icon=icon, url_path=name, default=name == "Explore")
+    for name, icon in ICONS.items()
+]
 
-    selection = chart_to_click(
-        layers_figure(plan),
-        key="before_after",
-        alt=f"Kernel parameters of each convolution of {plan.model} before and after compression",
-    )
-    figures.open_clicked(selection, plan, "open_bar")
-    st.caption(
-        "Grey is the kernel as trained, blue the ring that replaces it: the closer a blue bar is "
-        "to the ground, the more its layer gives. A hatched bar stays dense; point at it to read "
-        "why. A layer that is clicked can be opened in Layers, where all its rings are."
-    )
-
-    network_parts.offer(plan)
-    costs, ratios = pair("curves")
-
-    test_set = choose_data(network.spec)
-    stages = accuracy.show(network, plan, test_set)
-    measure_damage(chosen, test_set)
-
-    st.header("Latency")
-    batch = latency.choose_batch()
-    times = latency.known(network, plan, batch)
-    measuring = st.container()
-    with row:
-        card = model_card.card(chosen, stages, times)
-        cards.show(card, times, sharing.pinned())
-        sharing.offer(card)
-
-    st.header("Layers")
-    edit_layers(chosen, times)
-    st.caption(
-        "Give a layer an εₚ of its own, or keep it dense: the plan follows at once, and a target "
-        "is solved around it. An emptied εₚ is the plan's choice again. Once latency is measured, "
-        "the table says which layers gain time, and in its last column why the others do not."
-    )
-    csv_button(
-        lambda: layers_table(plan, chosen.own, times).to_csv(index=False), numbers.file_stem(plan)
-    )
-
-    # Last, because the first time they take a while: all of the page above is there by then.
-    with costs:
-        if tradeoff.can_be_solved(network, chosen.asked):
-            with progress("Solving for the least damage") as show:
-                fronts = tradeoff.fronts(network, chosen.asked, show)
-            reached, damage = tradeoff.axes(network, chosen.asked)
-            selection = chart_to_click(
-                fronts_figure(
-                    fronts.uniform,
-                    fronts.solved,
-                    tradeoff.point(network, chosen.asked, plan),
-                    reached=reached,
-                    damage=damage,
-                ),
-                key="fronts",
-                alt="Damage against compression, for one ε_p for all layers and for one for each",
-                stem=numbers.file_stem(plan),
-            )
-            clicked_point.offer(selection, tradeoff.kind_of(chosen.asked), "ask_front")
-            st.caption(tradeoff.explained(network, chosen.asked))
-        else:
-            st.info(
-                "What compression costs is drawn here once every ring has been searched.",
-                icon=":material/hourglass_top:",
-            )
-    with ratios:
-        with progress("Planning over εₚ") as show:
-            points = tradeoff.ratios(network, chosen.asked, batch, show)
-        selection = chart_to_click(
-            ratios_figure(points, tradeoff.ratio_point(network, plan, batch)),
-            key="ratios",
-            alt="Compression ratio of parameters, of FLOPs and of measured time against the "
-            "prescribed error",
-            stem=numbers.file_stem(plan),
-        )
-        clicked_point.offer(selection, tradeoff.kind_of(chosen.asked), "ask_ratio")
-        st.caption(
-            "One εₚ for all layers. Above the dotted line at 1 the network got smaller (PCR), "
-            "needs fewer multiplications (FCR) or, where it was measured, less time; the stars "
-            "are the present plan. FCR counts the paper's four sublayers, 1 MAC = 2 FLOPs. A point "
-            "that is clicked, here or beside, can be asked for."
-        )
-    with measuring:
-        latency.measure(chosen, batch, curve=True)
-        latency.show(chosen, times, browser_run.points(network))
+# Where the server's secrets have an [auth] section, a page is for those who have logged in.
+# Streamlit tells whether they have; without that section it tells nothing, and everybody is in.
+let_in = st.user.get("is_logged_in", True)
+address.arrive()
+page = st.navigation(pages, position="top" if let_in else "hidden")
+st.set_page_config(page_title=f"{page.title} · RSDTR Explorer", page_icon=ICON, layout="wide")
+if let_in:
+    with frame(page.title):
+        import_for(scripts[page.title])
+        page.run()
+else:
+    log_in()

@@ -28,9 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from serving import ROOT, running
 
+from rsdtr.jobs import cancel
+from rsdtr.jobs.kinds.grid_search import search_job
 from rsdtr.measuring.stopwatch import machine
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.planning import grid_process
 from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import policy_layers
 from rsdtr.planning.winners_on_disk import load_winners, save_winners
@@ -59,7 +60,7 @@ def main() -> None:
     report: dict[str, object] = {"machine": machine(), "model": asked.model}
     report["server_ms"] = spread(server(query, asked.moves))
     if not asked.no_browser:
-        report["browser_ms"] = spread(browser(query, asked.moves, network))
+        report["browser_ms"] = spread(browser(query, asked.moves, network, weights))
     print(json.dumps(report, indent=1))
 
 
@@ -80,9 +81,11 @@ def server(query: dict[str, str], moves: int) -> Iterator[float]:
     from streamlit.runtime.scriptrunner.script_cache import ScriptCache
     from streamlit.testing.v1 import AppTest, local_script_runner
 
+    from rsdtr.ui.plan import search_status
+
     compiled = ScriptCache()  # a server compiles the page once; the test runner would, each time
     vars(local_script_runner)["ScriptCache"] = lambda: compiled
-    grid_process.start = lambda *_: True  # it would take the cores
+    vars(search_status)["queue_search"] = lambda *_: None  # it would take the cores
     test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=600)
     for key, value in query.items():
         test.query_params[key] = value
@@ -115,7 +118,9 @@ def undecomposed() -> Iterator[None]:
             setattr(torch.linalg, name, function)
 
 
-def browser(query: dict[str, str], moves: int, network: ModelProfile) -> Iterator[float]:
+def browser(
+    query: dict[str, str], moves: int, network: ModelProfile, weights: str | None
+) -> Iterator[float]:
     """Milliseconds from each press of an arrow key to the repainted figure of the layers."""
     from playwright.sync_api import TimeoutError, sync_playwright
 
@@ -128,7 +133,8 @@ def browser(query: dict[str, str], moves: int, network: ModelProfile) -> Iterato
         page.set_default_timeout(300_000)
         page.goto(f"{root}/?{address}")
         page.locator(".st-key-before_after .js-plotly-plot").wait_for()
-        grid_process.cancel(network)  # what it searches ahead would take the cores
+        if job := search_job(network, weights):
+            cancel(job.id)  # what it searches ahead would take the cores
         time.sleep(10)
         slider = page.get_by_role("slider").first
         slider.focus()

@@ -19,6 +19,8 @@ import plotly.io as pio
 from nbclient import NotebookClient
 from playwright.sync_api import Page, sync_playwright
 
+from rsdtr.system.atomic_files import SHARED, new_file
+
 FOLDER = Path(__file__).parents[1] / "notebooks"
 FIGURE = "application/vnd.plotly.v1+json"
 WIDTH = 860
@@ -43,9 +45,8 @@ def main(names: Sequence[str]) -> None:
                 for output in cell.get("outputs", ()):
                     if FIGURE in output.get("data", {}):
                         output.data["image/png"] = _picture(page, output.data[FIGURE])
-            temporary = path.with_suffix(".new")
-            nbformat.write(notebook, temporary)
-            temporary.replace(path)
+            with new_file(path, SHARED) as temporary:
+                nbformat.write(notebook, temporary)
             print(path.name)
         browser.close()
 

@@ -28,10 +28,10 @@ def free_port() -> int:
 def running(*options: str, port: int | None = None) -> Iterator[str]:
     """The address of the app, served as by `make run` but without a browser, as long as the block.
 
-    options: further ones of `streamlit run`. port: by default a free one. Errors as `serving`.
+    options: of `streamlit run`. port: by default a free one. Errors as `serving`.
     """
     port = port or free_port()
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", *options]
+    command = [sys.executable, "-m", "rsdtr.ui.server", *options]
     command += ["--server.port", str(port), "--server.headless", "true"]
     with serving(command, f"http://127.0.0.1:{port}", "/_stcore/health") as root:
         yield root

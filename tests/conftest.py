@@ -38,10 +38,8 @@ def _no_process_outlives_its_file() -> Iterator[None]:
         "rsdtr.system.processes"
     )  # where no test has loaded it, there is none
     if process is not None:
-        for child in list(process._started):
+        for child in process.started():
             child.kill()
-            child.wait()
-        process.reap()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from pydantic import Field, ValidationError, field_validator
 from torch import Tensor, nn
@@ -256,6 +255,8 @@ class OnnxNetwork(nn.Module):
     """An ONNX file as a network, (B, C, H, W) -> logits (B, classes), on one thread."""
 
     def __init__(self, content: bytes) -> None:
+        import onnxruntime as ort  # starts a thread
+
         super().__init__()
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rsdtr.compressed.tr_conv2d import along, margins
 from rsdtr.errors import RingError
+from rsdtr.models.surgery import ConvReplacement
 from rsdtr.ring.cost import Size
 
 
@@ -36,7 +37,7 @@ class Stage(BaseModel):
     groups: int = 1
 
 
-class FactoredConv2d(nn.Module):
+class FactoredConv2d(ConvReplacement):
     """`nn.Conv2d` without groups as a chain of stages (O, I, KH, KW being the kernel they make up).
 
     Made from the convolution that it stands for, whose stride, dilation, padding, padding_mode and
@@ -70,8 +71,8 @@ class FactoredConv2d(nn.Module):
         """The kernel (O, I, KH, KW) that the chain stands for."""
         return composed(self.stages, self.kernels())
 
-    def forward(self, x: Tensor) -> Tensor:
-        kernels = self.kernels()
+    def forward(self, input: Tensor) -> Tensor:
+        x, kernels = input, self.kernels()
         for position, (stage, kernel) in enumerate(zip(self.stages, kernels, strict=True)):
             rows, columns = (
                 self.margins[axis] if axis in stage.axes else (0, 0) for axis in (0, 1)

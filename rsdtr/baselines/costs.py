@@ -7,7 +7,6 @@ contraction there is, so that ρ is the least that can be said against it.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 
 from rsdtr.baselines.conv_chain import FactoredConv2d
 from rsdtr.baselines.tensorized_ring import tensorized_macs, tensorized_storage
-from rsdtr.compressed.compress import replace_module
 from rsdtr.compressed.fuse import fuse, plain_convolutions
 from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.measuring import stopwatch
+from rsdtr.models.surgery import copied, replaced
 from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ring.cost import Size, pipeline_macs
@@ -121,14 +120,15 @@ def fastest(model: nn.Module, profile: ModelProfile, batch: int = BATCH) -> nn.M
     Whichever took least processor time on one thread, for a batch of noise. profile: of the
     original network.
     """
-    new = copy.deepcopy(model).eval().requires_grad_(False)
+    modules = dict(model.named_modules())
+    best: dict[nn.Module, nn.Module] = {}
     for layer in profile.layers:
-        module = dict(new.named_modules()).get(layer.name)
+        module = modules.get(layer.name)
         if isinstance(module, TRConv2d | FactoredConv2d):
             images = torch.randn(batch, layer.shape[1], *layer.input_size)
-            best = _fastest({str(k): form for k, form in enumerate(_forms(module))}, images)
-            replace_module(new, module, best)
-    return fuse(new)
+            forms = {str(k): form for k, form in enumerate(_forms(copied(module).eval()))}
+            best[module] = _fastest(forms, images)
+    return fuse(replaced(model, best).requires_grad_(False))
 
 
 def latency_ratio(model: nn.Module, dense: nn.Module, images: Tensor) -> float:
@@ -137,9 +137,10 @@ def latency_ratio(model: nn.Module, dense: nn.Module, images: Tensor) -> float:
     return times["model"].median_ms / times["dense"].median_ms
 
 
-def _forms(module: TRConv2d | FactoredConv2d) -> list[nn.Module]:
+def _forms(module: nn.Module) -> list[nn.Module]:
     if isinstance(module, FactoredConv2d):
         return [module.plain(), module.to_dense()]
+    assert isinstance(module, TRConv2d)
     forms: list[nn.Module] = []
     for form in FORMS:
         module.form = form

@@ -12,11 +12,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-import torch_pruning as tp
 from torch import Tensor, nn
 
 from rsdtr.data.datasets import LabelledImages
 from rsdtr.errors import PlanError
+from rsdtr.models.run import fresh_input
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.model_profile import ModelProfile, profile
 
@@ -35,6 +35,8 @@ class Pruned:
 
     def repeated(self, model: nn.Module, spec: ModelSpec) -> nn.Module:
         """A copy of another network of the same architecture without the same channels."""
+        import torch_pruning as tp  # loads torch's compiler too, and timm where it is installed
+
         other = copy.deepcopy(model)
         example = torch.zeros(1, *spec.input_shape)
         graph = tp.DependencyGraph().build_dependency(other, example_inputs=example)
@@ -87,6 +89,8 @@ def pruned(
 def _pruned_by(
     trained: nn.Module, spec: ModelSpec, importance: Importance, share: float
 ) -> tuple[nn.Module, tuple[tuple[str, bool, list[int]], ...]]:
+    import torch_pruning as tp
+
     model = copy.deepcopy(trained)
     for one, other in zip(model.parameters(), trained.parameters(), strict=True):
         one.grad = None if other.grad is None else other.grad.clone()
@@ -105,6 +109,8 @@ def _pruned_by(
 
 def _kept(model: nn.Module, example: Tensor) -> list[nn.Module]:
     """Layers whose output channels cannot go alone: their group has another layer's outputs too."""
+    import torch_pruning as tp
+
     graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)
     kept: list[nn.Module] = []
     for module in model.modules():
@@ -126,4 +132,4 @@ def _kept(model: nn.Module, example: Tensor) -> list[nn.Module]:
 def _take_gradients(model: nn.Module, images: LabelledImages) -> None:
     model.requires_grad_(True)
     for pixels, labels in images.subset(TAYLOR_IMAGES).batches(BATCH):
-        F.cross_entropy(model(pixels), labels).backward()
+        F.cross_entropy(model(fresh_input(model, pixels)), labels).backward()

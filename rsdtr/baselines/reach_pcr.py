@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -21,8 +20,8 @@ from rsdtr.baselines.lowrank import (
     fitting,
     storage,
 )
-from rsdtr.compressed.compress import replace_module
 from rsdtr.errors import PlanError
+from rsdtr.models.surgery import replaced
 from rsdtr.planning.model_profile import LayerProfile, ModelProfile
 from rsdtr.planning.plan import policy_layers
 from rsdtr.ring.rank_selection import checked_eps
@@ -159,7 +158,7 @@ def network_of(
             eps = eps_for(lambda e: kernels.pcr(kernels.ranks(e)), pcr, method.title)
         assert eps is not None  # one of the three is given
         ranks = kernels.ranks(eps)
-    new = copy.deepcopy(model) if model is not None else None
+    chains: dict[nn.Module, nn.Module] = {}
     layers, macs = [], profile.macs
     for layer in profile.layers:
         found = ranks[layer.name]
@@ -170,12 +169,12 @@ def network_of(
         cost = kernels.of(layer).macs(found, layer.input_size, layer.output_size)
         macs += cost - layer.macs
         layers.append(LayerDecision(name=layer.name, choice=choice, macs=cost))
-        if new is not None:
-            conv = new.get_submodule(layer.name)
+        if model is not None:
+            conv = model.get_submodule(layer.name)
             assert isinstance(conv, nn.Conv2d)  # the profile is of this model
-            replace_module(new, conv, FactoredConv2d(conv, choice.stages, cores))
+            chains[conv] = FactoredConv2d(conv, choice.stages, cores)
     decision = NetworkDecision(
         model=profile.model, method=method.name, eps=eps, pcr=kernels.pcr(ranks),
         fcr=profile.macs / macs, layers=tuple(layers),
     )  # fmt: skip
-    return decision, new
+    return decision, None if model is None else replaced(model, chains)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from html import escape
+from pathlib import Path
 
 import plotly.graph_objects as go
 import plotly.io as pio
+from markupsafe import Markup
 from pydantic import ValidationError
 
 from rsdtr.charts.accuracy import Stage, stages_figure
@@ -19,17 +20,9 @@ from rsdtr.measuring.accuracy import Accuracy
 from rsdtr.models.weights import weights_sha256
 from rsdtr.planning.plan import Ratio
 from rsdtr.system.safetensors_format import saved_bytes
+from rsdtr.system.templates import html_template
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1B2430; background: #FFF;
-  max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; font-size: 14px; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid #D5DAE0; padding: .3rem .6rem; text-align: right; }
-td { white-space: nowrap; } td.word { white-space: normal; min-width: 8rem; }
-th:first-child, td:first-child, td.word { text-align: left; }
-pre { background: #F3F5F7; padding: .8rem; overflow-x: auto; }
-figure { margin: 1.5rem 0; } figcaption { color: #4A5563; }
-"""
+_TEMPLATE = html_template(Path(__file__).with_name("templates") / "report.html.j2")
 _MEASURED = {"percent": "accuracy", "interval": "interval", "n": "n"}
 COLUMNS = (
     "layer", "kernel (O × I × KH × KW)", "before (scalars)", "after (scalars)", "ratio (×)",
@@ -53,20 +46,13 @@ def report_html(card: ModelCard) -> str:
     ]
     if card.accuracy:
         figures.append((stages_figure(_stages(card)), "Bars are 95 % intervals."))
-    drawn = "".join(
-        f"<figure>{_figure(figure, k)}<figcaption>{escape(text)}</figcaption></figure>"
-        for k, (figure, text) in enumerate(figures)
-    )
-    title = escape(card.label).replace("ε_p", "εₚ")  # as on the pages
-    rows = "".join(f"<tr><td>{escape(n)}</td><td>{escape(v)}</td></tr>" for n, v in _facts(card))
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style></head><body><main><h1>{title}</h1>"
-        "<p>Compressed with reduced-storage direct tensor rings (RSDTR, arXiv 2405.10802).</p>"
-        f"<table><tbody>{rows}</tbody></table>{drawn}"
-        f"<h2>Layers</h2>{_layers(card)}"
-        f"<h2>The same again</h2><pre>{escape(card.command)}</pre>"
-        f"<pre>{escape(card.python)}</pre></main></body></html>\n"
+    return _TEMPLATE.render(
+        title=card.label.replace("ε_p", "εₚ"),  # as on the pages
+        facts=_facts(card),
+        figures=[(_figure(figure, k), text) for k, (figure, text) in enumerate(figures)],
+        columns=(*COLUMNS, "kept dense because"),
+        layers=_layers(card),
+        card=card,
     )
 
 
@@ -95,6 +81,7 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
         ("Parameters", f"{params.original:,} → {params.compressed:,}"),
         ("FCR, FLOPs original / compressed", f"{plan.fcr:.2f} ×"),
         ("MACs for one input", f"{macs.original:,} → {macs.compressed:,}"),
+        *(("Not counted in MACs and FCR", str(part)) for part in plan.not_counted),
         ("safetensors file (bytes)", f"{size.original:,} → {size.compressed:,}"),
     ]
     for stage in card.accuracy:
@@ -119,15 +106,13 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
     return [*facts, ("SHA-256 of the weights", card.weights_sha256)]
 
 
-def _layers(card: ModelCard) -> str:
-    table = layers_table(card.plan)
-    reasons = [layer.kept_dense or "" for layer in card.plan.layers]
-    head = "".join(f"<th>{escape(name)}</th>" for name in (*COLUMNS, "kept dense because"))
-    lines = []
-    for cells, reason in zip(table[list(COLUMNS)].itertuples(index=False), reasons, strict=True):
-        texts = "".join(f"<td>{escape(_cell(cell))}</td>" for cell in cells)
-        lines.append(f'<tr>{texts}<td class="word">{escape(reason)}</td></tr>')
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+def _layers(card: ModelCard) -> list[tuple[list[str], str]]:
+    """The cells of each layer, and why it stays dense, if it does."""
+    rows = layers_table(card.plan)[list(COLUMNS)].itertuples(index=False)
+    return [
+        ([_cell(cell) for cell in row], layer.kept_dense or "")
+        for row, layer in zip(rows, card.plan.layers, strict=True)
+    ]
 
 
 def _cell(value: object) -> str:
@@ -139,15 +124,16 @@ def _cell(value: object) -> str:
     return f"{int(text):,}" if text.isdigit() else ""  # nothing, where a dense layer has none
 
 
-def _figure(figure: go.Figure, position: int) -> str:
-    html: str = pio.to_html(
-        figure,
-        full_html=False,
-        include_plotlyjs=position == 0,
-        div_id=f"figure-{position}",  # a random one would make each report another file
-        config={"displaylogo": False},
+def _figure(figure: go.Figure, position: int) -> Markup:
+    return Markup(
+        pio.to_html(
+            figure,
+            full_html=False,
+            include_plotlyjs=position == 0,
+            div_id=f"figure-{position}",  # a random one would make each report another file
+            config={"displaylogo": False},
+        )
     )
-    return html
 
 
 def _stages(card: ModelCard) -> Sequence[Stage]:

@@ -120,5 +120,5 @@ def app() -> int:
     script = root / "app.py"
     if not script.is_file():
         raise UnknownName(f"{script} is not there: start the app from a copy of the repository")
-    command = [sys.executable, "-m", "streamlit", "run", str(script)]
+    command = [sys.executable, "-m", "rsdtr.ui.server"]
     return subprocess.run(command, cwd=root, check=False).returncode

@@ -158,4 +158,5 @@ def plan_table(decided: CompressionPlan) -> str:
         f"{decided.model} at {decided.label}: "
         f"PCR {decided.pcr:.3f} ({params.original:,} → {params.compressed:,} parameters), "
         f"FCR {decided.fcr:.3f} ({macs.original:,} → {macs.compressed:,} MACs)"
+        + "".join(f"\nnot counted: {part}" for part in decided.not_counted)
     )

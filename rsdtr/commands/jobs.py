@@ -11,6 +11,7 @@ from rsdtr.commands import options
 from rsdtr.commands.console import emit, table
 from rsdtr.jobs import job_queue as table_of_jobs
 from rsdtr.jobs.job import Job
+from rsdtr.jobs.turns import slots
 
 POLL_SECONDS = 0.2
 
@@ -26,7 +27,7 @@ def list_(as_json: bool) -> None:
     """Every job, in the order in which they were queued."""
     found = table_of_jobs.listed()
     if as_json:
-        emit({"slots": table_of_jobs.slots(), "jobs": [row(job) for job in found]})
+        emit({"slots": slots(), "jobs": [row(job) for job in found]})
         return
     lines = [(job.id, job.kind, job.state, describe(job), job.title) for job in found]
     click.echo(table(("id", "kind", "state", "progress", "what"), lines))
@@ -44,7 +45,7 @@ def show(id: str, as_json: bool) -> None:
     queued = datetime.fromtimestamp(job.created).astimezone()
     lines = [job.title, f"{job.state}: {describe(job)}", f"queued {queued:%Y-%m-%d %H:%M}"]
     lines += [job.message] if job.message else []
-    lines += [f"result: {job.result}"] if job.state == "done" else []
+    lines += [f"result: {job.result}"] if _has_result(job) else []
     click.echo("\n".join(lines))
 
 
@@ -104,5 +105,12 @@ def row(job: Job) -> dict[str, object]:
         "message": job.message,
         "pid": None if job.worker is None else job.worker.pid,
         "folder": str(job.folder),
-        "result": str(job.result) if job.state == "done" else None,
+        "result": str(job.result) if _has_result(job) else None,
+        "exclusive": job.exclusive,
+        "nice": job.nice,
     }
+
+
+def _has_result(job: Job) -> bool:
+    """Of a search ahead, or of times, the result lies elsewhere."""
+    return job.state == "done" and job.result.is_dir()

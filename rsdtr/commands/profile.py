@@ -14,10 +14,10 @@ import torch
 
 from rsdtr.commands import options
 from rsdtr.commands.console import INTERRUPTED, emit, progress
+from rsdtr.jobs.kinds.grid_search import searching_here
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.planning.grid_process import fill_store
 from rsdtr.planning.model_profile import profile as profiled
-from rsdtr.planning.winners_on_disk import load_winners
+from rsdtr.planning.winners_on_disk import fill_store, load_winners
 from rsdtr.search.candidate import GRID, OBJECTIVES, RULES
 
 
@@ -44,9 +44,15 @@ def profile(model: str, weights: str | None, as_json: bool, layers: Sequence[str
         and (not layers or any(fnmatchcase(layer.name, glob) for glob in layers))
     ]
     last = None
-    with _stop_signals() as stop, progress(f"searching the rings of {model}", "winners") as show:
-        for last in fill_store(found, stop.is_set, layers=names):
-            show(last.done, last.total, last.seconds_left)
+    with (
+        _stop_signals() as stop,
+        progress(f"searching the rings of {model}", "winners") as show,
+        searching_here(found, weights, stop) as tell,
+    ):
+        if tell is not None:
+            for last in fill_store(found, stop.is_set, layers=names):
+                show(last.done, last.total, last.seconds_left)
+                tell(last)
     if last is None:
         click.echo(f"another process is searching the rings of {model}: nothing to do", err=True)
         load_winners(found)

@@ -17,6 +17,7 @@ from rsdtr.measuring.accuracy import Accuracy, accuracy
 from rsdtr.measuring.fidelity import fidelity
 from rsdtr.planning.choices import Asked, Choices
 from rsdtr.planning.model_profile import profile
+from rsdtr.system.atomic_files import SHARED, replace_file
 
 SUFFIXES = (".html", ".json")
 
@@ -73,10 +74,7 @@ def report(
 
 def write(path: Path, text: str) -> None:
     """Put a text into a file, all or nothing; ExportError if the place cannot be written."""
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        replace_file(path, text.encode(), SHARED)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ExportError(f"{path} cannot be written ({error}): give another place") from error

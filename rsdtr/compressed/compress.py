@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,8 @@ from torch import nn
 
 from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.errors import PlanError
+from rsdtr.models.surgery import replaced
+from rsdtr.planning import obstacles
 from rsdtr.planning.plan import CompressionPlan, LayerPlan
 from rsdtr.ring.tensor_ring import TensorRing, ring_shapes
 from rsdtr.search.ring_svd import ring_svd
@@ -20,8 +21,9 @@ Ranks = tuple[int, int, int, int]
 def compress(model: nn.Module, plan: CompressionPlan) -> nn.Module:
     """A new model that obeys the plan; the given one is not changed.
 
-    PlanError if the plan names a layer that is missing, grouped, or of another shape; RingError if
-    such a layer is in half precision.
+    Each ring takes over the hooks of its convolution and what else its user has set on it.
+    PlanError if the plan names a layer that is missing, grouped, or of another shape, or where no
+    ring can stand; RingError if such a layer is in half precision.
     """
 
     def decompose(conv: nn.Conv2d, shift: int, ranks: Ranks) -> TensorRing:
@@ -45,14 +47,14 @@ def _rebuilt(
     plan: CompressionPlan,
     ring_of: Callable[[nn.Conv2d, int, Ranks], TensorRing],
 ) -> nn.Module:
-    new = copy.deepcopy(model)
+    rings: dict[nn.Module, nn.Module] = {}
     for layer in plan.layers:
         if layer.shift is None or layer.ranks is None:
             continue
-        conv = _planned_conv(new, plan, layer)
+        conv = _planned_conv(model, plan, layer)
         ring = ring_of(conv, layer.shift, layer.ranks)
-        replace_module(new, conv, TRConv2d.from_conv(conv, ring, form=layer.form))
-    return new
+        rings[conv] = TRConv2d.from_conv(conv, ring, form=layer.form)
+    return replaced(model, rings)
 
 
 def _planned_conv(model: nn.Module, plan: CompressionPlan, layer: LayerPlan) -> nn.Conv2d:
@@ -73,11 +75,6 @@ def _planned_conv(model: nn.Module, plan: CompressionPlan, layer: LayerPlan) -> 
             f"layer {layer.name} has a kernel {tuple(conv.weight.shape)}, the plan expects "
             f"{layer.shape}: use the model the plan was made for"
         )
+    if reason := obstacles.of_place(model, conv):
+        raise PlanError(f"layer {layer.name} cannot be a ring: {reason}")
     return conv
-
-
-def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` wherever `old` is registered: one module may have several names."""
-    names = [name for name, m in model.named_modules(remove_duplicate=False) if m is old]
-    for name in names:
-        model.set_submodule(name, new)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from rsdtr.compressed.tr_conv2d import TRConv2d, along
+from rsdtr.models.surgery import CONVOLUTION, ConvReplacement, replaced, sharing
 from rsdtr.ring.forms import Sublayer
 
 _STATE = ("running_mean", "running_var", "eps", "weight", "bias")
@@ -24,18 +25,29 @@ def fuse(model: nn.Module) -> nn.Module:
     is taken to be called as a whole. It is larger than the cores: keep the given model, which is
     not changed, for storing and training.
     """
-    new = copy.deepcopy(model).eval()
-    places: dict[nn.Module, list[str]] = {}
-    for name, module in new.named_modules(remove_duplicate=False):
-        places.setdefault(module, []).append(name)
-    plain = {ring: plain_convolutions(ring) for ring in places if isinstance(ring, TRConv2d)}
-    for ring, merged in plain.items():
-        if "" in places[ring]:
-            return merged
-        for name in places[ring]:
-            new.set_submodule(name, merged)
-    _fold_norms(new)
-    return new
+    rings = [module for module in model.modules() if isinstance(module, TRConv2d)]
+    new = replaced(model, {ring: plain_convolutions(ring) for ring in rings}).eval()
+    return _folded(new)
+
+
+class MergedRing(ConvReplacement, nn.Sequential):
+    """The plain convolutions that compute a ring layer, one after the other."""
+
+    def __init__(self, layer: TRConv2d, convolutions: Sequence[nn.Conv2d]) -> None:
+        super().__init__()
+        for name in CONVOLUTION:
+            setattr(self, name, getattr(layer, name))
+        self.extend(convolutions)
+        self._ring = layer.ring
+
+    def kernel(self) -> Tensor:
+        """The ring's, as it was when it was merged."""
+        return self._ring.to_tensor().to(cast(nn.Conv2d, self[0]).weight)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Of the last convolution."""
+        return cast(nn.Conv2d, self[-1]).bias
 
 
 def merged(model: nn.Module) -> nn.Module:
@@ -47,8 +59,7 @@ def merged(model: nn.Module) -> nn.Module:
     """
     if not any(isinstance(module, TRConv2d) for module in model.modules()):
         return model
-    shared = {id(value): value for value in (*model.parameters(), *model.buffers())}
-    new = copy.deepcopy(model, shared)
+    new = sharing(model)
     for module in new.modules():
         if isinstance(module, TRConv2d):
             module.form = "dense"
@@ -56,7 +67,7 @@ def merged(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def plain_convolutions(layer: TRConv2d) -> nn.Conv2d | nn.Sequential:
+def plain_convolutions(layer: TRConv2d) -> nn.Conv2d | MergedRing:
     """The convolutions that compute a ring layer in its form; only the last one has a bias."""
     steps, kernels = layer.sublayers, layer.kernels()
     convolutions = [
@@ -65,7 +76,7 @@ def plain_convolutions(layer: TRConv2d) -> nn.Conv2d | nn.Sequential:
     if layer.bias is not None:
         convolutions[-1].bias = nn.Parameter(layer.bias.detach().clone())
     (only, *others) = convolutions
-    plain = nn.Sequential(only, *others) if others else only
+    plain = MergedRing(layer, convolutions) if others else only
     plain.requires_grad_(any(core.requires_grad for core in layer.cores))
     return plain.train(layer.training)
 
@@ -92,9 +103,10 @@ def _convolution(layer: TRConv2d, step: Sublayer, kernel: Tensor) -> nn.Conv2d:
     return conv
 
 
-def _fold_norms(model: nn.Module) -> None:
-    """Fold each BatchNorm2d into the convolution before it, in place, where that is safe."""
-    for conv, norm in _pairs(model):
+def _folded(model: nn.Module) -> nn.Module:
+    """The model with each BatchNorm2d folded into the convolution before it, where that is safe."""
+    pairs = _pairs(model)
+    for conv, norm in pairs:
         state = {name: getattr(norm, name) for name in _STATE}
         weight, bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, state["running_mean"], state["running_var"], state["eps"],
@@ -103,9 +115,7 @@ def _fold_norms(model: nn.Module) -> None:
         trained = conv.weight.requires_grad
         conv.weight = nn.Parameter(weight.detach(), requires_grad=trained)
         conv.bias = nn.Parameter(bias.detach(), requires_grad=trained)
-        names = [n for n, m in model.named_modules(remove_duplicate=False) if m is norm]
-        for name in names:
-            model.set_submodule(name, nn.Identity())
+    return sharing(model, [norm for _, norm in pairs])
 
 
 def _pairs(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
@@ -134,6 +144,7 @@ class _Tracer(fx.Tracer):
 def _pairs_of(part: nn.Module, graph: fx.Graph) -> Iterator[tuple[nn.Conv2d, nn.Module]]:
     modules = dict(part.named_modules())
     calls: dict[nn.Module, list[fx.Node]] = {}
+    read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
     for node in graph.nodes:
         if node.op == "call_module":
             calls.setdefault(modules[str(node.target)], []).append(node)
@@ -144,7 +155,8 @@ def _pairs_of(part: nn.Module, graph: fx.Graph) -> Iterator[tuple[nn.Conv2d, nn.
         if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
             continue
         conv = modules[str(before.target)]
-        if type(conv) is nn.Conv2d and len(calls[conv]) == 1 and not _hooked(conv, norm):
+        apart = not read & {f"{before.target}.weight", f"{before.target}.bias"}
+        if type(conv) is nn.Conv2d and len(calls[conv]) == 1 and apart and not _hooked(conv, norm):
             yield conv, norm
 
 

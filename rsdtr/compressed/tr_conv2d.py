@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdtr.errors import RingError
+from rsdtr.models.surgery import ConvReplacement
 from rsdtr.ring.forms import (
     FORMS,
     Form,
@@ -25,7 +26,7 @@ PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 PADDING_MODES = get_args(PaddingMode)
 
 
-class TRConv2d(nn.Module):
+class TRConv2d(ConvReplacement):
     """`nn.Conv2d` whose kernel (O, I, KH, KW) is a ring of four cores (arXiv 2405.10802, sec. 3.2).
 
     Same arguments as `nn.Conv2d` without groups, plus `ranks` (R_0…R_3, in the mode order
@@ -40,7 +41,9 @@ class TRConv2d(nn.Module):
     as it does for autograd. What is kept is neither saved nor copied.
 
     Parameters that train and save: `cores.0` … `cores.3`, core k of shape (R_k, n_k, R_{k+1}),
-    and `bias` (O,) or None. RingError for arguments that make no convolution.
+    and `bias` (O,) or None; in a state_dict they stand where `weight` and `bias` stood. As all that
+    a convolution says of itself `weight` can be read, but it cannot be set. RingError for arguments
+    that make no convolution.
     """
 
     def __init__(
@@ -102,8 +105,9 @@ class TRConv2d(nn.Module):
     def from_conv(cls, conv: nn.Conv2d, ring: TensorRing, *, form: Form = "pipeline") -> TRConv2d:
         """The layer that computes `conv` with `ring` for its kernel, on conv's device and dtype.
 
-        RingError for a grouped convolution, one in half precision, or a ring of another shape;
-        `conv` is not changed.
+        Its cores train if the kernel did, and its bias if that did. Hooks stay with `conv`:
+        `surgery.replaced` moves them when it puts the layer in its place. RingError for a grouped
+        convolution, one in half precision, or a ring of another shape; `conv` is not changed.
         """
         if conv.groups != 1:
             raise RingError(
@@ -130,6 +134,8 @@ class TRConv2d(nn.Module):
                 parameter.copy_(core)
             if layer.bias is not None and conv.bias is not None:
                 layer.bias.copy_(conv.bias)
+                layer.bias.requires_grad_(conv.bias.requires_grad)
+        layer.cores.requires_grad_(conv.weight.requires_grad)
         return layer.train(conv.training)
 
     @property
@@ -155,7 +161,7 @@ class TRConv2d(nn.Module):
             raise RingError(f"form is {form!r}, expected one of {', '.join(FORMS)}")
         self._form: Form = form
         self._steps = tuple(self._step(sublayer) for sublayer in self.sublayers)
-        self._kept: _Kept | None = None
+        self._kept: dict[Form, _Kept] = {}
 
     @property
     def sublayers(self) -> tuple[Sublayer, ...]:
@@ -168,20 +174,36 @@ class TRConv2d(nn.Module):
         (kernel,) = sublayer_kernels("dense", list(self.cores))
         return kernel
 
+    @property
+    def weight(self) -> Tensor:
+        """A copy of the kernel, merged once as `kernels` are; RingError when it is set."""
+        (kernel,) = self._merged("dense")
+        return kernel if kernel.requires_grad else kernel.clone()
+
+    @weight.setter
+    def weight(self, value: Tensor) -> None:
+        raise RingError(
+            "the kernel of a TRConv2d is merged from its cores and cannot be set: change the "
+            "network before it is compressed, or the cores"
+        )
+
     def kernels(self) -> Kernels:
         """The kernels of `sublayers`; gradients flow to the cores where they are taken."""
+        return self._merged(self._form)
+
+    def _merged(self, form: Form) -> Kernels:
         # Not list(self.cores): that takes longer than a small convolution.
         cores = cast(list[Tensor], list(self.cores._parameters.values()))
         if not self._may_keep(cores):
-            return sublayer_kernels(self.form, cores)
-        kept = self._kept  # read once: another thread may replace it
+            return sublayer_kernels(form, cores)
+        kept = self._kept.get(form)  # read once: another thread may replace it
         if kept is None or not kept.valid(cores):
             # Not an inference tensor: it may serve outside of inference mode as well.
             with torch.inference_mode(False), torch.no_grad():
-                kernels = tuple(k.contiguous() for k in sublayer_kernels(self.form, cores))
+                kernels = tuple(k.contiguous() for k in sublayer_kernels(form, cores))
                 versions = [core._version for core in cores]
                 kept = _Kept(kernels, [core.detach() for core in cores], versions)
-            self._kept = kept
+            self._kept[form] = kept
         return kept.kernels
 
     def _may_keep(self, cores: list[Tensor]) -> bool:
@@ -199,7 +221,7 @@ class TRConv2d(nn.Module):
         return not torch.is_autocast_enabled(cores[0].device.type)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_kept": None}
+        return self.__dict__ | {"_kept": {}}
 
     def to_dense(self) -> nn.Conv2d:
         """A plain convolution with the rebuilt kernel."""
@@ -215,10 +237,10 @@ class TRConv2d(nn.Module):
                 conv.bias.copy_(self.bias)
         return conv.train(self.training)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.ndim == 3:
-            return self.forward(x.unsqueeze(0)).squeeze(0)
-        batch, folded = x.shape[0], 1
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim == 3:
+            return self.forward(input.unsqueeze(0)).squeeze(0)
+        x, batch, folded = input, input.shape[0], 1
         kernels = self.kernels()
         for step, kernel in zip(self._steps, kernels, strict=True):
             if step.copies != folded:

@@ -7,7 +7,6 @@ version once, and nothing is used whose SHA-256 is not the one below.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import tarfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsdtr.errors import ExportError
+from rsdtr.system.atomic_files import replace_file
 from rsdtr.system.cache_folder import cache_folder, private_folder
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
@@ -68,7 +68,7 @@ def runtime_folder() -> Path:
         private_folder(folder)
         with tempfile.TemporaryDirectory(prefix=".web-", dir=folder.parent) as temporary:
             archive = own if own.is_file() else _fetched(Path(temporary))
-            _unpack(archive, Path(temporary), folder)
+            _unpack(archive, folder)
     except (OSError, tarfile.TarError, EOFError) as error:
         raise ExportError(
             f"{_ARCHIVE} could not be unpacked into the cache folder ({error}): make room, or "
@@ -101,7 +101,8 @@ def _fetched(folder: Path) -> Path:
 _ELSE = f"install npm and try again online, or put {_ARCHIVE} into the cache folder"
 
 
-def _unpack(archive: Path, temporary: Path, folder: Path) -> None:
+def _unpack(archive: Path, folder: Path) -> None:
+    contents = {}
     with tarfile.open(archive) as package:
         for name, sha256 in FILES.items():
             try:
@@ -114,9 +115,9 @@ def _unpack(archive: Path, temporary: Path, folder: Path) -> None:
                     f"{name} in {archive.name} is not the published one: remove {archive.name} "
                     "from the cache folder, or ask the one who runs the registry that npm uses"
                 )
-            (temporary / name).write_bytes(content)
-    for name in FILES:
-        os.replace(temporary / name, folder / name)
+            contents[name] = content
+    for name, content in contents.items():
+        replace_file(folder / name, content)
 
 
 def _is(path: Path, sha256: str) -> bool:

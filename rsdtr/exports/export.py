@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 import shutil
@@ -35,9 +34,10 @@ from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import ExportError, UnknownName
 from rsdtr.exports.formats import Writer
 from rsdtr.exports.onnx_export import onnx_file
-from rsdtr.exports.proof import proved, write_cases
+from rsdtr.exports.proof import prepare_proofs, proved, write_cases
 from rsdtr.exports.readme import readme
 from rsdtr.models.outputs import chooses_boxes
+from rsdtr.models.surgery import copied
 from rsdtr.models.zoo import ModelSpec, model_spec
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.folder_exchange import put
@@ -120,7 +120,8 @@ def export(
             f"the images are prepared for {images.spec.name}, the plan is for {plan.model}: "
             f"load them with model_spec({plan.model!r})"
         )
-    network = copy.deepcopy(model).eval().requires_grad_(False).float().cpu()
+    prepare_proofs()
+    network = copied(model).eval().requires_grad_(False).float().cpu()
     spec = model_spec(plan.model)
     target = Path(out).expanduser().resolve()
     zipped = target.suffix == ".zip"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from rsdtr.data.image_sets import LabelledImages
 from rsdtr.errors import ExportError
 from rsdtr.models.outputs import compared_output
 from rsdtr.models.zoo import Task
+from rsdtr.system.processes import prepare, quiet, run
 
 TOLERANCE = 1e-4  # of a float32 logit
 INT8_AGREEMENT = 0.9  # of the classes: eight bits move every logit
@@ -24,6 +24,7 @@ PROOF_IMAGES = 64
 LARGE_IMAGES = 5  # where every pixel, or every anchor, has an answer
 PROOF = Path(__file__).with_name("proof_process.py")
 PROOF_SECONDS = 900
+IMPORTS = ("torch", "safetensors.torch")  # nothing of this program: see the process itself
 _BATCH = 16
 
 
@@ -60,31 +61,35 @@ def write_cases(network: nn.Module, images: LabelledImages, path: Path) -> float
     return max(TOLERANCE, 1e-6 * logits.abs().max().item())
 
 
+def prepare_proofs() -> None:
+    """Have torch imported beside what comes first: the proofs then wait for nothing."""
+    prepare(IMPORTS, quiet())
+
+
 def proved(form: str, path: Path, cases: Path, bound: float) -> Proof:
     """Have a fresh process read `path` back; its answer, if all logits are within `bound`.
 
-    int8 is held to its classes instead, or where there are none to the relative error of its
-    answers and of what it changes in a picture. ExportError for anything else.
+    It has imported torch before, and seen nothing of the network. int8 is held to its classes
+    instead, or where there are none to the relative error of its answers and of what it changes in
+    a picture. ExportError for anything else.
     """
     answer_path = cases.with_name("answer.json")
     answer_path.unlink(missing_ok=True)
     command = [sys.executable, "-P", str(PROOF), form, str(path), str(cases), str(answer_path)]
     try:
-        done = subprocess.run(
+        ended = run(
             [*command, str(torch.get_num_threads())],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PROOF_SECONDS,
-            check=False,
+            PROOF_SECONDS,
+            environment=quiet(),
+            imports=IMPORTS,
         )
-    except subprocess.TimeoutExpired:
+    except TimeoutError:
         raise ExportError(
             f"the proof of the {form} file took more than {PROOF_SECONDS} s and nothing was kept: "
             "try another format"
         ) from None
-    if done.returncode != 0 or not answer_path.is_file():
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    if ended.code != 0 or not answer_path.is_file():
+        last = (ended.said.strip().splitlines() or [f"exit code {ended.code}"])[-1]
         raise ExportError(
             f"the {form} file could not be read back and run ({last}) and nothing was kept: "
             "try another format"

@@ -1,11 +1,12 @@
 """The other side of an export: runs in a fresh process, reads a file back and compares.
 
-    python -P proof.py FORMAT ARTEFACT CASES.safetensors ANSWER.json
+    python -P proof_process.py FORMAT ARTEFACT CASES.safetensors ANSWER.json THREADS
 
 CASES holds inputs (n, C, H, W) and logits (n, classes, …), float32, and whether there are classes;
 they are run one by one and in fives. Run as a file, not as a module: only the safetensors format
 needs this program to be read back, and the proofs of the others would be worth less if they had
-imported it. They cannot: it is made unimportable there, and torchvision with it.
+imported it. They cannot: it is made unimportable there, and torchvision with it. Nor has the server
+that the process may be a fork of: it has imported torch and safetensors, and seen no model.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int | 
     for batch in BATCHES:
         parts = []
         for images in inputs.split(batch):
-            logits = run(images)
+            logits = run(images.clone())  # it may write into them
             wanted = (len(images), *expected.shape[1:])
             if logits.shape != wanted:
                 raise ValueError(f"logits are {tuple(logits.shape)}, not {wanted}")

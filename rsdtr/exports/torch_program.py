@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import fx
@@ -18,6 +19,7 @@ from rsdtr.errors import ExportError
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system import state_file
+from rsdtr.system.templates import text_template
 
 _MOST_CONSTANTS = 64  # values of a tensor that is written out as text
 _OPERATORS = {
@@ -28,84 +30,7 @@ _ANSWERS = {
     "segmentation": "logits (B, {0}, {1}, {2})",
     "other": "its answers (B, …)",
 }
-_FLIP = """\
-    pixels = torch.cat([pixels[:, :3].flip(1), pixels[:, 3:]], 1)  # the network takes BGR
-"""
-_TEMPLATE = '''\
-"""{model} ({label}), compressed with tensor rings: the network in plain torch.
-
-    import rsdtr_model
-    network = rsdtr_model.load("model.safetensors")
-    logits = network(rsdtr_model.normalise(pixels))  # pixels: uint8 (B, {shape})
-
-Needs torch and nothing else; written with torch {torch}. For inference: the kernels are
-computed from the cores once, when they are read.
-"""
-
-import hashlib
-import json
-import math
-import operator
-
-import torch
-
-SHA256 = "{sha256}"
-MEAN, STD = {mean}, {std}
-DTYPES = {{
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U8": torch.uint8, "BOOL": torch.bool,
-}}
-WEIGHTS = {{
-{weights}
-}}
-
-
-def read(path):
-    """The tensors of a safetensors file, which must be the one this program was written for."""
-    with open(path, "rb") as file:
-        content = bytearray(file.read())
-    if hashlib.sha256(content).hexdigest() != SHA256:
-        raise ValueError(f"{{path}} is not the file that this program was written for")
-    start = 8 + int.from_bytes(content[:8], "little")
-    tensors = {{}}
-    for name, entry in json.loads(content[8:start]).items():
-        if name == "__metadata__":
-            continue
-        dtype, shape, offset = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"][0]
-        tensors[name] = torch.empty(shape, dtype=dtype)
-        if math.prod(shape):
-            count, offset = math.prod(shape), start + offset
-            flat = torch.frombuffer(content, dtype=dtype, count=count, offset=offset)
-            tensors[name].copy_(flat.reshape(shape))
-    return tensors
-
-
-def normalise(pixels):
-    """uint8 (B, C, H, W) in 0..255 -> float32, mean 0 and deviation 1 per channel."""
-{flip}    mean = torch.tensor(MEAN, device=pixels.device).view(1, -1, 1, 1)
-    std = torch.tensor(STD, device=pixels.device).view(1, -1, 1, 1)
-    return (pixels.float() / 255 - mean) / std
-
-
-class Network(torch.nn.Module):
-    """Images (B, {shape}) -> {answer}."""
-
-    @torch.no_grad()
-    def __init__(self, tensors):
-        super().__init__()
-        for name, key in WEIGHTS.items():
-            self.register_buffer(name, tensors[key])
-{prepared}
-
-    def forward(self, {argument}):
-{statements}
-
-
-def load(path="model.safetensors"):
-    """The network with its weights, for inference on the CPU."""
-    return Network(read(path)).eval()
-'''
+_TEMPLATE = text_template(Path(__file__).with_name("templates") / "rsdtr_model.py.j2")
 
 
 def source(
@@ -155,10 +80,10 @@ def source(
             after = f"; del {', '.join(dead)}" if dead else ""
             statements.append(f"        {node.name} = {_call(node, fixed)}{after}")
     shape = (spec.classes, *spec.input_shape[1:])
-    return _TEMPLATE.format(
+    return _TEMPLATE.render(
         model=spec.name, label=plan.label, torch=torch.__version__.partition("+")[0],
         shape=", ".join(map(str, spec.input_shape)), answer=_ANSWERS[spec.task].format(*shape),
-        flip=_FLIP if spec.channel_order == "BGR" else "", mean=spec.mean, std=spec.std,
+        bgr=spec.channel_order == "BGR", mean=spec.mean, std=spec.std,
         sha256=sha256, argument=argument,
         weights="\n".join(weights), prepared="\n".join(prepared),
         statements="\n".join(statements),

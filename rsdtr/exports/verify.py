@@ -23,7 +23,7 @@ from rsdtr.data.datasets import NAMES, LabelledImages, load_data
 from rsdtr.errors import ExportError
 from rsdtr.exports.formats import Writer
 from rsdtr.exports.own_network import make_known, own_spec, program_network
-from rsdtr.exports.proof import proved, write_cases
+from rsdtr.exports.proof import prepare_proofs, proved, write_cases
 from rsdtr.models.zoo import model_names, model_spec
 from rsdtr.system.zip_archive import unzipped
 from rsdtr.typing import Progress
@@ -126,6 +126,7 @@ def _proofs(
     calibration: LabelledImages,
     progress: Progress | None,
 ) -> dict[str, Proof]:
+    prepare_proofs()
     saved = load(folder)
     saved.model.requires_grad_(False)  # as at the export
     forms = [form for form, name in FILES.items() if name in manifest.files]

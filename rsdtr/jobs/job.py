@@ -35,7 +35,8 @@ class JobSpec(Frozen):
 
     id: see `content_id`; subject: what it is about and whose it is, so that a page finds its own
     jobs of one configuration, and no others; created: seconds since 1970, for display; threads:
-    torch's; environment: variables that the content depends on, None where not set.
+    torch's; environment: variables that the content depends on, None where not set; exclusive,
+    nice: as in `job_queue.submit`.
     """
 
     id: str = Field(pattern="^[0-9a-f]{16}$")
@@ -46,6 +47,8 @@ class JobSpec(Frozen):
     threads: int = Field(ge=1)
     environment: dict[str, str | None]
     content: dict[str, JsonValue]
+    exclusive: bool = False
+    nice: bool = False
 
 
 class Outcome(Frozen):
@@ -68,7 +71,8 @@ class Job:
 
     place: in the queue, counted over all jobs ever queued; doing: what it is at now, in words;
     done, total: of that, in steps; seconds_left, where known; beat: when its worker last said so,
-    on the monotonic clock; cancel_asked: when, on that clock; message: how it ended, in words.
+    on the monotonic clock; cancel_asked: when, on that clock; message: how it ended, in words;
+    exclusive, nice: as in `job_queue.submit`.
     """
 
     id: str
@@ -86,6 +90,8 @@ class Job:
     beat: float | None = None
     cancel_asked: float | None = None
     message: str = ""
+    exclusive: bool = False
+    nice: bool = False
 
     @property
     def folder(self) -> Path:
@@ -202,4 +208,5 @@ def stored(folder: Path) -> Job | None:
     return Job(
         spec.id, spec.kind, spec.title, spec.subject, state, spec.created, 0,
         worker=worker if state == "running" else None, message=message,
+        exclusive=spec.exclusive, nice=spec.nice,
     )  # fmt: skip

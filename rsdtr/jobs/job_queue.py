@@ -36,24 +36,16 @@ from rsdtr.jobs.job import (
     write_outcome,
 )
 from rsdtr.jobs.job_table import Table, transact
+from rsdtr.jobs.turns import startable
 from rsdtr.system import processes
-from rsdtr.system.processes import ROOT, ProcessId
+from rsdtr.system.processes import ROOT
 
 GRACE_SECONDS = 10.0  # between a polite cancel and a forced one
 KEPT = 200  # jobs that have ended, with their results; the oldest go first
+NICE = 10  # it steps back behind the page that is waiting for its user
+IMPORTS = ("rsdtr.jobs.job_worker", "rsdtr.jobs.kinds")  # of a worker
 _VARIABLES = ("RSDTR_DATA", "RSDTR_WEIGHTS")
-_WAITING = "OMP_WAIT_POLICY"  # of threads
 _DIED = "its process was killed, or the machine ran out of memory or was restarted"
-
-
-def slots() -> int:
-    """How many jobs run at once: $RSDTR_JOBS, else one for every two cores."""
-    text = os.environ.get("RSDTR_JOBS")
-    if text is None:
-        return max((os.cpu_count() or 1) // 2, 1)
-    if not text.isdecimal() or int(text) < 1:
-        raise JobError(f"RSDTR_JOBS is {text!r}: give a whole number of at least 1")
-    return int(text)
 
 
 def submit(
@@ -62,48 +54,85 @@ def submit(
     content: Mapping[str, object],
     *,
     subject: str = "",
-    timed: bool = False,
+    exclusive: bool = False,
+    nice: bool = False,
     prepare: Callable[[Path], None] = lambda _: None,
 ) -> Job:
     """Queue a job, and start it if there is room; the job of equal content if there is one.
 
     That one is taken as it is while it waits, runs, or is done, and else resumed. content: all that
     the result depends on, JSON-able. subject: whose it is and what it is about, empty for the
-    command line; only jobs on the same subject are taken for equal. timed: it takes times, and its
-    threads wait as they do in any other process. prepare: writes what the job needs into its
-    folder. JobError if it cannot be written.
+    command line; only jobs on the same subject are taken for equal. exclusive: it takes times, so
+    that nothing else runs meanwhile, and its threads wait as they do in any other process. nice: of
+    low priority, beside the slots of the others; it can be stopped at any instant, for it makes
+    room for exclusive ones. prepare: writes what the job needs into its folder. JobError if it
+    cannot be written.
     """
-    # Threads that wait spin by default, which on a busy machine takes most of the time away. Small
-    # layers take half as long again without it, so that times are taken with it.
-    waiting = os.environ.get(_WAITING, None if timed else "PASSIVE")
+    spec = new_spec(kind, title, content, subject=subject, exclusive=exclusive, nice=nice)
+    known = transact(lambda table: table.find(spec.id))
+    if known is not None and read_spec(known.folder) is not None:
+        return _again(known)
+    job = placed(spec, lambda table, job: job, prepare)
+    tend()
+    return find(job.id)
+
+
+def new_spec(
+    kind: str,
+    title: str,
+    content: Mapping[str, object],
+    *,
+    subject: str = "",
+    exclusive: bool = False,
+    nice: bool = False,
+) -> JobSpec:
+    """What a job is made of, as `submit` has it, here and now. JobError if it cannot be written."""
+    environment = {name: os.environ.get(name) for name in (*_VARIABLES, processes.WAITING)}
+    environment |= {} if exclusive else processes.quiet()
+    try:
+        identity = content_id(kind, content, subject)
+    except OSError as error:
+        raise _unwritten(error) from error
+    return JobSpec(
+        id=identity,
+        kind=kind,
+        title=title,
+        subject=subject,
+        created=time.time(),
+        threads=torch.get_num_threads(),
+        environment=environment,
+        content=dict(content),  # type: ignore[arg-type]  # pydantic checks that it is JSON
+        exclusive=exclusive,
+        nice=nice,
+    )
+
+
+def placed(
+    spec: JobSpec,
+    then: Callable[[Table, Job], Job],
+    prepare: Callable[[Path], None] = lambda _: None,
+) -> Job:
+    """Give a job its folder and its row; then: what is to happen with that, in one transaction.
+
+    JobError if it cannot be written.
+    """
     temporary = jobs_folder() / f".{uuid4().hex}"
     try:
-        spec = JobSpec(
-            id=content_id(kind, content, subject),
-            kind=kind,
-            title=title,
-            subject=subject,
-            created=time.time(),
-            threads=torch.get_num_threads(),
-            environment={name: os.environ.get(name) for name in _VARIABLES} | {_WAITING: waiting},
-            content=dict(content),  # type: ignore[arg-type]  # pydantic checks that it is JSON
-        )
-        known = transact(lambda table: table.find(spec.id))
-        if known is not None and read_spec(known.folder) is not None:
-            return _again(known)
         temporary.mkdir(mode=0o700)
         prepare(temporary)
         (temporary / SPEC).write_text(spec.model_dump_json(indent=1), encoding="utf-8")
-        job = transact(lambda table: _placed(table, spec, temporary))
+        return transact(lambda table: then(table, _placed(table, spec, temporary)))
     except OSError as error:
-        raise JobError(
-            f"the job could not be written to {jobs_folder()} ({error.strerror or error}): make "
-            "room on the disk"
-        ) from error
+        raise _unwritten(error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    tend()
-    return find(job.id)
+
+
+def _unwritten(error: OSError) -> JobError:
+    return JobError(
+        f"the job could not be written to {jobs_folder()} ({error.strerror or error}): make "
+        "room on the disk"
+    )
 
 
 def _again(known: Job) -> Job:
@@ -112,13 +141,19 @@ def _again(known: Job) -> Job:
 
 
 def _placed(table: Table, spec: JobSpec, folder: Path) -> Job:
-    job = Job(spec.id, spec.kind, spec.title, spec.subject, "queued", spec.created, 0)
+    job = Job(
+        spec.id, spec.kind, spec.title, spec.subject, "queued", spec.created, 0,
+        exclusive=spec.exclusive, nice=spec.nice,
+    )  # fmt: skip
     fresh = read_spec(job.folder) is None  # else another process was quicker
     if fresh:
         shutil.rmtree(job.folder, ignore_errors=True)
         folder.rename(job.folder)
     ended = sorted((j for j in table.all() if j.ended), key=lambda j: j.place, reverse=True)
-    for old in ended[KEPT:]:
+    # Those of background work, of which there are many, push no others out.
+    background = [j for j in ended if j.exclusive or j.nice]
+    others = [j for j in ended if not (j.exclusive or j.nice)]
+    for old in (*background[KEPT:], *others[KEPT:]):
         table.remove(old.id)
         shutil.rmtree(old.folder, ignore_errors=True)
     known = None if fresh else table.find(spec.id)
@@ -212,15 +247,18 @@ def _tended(table: Table) -> None:
     jobs = table.all()
     running = [job for job in jobs if job.state == "running" and _is_at_work(table, job)]
     waiting = [job for job in jobs if job.state == "queued"]
-    for job in waiting[: max(slots() - len(running), 0)]:
+    while (job := next(startable(running, waiting), None)) is not None:
+        waiting.remove(job)
         try:
             worker = processes.start(
-                command(job), job.folder / LOG, _environment(job)
+                command(job), job.folder / LOG, _environment(job), NICE if job.nice else 0,
+                imports=IMPORTS,
             )  # fmt: skip
         except OSError as error:
             end(table, job, "failed", f"it could not be started ({error.strerror or error})")
             continue
-        table.put(replace(job, state="running", worker=worker, beat=time.monotonic()))
+        running.append(replace(job, state="running", worker=worker, beat=time.monotonic()))
+        table.put(running[-1])
 
 
 def _is_at_work(table: Table, job: Job) -> bool:
@@ -245,71 +283,23 @@ def _is_at_work(table: Table, job: Job) -> bool:
 
 def command(job: Job) -> list[str]:
     """What starts a worker with this job."""
-    return [sys.executable, "-m", "rsdtr.jobs.job_worker", job.id]
+    return [sys.executable, "-m", "rsdtr.jobs", job.id]
+
+
+def quicken(job: Job) -> None:
+    """Let such jobs as this process starts from now on begin at once, where that is possible.
+
+    For a process that lives on: a server of forks then imports what they all need.
+    """
+    processes.prepare(IMPORTS, _environment(job))
 
 
 def _environment(job: Job) -> dict[str, str | None]:
     """What the job was queued with: whoever starts it may have other data folders."""
     spec = read_spec(job.folder)
+    return _python_path() | (spec.environment if spec else {})
+
+
+def _python_path() -> dict[str, str | None]:
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"PYTHONPATH": os.pathsep.join(path)} | (spec.environment if spec else {})
-
-
-def claim(own: ProcessId, identity: str | None = None) -> Job | None:
-    """The job that this worker was started with, or else the next one that waits and fits.
-
-    A job queued under other environment variables is left to a worker of its own.
-    None if there is none, or no slot for it.
-    """
-
-    def claimed(table: Table) -> Job | None:
-        if identity is not None:
-            job = table.find(identity)
-            return job if job is not None and job.worker == own else None
-        jobs = table.all()
-        if sum(job.state == "running" for job in jobs) >= slots():
-            return None
-        for job in jobs:
-            if job.state == "queued" and _is_ours(job):
-                job = replace(job, state="running", worker=own, beat=time.monotonic())
-                table.put(job)
-                return job
-        return None
-
-    return transact(claimed)
-
-
-def _is_ours(job: Job) -> bool:
-    spec = read_spec(job.folder)
-    return spec is not None and all(
-        os.environ.get(name) == value for name, value in spec.environment.items()
-    )
-
-
-def report(own: ProcessId, job: Job) -> bool:
-    """Write down how far this worker is with a job; whether it should stop."""
-
-    def reported(table: Table) -> bool:
-        now = table.find(job.id)
-        if now is None or now.worker != own:
-            return True  # somebody ended it by force, and we are still here
-        table.put(
-            replace(
-                now, doing=job.doing, done=job.done, total=job.total,
-                seconds_left=job.seconds_left, beat=time.monotonic(),
-            )
-        )  # fmt: skip
-        return now.cancel_asked is not None
-
-    return transact(reported)
-
-
-def finish(own: ProcessId, job: Job, state: State, message: str = "") -> None:
-    """Write down how a job of this worker ended. RsdtrError if the table cannot be written."""
-
-    def finished(table: Table) -> None:
-        now = table.find(job.id)
-        if now is not None and now.worker == own:
-            end(table, replace(now, done=job.done, total=job.total), state, message)
-
-    transact(finished)
+    return {"PYTHONPATH": os.pathsep.join(path)}

@@ -17,7 +17,7 @@ from rsdtr.system.atomic_files import locked
 from rsdtr.system.cache_folder import private_folder
 from rsdtr.system.processes import ProcessId
 
-VERSION = 1
+VERSION = 2
 BUSY_SECONDS = 20.0  # others hold the table for milliseconds
 _SCHEMA = f"""
 CREATE TABLE jobs (
@@ -25,12 +25,13 @@ CREATE TABLE jobs (
   state TEXT NOT NULL CHECK (state IN ({", ".join(f"'{state}'" for state in STATES)})),
   created REAL NOT NULL, place INTEGER NOT NULL, pid INTEGER, born TEXT,
   doing TEXT NOT NULL, done INTEGER NOT NULL, total INTEGER NOT NULL, seconds_left REAL,
-  beat REAL, cancel_asked REAL, message TEXT NOT NULL
+  beat REAL, cancel_asked REAL, message TEXT NOT NULL, exclusive INTEGER NOT NULL,
+  nice INTEGER NOT NULL
 ) STRICT
 """
 _COLUMNS = (
     "id", "kind", "title", "subject", "state", "created", "place", "pid", "born", "doing", "done",
-    "total", "seconds_left", "beat", "cancel_asked", "message",
+    "total", "seconds_left", "beat", "cancel_asked", "message", "exclusive", "nice",
 )  # fmt: skip
 
 Result = TypeVar("Result")
@@ -68,7 +69,8 @@ class Table:
         """Put a job at the end of the queue, as if nobody had begun it."""
         last = self._connection.execute("SELECT coalesce(max(place), 0) FROM jobs").fetchone()[0]
         queued = Job(
-            job.id, job.kind, job.title, job.subject, "queued", job.created, int(last) + 1
+            job.id, job.kind, job.title, job.subject, "queued", job.created, int(last) + 1,
+            exclusive=job.exclusive, nice=job.nice,
         )  # fmt: skip
         self.put(queued)
         return queued
@@ -156,7 +158,8 @@ def _job(row: tuple[object, ...]) -> Job:
     fields = dict(zip(_COLUMNS, row, strict=True))
     pid, born = fields.pop("pid"), fields.pop("born")
     worker = ProcessId(pid, born) if isinstance(pid, int) and isinstance(born, str) else None
-    return Job(**fields, worker=worker)  # type: ignore[arg-type]  # STRICT: SQLite checks the types
+    flags = {name: bool(fields.pop(name)) for name in ("exclusive", "nice")}
+    return Job(**fields, **flags, worker=worker)  # type: ignore[arg-type]  # STRICT: SQLite checks the types
 
 
 def _row(job: Job) -> tuple[object, ...]:
@@ -164,5 +167,5 @@ def _row(job: Job) -> tuple[object, ...]:
     return (
         job.id, job.kind, job.title, job.subject, job.state, job.created, job.place,
         worker and worker.pid, worker and worker.born, job.doing, job.done, job.total,
-        job.seconds_left, job.beat, job.cancel_asked, job.message,
+        job.seconds_left, job.beat, job.cancel_asked, job.message, job.exclusive, job.nice,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The process that runs jobs, one after the other: python -m rsdtr.jobs.job_worker ID.
+"""The process that runs jobs, one after the other: python -m rsdtr.jobs ID.
 
 Whatever happens in a job ends as one sentence in the table; the details are in the job's log.
 """
@@ -13,7 +13,6 @@ import signal
 import sqlite3
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,11 +22,9 @@ import torch
 from rsdtr.errors import JobError, RsdtrError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job, State, begin, read_spec
-from rsdtr.jobs.running import Running
+from rsdtr.jobs.running import Running, beating, claim, finish
 from rsdtr.system.processes import ProcessId
 
-BEAT_SECONDS = 0.5
-TEND_SECONDS = 5.0  # between two looks at the other workers
 # What runs a job of each kind until its end (True) or until it is to stop (False): a function of
 # a module, which is loaded only then.
 KINDS = {
@@ -37,6 +34,8 @@ KINDS = {
     "compare": "rsdtr.jobs.kinds.comparison:run_job",
     "fastest": "rsdtr.jobs.kinds.fastest_rings:run",
     "export": "rsdtr.jobs.kinds.export:run",
+    "grid_search": "rsdtr.jobs.kinds.grid_search:run",
+    "layer_times": "rsdtr.jobs.kinds.layer_times:run",
 }
 _LIGHTER_TRAINING = "take a smaller batch size or a larger accumulate"
 LIGHTER = {
@@ -55,10 +54,10 @@ def work(identity: str | None) -> None:
     own = ProcessId.own()
     told = threading.Event()  # by a signal, to end after this job
     with _signals(told):
-        job = job_queue.claim(own, identity)
+        job = claim(own, identity)
         while job is not None:
             _run(own, job, told)
-            job = None if told.is_set() else job_queue.claim(own)
+            job = None if told.is_set() else claim(own, nice=job.nice)
     with suppress(JobError):
         job_queue.tend()
 
@@ -67,17 +66,17 @@ def _run(own: ProcessId, job: Job, told: threading.Event) -> None:
     spec = read_spec(job.folder)
     state: State = "failed"
     if spec is None:
-        job_queue.finish(own, job, state, "its folder is damaged: queue it again")
+        finish(own, job, state, "its folder is damaged: queue it again")
         return
     running = Running(job, spec.content)
     try:
         begin(job.folder, own)
         torch.set_num_threads(spec.threads)
-        with _log_into(job.log), _beating(own, running, told):
+        with _log_into(job.log), beating(own, running, told):
             _log.info("%s: begun", job.title)
             try:
                 finished, message = _function(job.kind)(running), ""
-                state = "done" if finished else "cancelled"
+                state = "done" if finished else "queued" if running.makes_room else "cancelled"
                 if told.is_set() and not finished:
                     state = "failed"
                     message = "its process was told to end: resume it from its last checkpoint"
@@ -87,7 +86,7 @@ def _run(own: ProcessId, job: Job, told: threading.Event) -> None:
             _log.info("%s: %s", job.title, state)
     except OSError as error:  # of the log, or of the folder
         message = sentence(error, job.kind)
-    job_queue.finish(own, running.job, state, message)
+    finish(own, running.job, state, message)
 
 
 def sentence(error: BaseException, kind: str) -> str:
@@ -128,32 +127,6 @@ def _function(kind: str) -> Callable[[Running], bool]:
 
 
 @contextmanager
-def _beating(own: ProcessId, running: Running, told: threading.Event) -> Iterator[None]:
-    """While it lasts, a thread tells the table how far the job is, and the job if it is to stop."""
-    over = threading.Event()
-
-    def beat() -> None:
-        tended = time.monotonic()
-        while not over.wait(BEAT_SECONDS):
-            try:
-                if told.is_set() or job_queue.report(own, running.job):
-                    running.stop.set()
-                if time.monotonic() - tended > TEND_SECONDS:
-                    tended = time.monotonic()
-                    job_queue.tend()
-            except JobError as error:  # a full disk: the job itself will find out
-                _log.warning("%s", error)
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-@contextmanager
 def _log_into(path: Path) -> Iterator[None]:
     """Everything this process and its libraries say goes to the end of this file."""
     with path.open("ab") as file:
@@ -182,7 +155,3 @@ def main(identity: str) -> None:
     """A worker process from its beginning to its end."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     work(identity)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 from rsdtr.compressed.fuse import plain_convolutions
 from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.errors import RingError
+from rsdtr.models.run import fresh_input
+from rsdtr.models.surgery import copied
 from rsdtr.ring.cost import Size, sublayer_macs
 from rsdtr.ring.forms import FORMS, Form, sublayers
 from rsdtr.ring.rank_selection import equal_split, rank_of_tails
@@ -149,11 +150,11 @@ class Stage:
 def reaches(model: nn.Module, name: str, picture: Tensor) -> Tensor:
     """What reaches the convolution `name` when the model sees a picture (1, C, H, W)."""
     caught: list[Tensor] = []
-    watched = copy.deepcopy(model).eval()  # others may be running the model at this moment
+    watched = copied(model).eval()  # others may be running the model at this moment
     watched.get_submodule(name).register_forward_pre_hook(
         lambda _, inputs: caught.append(inputs[0].clone())
     )
-    watched(picture)
+    watched(fresh_input(watched, picture))
     return caught[0]
 
 

@@ -11,7 +11,7 @@ from rsdtr.compressed.fuse import merged
 from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.models.outputs import answered_classes
-from rsdtr.models.run import device_of, evaluating
+from rsdtr.models.run import evaluating, fresh_input
 
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
@@ -61,11 +61,12 @@ def accuracy(
     correct = seen = 0
     classes = images.spec.classes
     single: list[torch.Tensor] = []  # logits of a network that answers one
-    device = device_of(model)
     network = merged(model)
     with evaluating(network):
         for pixels, labels in images.batches(batch_size):
-            answer = answered_classes(network(pixels.to(device)), len(labels), classes).cpu()
+            answer = answered_classes(
+                network(fresh_input(network, pixels)), len(labels), classes
+            ).cpu()
             if answer.shape[1] > 1:
                 correct += int((answer.argmax(1) == labels).sum())
             else:

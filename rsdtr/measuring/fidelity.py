@@ -23,7 +23,7 @@ from rsdtr.models.outputs import (
     in_rows,
     tensors,
 )
-from rsdtr.models.run import device_of, evaluating
+from rsdtr.models.run import evaluating, fresh_input
 
 
 class Divergence:
@@ -45,12 +45,14 @@ class Divergence:
         return float(value.nan_to_num(torch.finfo(value.dtype).max))
 
     def _log_probabilities(self, model: nn.Module) -> Tensor:
-        device = device_of(model)
+        batches = self.images.batches(self.batch_size)
         network = merged(model)
         with evaluating(network):
             logits = [
-                class_logits(network(x.to(device)), len(x), self.images.spec.classes).cpu()
-                for x, _ in self.images.batches(self.batch_size)
+                class_logits(
+                    network(fresh_input(network, x)), len(x), self.images.spec.classes
+                ).cpu()
+                for x, _ in batches
             ]
         return torch.cat(logits).detach().double().log_softmax(1)
 
@@ -198,11 +200,10 @@ class _Answered:
 
 
 def _answered(model: nn.Module, pixels: Tensor) -> _Answered:
-    here = pixels.to(device_of(model))
     if chooses_boxes(model):
-        return _Answered(answers(model, here).cpu(), boxes=detections(model, here))
-    said = [part.cpu() for part in tensors(model(here))]
-    return _Answered(in_rows(said, len(here)), first=said[0])
+        return _Answered(answers(model, pixels).cpu(), boxes=detections(model, pixels))
+    said = [part.cpu() for part in tensors(model(fresh_input(model, pixels)))]
+    return _Answered(in_rows(said, len(pixels)), first=said[0])
 
 
 def _relative(expected: Tensor, found: Tensor) -> Tensor:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +16,7 @@ from rsdtr.compressed.tr_conv2d import PaddingMode, TRConv2d
 from rsdtr.errors import RsdtrError, first_problem
 from rsdtr.measuring.stopwatch import interleaved, machine, peak_bytes, thread_count
 from rsdtr.ring.forms import FORMS, Form
+from rsdtr.system.atomic_files import replace_file
 from rsdtr.system.cache_folder import cache_folder, private_folder
 from rsdtr.typing import Frozen
 
@@ -146,21 +145,14 @@ class DeviceProfile(Frozen):
         RsdtrError if the file cannot be written.
         """
         target = own_path() if path is None else Path(path)
-        temporary = None
         try:
             private_folder(target.parent)
-            descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(self.model_dump_json(indent=1) + "\n")
-            os.replace(temporary, target)
+            replace_file(target, f"{self.model_dump_json(indent=1)}\n".encode())
         except OSError as error:
             raise RsdtrError(
                 f"the device profile {target} could not be written ({error.strerror or error}): "
                 "give another file, or another cache folder in RSDTR_CACHE"
             ) from error
-        finally:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
         return target
 
     @classmethod
@@ -213,14 +205,16 @@ def measured_profile(
     *,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    again: bool = False,
 ) -> DeviceProfile:
     """`profile`, or this machine's own, with the cases it lacks measured and saved.
 
     A profile that is given is not saved. Each case is kept as soon as it is measured, whatever
-    happens afterwards. progress: called with (cases done, cases to measure).
+    happens afterwards. progress: called with (cases done, cases to measure). again: measure what is
+    known anew, too.
     """
     known = DeviceProfile.own() if profile is None else profile
-    lacking = known.missing(cases)
+    lacking = tuple(dict.fromkeys(cases)) if again else known.missing(cases)
     found: list[LayerTimes] = []
     for done, case in enumerate(lacking):
         if progress:

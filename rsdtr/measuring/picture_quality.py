@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from rsdtr.compressed.fuse import merged
 from rsdtr.data.image_sets import LabelledImages, fitting_batch
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.models.run import device_of, evaluating
+from rsdtr.models.run import evaluating, fresh_input
 from rsdtr.models.zoo import ModelSpec
 
 _WINDOW, _SIGMA = 11, 1.5  # of SSIM, and its constants below: Wang et al. 2004
@@ -52,11 +52,11 @@ def picture_quality(
     check_pairs(images, targets)
     network = merged(model)
     size = fitting_batch(images.spec, batch_size)
-    device, found = device_of(model), []
+    found = []
     with evaluating(network):
         for start in range(0, len(images), size):
             part = range(start, min(start + size, len(images)))
-            answers = restored(network(images.inputs(part).to(device)), images.spec)
+            answers = restored(network(fresh_input(network, images.inputs(part))), images.spec)
             wanted = targets.pixels(part).float() / 255
             if answers.shape != wanted.shape:
                 raise RsdtrError(
@@ -76,8 +76,8 @@ def targets_spec(model: nn.Module, spec: ModelSpec) -> ModelSpec:
     """How the pictures that a network should answer are prepared: as its inputs, in the shape of
     its answers. RsdtrError for answers that are no pictures.
     """
-    blank = torch.zeros(1, *spec.input_shape, device=device_of(model))
     network = merged(model)
+    blank = fresh_input(network, torch.zeros(1, *spec.input_shape))
     with evaluating(network):
         _, channels, height, width = restored(network(blank), spec).shape
     return replace(spec, input_shape=(channels, height, width))

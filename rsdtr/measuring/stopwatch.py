@@ -230,7 +230,7 @@ def timings(
         if value < 1:
             raise RsdtrError(f"timing got {name}={value}: give at least 1")
     noise = torch.randn(batch, *input_shape, generator=torch.Generator().manual_seed(0))
-    works = {name: _work(run, noise) for name, run in variants.items()}
+    works = {name: _work(run, noise.clone()) for name, run in variants.items()}
     with thread_count(threads):
         found = interleaved(works, runs=runs)
     return [

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdtr.errors import RsdtrError
+from rsdtr.models.run import fresh_input
 
 _GRID = (1, 2, 4)  # boxes along each side of an image that every box head is asked about
 
@@ -36,6 +37,7 @@ def answers(model: nn.Module, images: Tensor) -> Tensor:
     before the choice, and what a second stage says of the same 21 boxes in every image.
     RsdtrError for an output whose tensors have not all a row for each image.
     """
+    images = fresh_input(model, images)
     found = _behind_boxes(model, images) if chooses_boxes(model) else tensors(model(images))
     return in_rows(list(found), len(images))
 
@@ -84,7 +86,7 @@ def _in_row(part: Tensor, n: int) -> Tensor | None:
 def compared_output(model: nn.Module, images: Tensor) -> Tensor:
     """What two runs of one network are compared by: the output, (B, …), if it is one tensor."""
     if not chooses_boxes(model):
-        output = model(images)
+        output = model(fresh_input(model, images))
         if isinstance(output, Tensor):
             return output
     return answers(model, images)
@@ -112,7 +114,7 @@ def chooses_boxes(model: nn.Module) -> bool:
 
 def detections(model: nn.Module, images: Tensor) -> list[Boxes]:
     """The boxes that a network finds in each of the images (B, C, H, W)."""
-    found = model(list(images))
+    found = model(list(fresh_input(model, images)))
     return [Boxes(one["boxes"], one["labels"], one["scores"]) for one in found]
 
 

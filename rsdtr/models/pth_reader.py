@@ -1,6 +1,6 @@
 """Where a .pth is read: a process of its own, with limits, that leaves a safetensors file.
 
-    python -P quarantine.py FILE OUT.safetensors
+    python -P pth_reader.py FILE OUT.safetensors
 
 Exit code 0: OUT is written. 3: the last line of standard error says, in words that follow the
 file's name, what is wrong with it. Run as a file, not as a module: it needs torch alone.

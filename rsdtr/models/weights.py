@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -21,6 +20,7 @@ from rsdtr.errors import WeightsError
 from rsdtr.models import pth_reader
 from rsdtr.models.checkpoint_names import Todays, fitting, may_be_missing
 from rsdtr.models.pth_reader import NO_STATE, REFUSED, UNREADABLE
+from rsdtr.system.atomic_files import new_file
 from rsdtr.system.cache_folder import cache_folder, private_folder
 from rsdtr.system.download import file_sha256
 from rsdtr.system.safetensors_format import not_finite, read_header
@@ -91,31 +91,25 @@ def _converted(path: Path) -> Path:
     except (pth_reader.Refused, zipfile.BadZipFile) as error:
         reason = error if isinstance(error, pth_reader.Refused) else UNREADABLE
         raise WeightsError(f"{path} {reason}") from None
-    descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=folder)
-    os.close(descriptor)
-    try:
-        done = subprocess.run(
-            [
-                sys.executable, "-X", "utf8", "-P", str(Path(pth_reader.__file__)),
-                str(path.resolve()), temporary,
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_QUARANTINE_SECONDS,
-            check=False,
-        )  # fmt: skip
+    with new_file(target) as temporary:
+        reader = [sys.executable, "-X", "utf8", "-P", pth_reader.__file__]
+        try:
+            done = subprocess.run(
+                [*reader, str(path.resolve()), str(temporary)],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=_QUARANTINE_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise WeightsError(
+                f"{path} could not be read within {_QUARANTINE_SECONDS} s: give a .safetensors file"
+            ) from None
         last = (done.stderr.strip().splitlines() or [""])[-1]
         if done.returncode != 0:
             raise WeightsError(f"{path} {last if done.returncode == REFUSED else UNREADABLE}")
-        os.replace(temporary, target)
-    except subprocess.TimeoutExpired:
-        raise WeightsError(
-            f"{path} could not be read within {_QUARANTINE_SECONDS} s: give a .safetensors file"
-        ) from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
     kept = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
     for old in kept[:-_MOST_CONVERTED]:
         old.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """The models: what each one is called, what it eats, and where its weights come from."""
 
+from __future__ import annotations
+
 import difflib
 import functools
 import logging
@@ -18,6 +20,8 @@ from torch import Tensor, nn
 from rsdtr.errors import RsdtrError, UnknownName, WeightsError
 from rsdtr.models import torchvision_networks
 from rsdtr.models.cifar_networks import CifarResNet, CifarVGG
+from rsdtr.models.run import Example, first_of_each, fresh_input, give_lazy_layers_weights
+from rsdtr.models.surgery import copied, made_by
 from rsdtr.models.synthetic_weights import decaying_spectrum_
 from rsdtr.models.weights import fill, read_for, weights_sha256
 from rsdtr.system.download import published_file
@@ -108,13 +112,34 @@ class ModelSpec:
                 return task
         return _TASKS.get(self.family, "classification")
 
+    def example(self, model: nn.Module) -> Example:
+        """One input of such a model: the first of its example_inputs, or else a blank image."""
+        given = _EXAMPLES.get(self.name)
+        if given is None:
+            return fresh_input(model, torch.zeros(1, *self.input_shape))
+        return first_of_each(given)
+
     def build(self) -> nn.Module:
-        """The architecture with fresh weights from torch's global random state."""
+        """The architecture with fresh weights from torch's global random state.
+
+        Of `own_model` a copy of what its `build` answers, which may be the trained network itself.
+        RsdtrError for one that cannot be copied, or that a compiler made.
+        """
         name, classes = _parts(self.name)
         if name not in _OWN:
             return torchvision_networks.build(name, classes)
         build = _OWN[name][0]
-        return build() if classes is None else build(classes)
+        network = build() if classes is None else build(classes)
+        if not self.family.startswith("own "):
+            return network
+        if tool := made_by(network):
+            raise RsdtrError(
+                f"{self.name} has no nn.Conv2d, for it came out of {tool}: give the nn.Module that "
+                "it was made from"
+            )
+        network = copied(network)
+        give_lazy_layers_weights(network, self.example(network))
+        return network
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) in 0..255 -> float32 (B, C, H, W), mean 0 and std 1 per channel.
@@ -205,6 +230,9 @@ _OWN: dict[str, tuple[Callable[..., nn.Module], ModelSpec]] = {
 }
 
 
+_EXAMPLES: dict[str, Example | None] = {}
+
+
 def model_names() -> tuple[str, ...]:
     """Every model: the bundled one first, then CIFAR-10's and those of `own_model`, then
     torchvision's CNNs for classification, segmentation and detection.
@@ -269,6 +297,7 @@ def own_model(
     task: Task = "classification",
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    example_inputs: Example | None = None,
     class_names: Sequence[str] | None = None,
     resize: int | None = None,
     crop: Crop = "center",
@@ -278,14 +307,16 @@ def own_model(
 ) -> ModelSpec:
     """Make a network of one's own a model of this process: its spec, which its name stands for.
 
-    build: makes the network anew, with the weights that `load_model` shall give; input_shape:
-    (C, H, W); classes: 1 for a network that answers one logit, of two classes. mean, std: per
-    channel as the network takes them, of pixels in 0..pixel_range, by default 0 and 1.
+    build: answers the network with the weights that `load_model` shall give, which is copied and
+    never changed; input_shape: (C, H, W); classes: 1 for a network that answers one logit, of two
+    classes. mean, std: per channel as the network takes them, of pixels in 0..pixel_range, by
+    default 0 and 1.
     class_names: of its outputs, in order; folders of pictures are matched with them. resize: the
     short side before the crop of the input's size, by default the least that fills it; crop:
     "squash" resizes to the input's height and width whatever the picture's. channel_order: of the
     colours that the network takes. What was saved of it is read where it was made known before, by
     the same name.
+    example_inputs: as `profile` takes them, for a network that takes more than one image.
     RsdtrError for a name that is taken, or values that do not fit each other.
     """
     if name in torchvision_networks.names() or (name in _OWN and not _is_users(name)):
@@ -340,6 +371,7 @@ def own_model(
         source="given by its user",
     )
     _OWN[name] = (build, spec)
+    _EXAMPLES[name] = example_inputs
     return spec
 
 
@@ -429,7 +461,7 @@ def _fresh(spec: ModelSpec) -> nn.Module:
         return spec.build()
 
 
-def _read(model: nn.Module, spec: ModelSpec, path: Path) -> "OrderedDict[str, Any]":
+def _read(model: nn.Module, spec: ModelSpec, path: Path) -> OrderedDict[str, Any]:
     base = _parts(spec.name)[0]
     return read_for(
         model, path, str if base in _OWN else partial(torchvision_networks.todays_name, base)

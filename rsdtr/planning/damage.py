@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,7 +12,8 @@ from rsdtr.data.image_sets import fitting_batch
 from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError
 from rsdtr.models.outputs import answers
-from rsdtr.models.run import device_of
+from rsdtr.models.run import fresh_input
+from rsdtr.models.surgery import copied
 from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import policy_layers
 from rsdtr.planning.target_solver import Damage
@@ -53,12 +53,11 @@ def measure_damage(
         )
     if images.spec.task != "classification":
         n = min(n, LARGE)
-    network = copy.deepcopy(model)
-    device = device_of(network)
+    network = copied(model)
     chosen = images.subset(n, seed)
     generator = torch.Generator().manual_seed(seed)
     size = fitting_batch(images.spec, BATCH)
-    batches = [pixels.to(device) for pixels, _ in chosen.batches(size, generator)]
+    batches = [fresh_input(network, pixels) for pixels, _ in chosen.batches(size, generator)]
     names = policy_layers(profile, layers)
     free = [layer for layer in profile.layers if layer.name in names and layer.obstacle is None]
     runs = len(free) * len(MEASURED_EPS)

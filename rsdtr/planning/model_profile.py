@@ -7,23 +7,47 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from weakref import WeakKeyDictionary
 
-import torch
+from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from rsdtr.errors import PlanError, UnknownName
+from rsdtr.models.run import Example, first_of_each, give_lazy_layers_weights
+from rsdtr.models.surgery import copied, made_by
 from rsdtr.models.zoo import ModelSpec, weights_sha256
-from rsdtr.ring.cost import Size, conv_macs, pipeline_macs
-from rsdtr.ring.tensor_ring import ring_storage, too_coarse
+from rsdtr.planning import obstacles
+from rsdtr.planning.layer_calls import Observation, observed, rehearsed
+from rsdtr.ring.cost import Size, pipeline_macs
+from rsdtr.ring.tensor_ring import ring_storage
 from rsdtr.search.bounds import Cost
 from rsdtr.search.candidate import Candidate, Objective, Question, SearchResult, Winners
 from rsdtr.search.memory_budget import Kept
-from rsdtr.search.paper_rule import LARGEST, SMALLEST, KernelSpectra
+from rsdtr.search.paper_rule import KernelSpectra
 from rsdtr.search.tight_rule import best_tight
 from rsdtr.system.safetensors_format import Entry, entries_of
+from rsdtr.typing import Frozen
 
 # Spectra of all models in a process, by the scalars of their kernels: each takes some 60 bytes.
 _SPECTRA = Kept(1 << 23)
 _spectra: WeakKeyDictionary[LayerProfile, KernelSpectra] = WeakKeyDictionary()
+
+
+class NotCounted(Frozen):
+    """What a network's MACs, PCR and FCR leave out: a part that multiplies and is no nn.Conv2d or
+    nn.Linear, or a convolution that did not run.
+
+    name: of the module that computes it; macs: for one input; share: of all MACs of the network;
+    reason: in words.
+    """
+
+    name: str
+    macs: int = Field(ge=0)
+    share: float = Field(ge=0, le=1)
+    reason: str
+
+    def __str__(self) -> str:
+        costs = f", {100 * self.share:.3g} % of the network's MACs" if self.macs else ""
+        return f"{self.name}{costs} ({self.reason})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,15 +110,15 @@ class ModelProfile:
     """Every convolution of a model in network order, and the whole network's costs.
 
     params: scalars in all parameters; macs: MACs of convolutions and linear layers for one input;
-    not_counted: kinds of modules that ran and whose arithmetic is not in `macs`; entries: every
-    tensor of its file; winners: the best rings that are known already.
+    not_counted: what else multiplies, and convolutions that did not run; entries: every tensor of
+    its file; winners: the best rings that are known already.
     """
 
     model: str
     layers: tuple[LayerProfile, ...]
     params: int
     macs: int
-    not_counted: tuple[str, ...]
+    not_counted: tuple[NotCounted, ...]
     weights_sha256: str
     entries: Mapping[str, Entry]
     winners: Winners = field(default_factory=Winners)
@@ -119,92 +143,133 @@ class ModelProfile:
         )
 
 
-@torch.no_grad()
-def profile(model: nn.Module, spec: ModelSpec) -> ModelProfile:
-    """Run the model once on a blank input of shape spec.input_shape and note what each layer does.
+def profile(
+    model: nn.Module, spec: ModelSpec, example_inputs: Example | None = None
+) -> ModelProfile:
+    """Run a copy of the model once and note what each layer does; the model is not touched.
 
-    The model comes back as it was, bit for bit. PlanError if it has no convolution that runs.
+    example_inputs: what it is run on, as torch.export takes them: a tuple of positional arguments,
+    or a dict of keyword arguments, or the one tensor; of a batch the first input is taken. By
+    default spec.example_inputs, and without those a blank image of spec.input_shape.
+    PlanError if it has no convolution that runs, or does not take these inputs.
     """
-    names = {module: name for name, module in model.named_modules()}
-    calls: dict[nn.Module, list[tuple[Size, Size, int]]] = {}
-    not_counted: set[str] = set()
+    example = spec.example(model) if example_inputs is None else first_of_each(example_inputs)
+    give_lazy_layers_weights(model, example)
+    convolutions = {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
+    }
+    places = {name: obstacles.of_place(model, conv) for name, conv in convolutions.items()}
+    free = {name: conv for name, conv in convolutions.items() if places[name] is None}
+    seen, met = _observe(model, spec, example, free) if convolutions else (Observation(), set())
+    names = [name for name, calls in seen.calls.items() if calls and name in convolutions]
+    if not names:
+        raise PlanError(_nothing(model, spec))
 
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(module, nn.Conv2d):
-            sizes = _size(inputs[0]), _size(output)
-            macs = conv_macs(module.weight.shape, sizes[1])
-            # Of one image, a detection network's second stage sees many regions.
-            regions = len(output) if output.ndim == 4 else 1
-            calls.setdefault(module, []).extend([(*sizes, macs)] * regions)
-        elif isinstance(module, nn.Linear):
-            macs = module.in_features * output.numel()
-            calls.setdefault(module, []).append(((1, 1), (1, 1), macs))
-        elif not isinstance(module, nn.Identity | nn.Dropout | nn.Flatten):
-            not_counted.add(type(module).__name__)
+    def obstacle(name: str) -> str | None:
+        return (
+            places[name]
+            or obstacles.of_use(seen.calls[name], seen.past.get(name, 0))
+            or obstacles.of_values(convolutions[name].weight.detach())
+            or (None if name in met else obstacles.UNMET)
+        )
 
-    leaves = [module for module in model.modules() if not any(module.children())]
-    handles = [leaf.register_forward_hook(note) for leaf in leaves]
-    modes = {module: module.training for module in model.modules()}
-    reference = next(model.parameters())
-    blank = torch.zeros(1, *spec.input_shape, device=reference.device, dtype=reference.dtype)
-    try:
-        model.eval()(blank)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    convolutions = [module for module in calls if isinstance(module, nn.Conv2d)]
-    if not convolutions:
-        raise PlanError(f"{spec.name} has no nn.Conv2d that runs: there is nothing to compress")
+    macs = sum(call.macs for calls in seen.calls.values() for call in calls)
     return ModelProfile(
         model=spec.name,
         layers=tuple(
             LayerProfile(
-                name=names[conv],
-                kernel=conv.weight.detach(),
+                name=name,
+                kernel=(conv := convolutions[name]).weight.detach(),
                 stride=(conv.stride[0], conv.stride[1]),
-                input_size=calls[conv][0][0],
-                output_size=calls[conv][0][1],
-                macs=sum(macs for _, _, macs in calls[conv]),
+                input_size=seen.calls[name][0].input_size,
+                output_size=seen.calls[name][0].output_size,
+                macs=sum(call.macs for call in seen.calls[name]),
                 in_paper_policy=position > 0 and max(conv.kernel_size) > 1,
-                obstacle=_obstacle(conv, runs=len(calls[conv])),
+                obstacle=obstacle(name),
                 padding=_pair(conv.padding),
                 dilation=(conv.dilation[0], conv.dilation[1]),
                 padding_mode=conv.padding_mode,
             )
-            for position, conv in enumerate(convolutions)
+            for position, name in enumerate(names)
         ),
         params=sum(parameter.numel() for parameter in model.parameters()),
-        macs=sum(macs for runs in calls.values() for _, _, macs in runs),
-        not_counted=tuple(sorted(not_counted)),
+        macs=macs,
+        not_counted=_not_counted(model, seen, macs),
         weights_sha256=weights_sha256(model),
         entries=entries_of(model),
     )
 
 
+def _observe(
+    model: nn.Module, spec: ModelSpec, example: Example, free: Mapping[str, nn.Conv2d]
+) -> tuple[Observation, set[str]]:
+    """What runs, and which of the `free` convolutions still run once they are another layer."""
+
+    def tried(some: Mapping[str, nn.Conv2d]) -> Observation | None:
+        try:
+            return rehearsed(model, some, example)
+        except Exception:  # whatever the network's own code raises at the sight of another layer
+            return None
+
+    every = tried(free)
+    if every is not None and all(every.calls.get(name) for name in free):
+        return every, set(free)
+    network = copied(model)
+    try:
+        plain = observed(network, example, free)
+    except Exception as error:  # whatever a network raises that takes something else
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise PlanError(
+            f"{spec.name} does not run on {_told(example)} ({first}): give the profile, or "
+            "own_model, example_inputs as torch.export takes them"
+        ) from error
+    met = set()
+    for name in free:
+        alone = every if every is not None else tried({name: free[name]})
+        if plain.calls.get(name) and alone is not None and alone.calls.get(name):
+            met.add(name)
+    return plain, met
+
+
+def _told(example: Example) -> str:
+    if isinstance(example, Tensor):
+        return f"one input of shape {tuple(example.shape)}"
+    return f"{len(example)} {'named ' if isinstance(example, Mapping) else ''}inputs"
+
+
+def _nothing(model: nn.Module, spec: ModelSpec) -> str:
+    """Why there is nothing to compress, in words."""
+    if tool := made_by(model):
+        return (
+            f"{spec.name} has no nn.Conv2d, for it came out of {tool}: give the nn.Module that it "
+            "was made from"
+        )
+    return f"{spec.name} has no nn.Conv2d that runs: there is nothing to compress"
+
+
+def _not_counted(model: nn.Module, seen: Observation, macs: int) -> tuple[NotCounted, ...]:
+    """What multiplies outside of the listed layers, most first, and convolutions that never ran."""
+    total = macs + sum(seen.elsewhere.values()) + sum(seen.past.values())
+    found = [
+        (name or type(model).__name__, count, f"computed by {kind} itself, not by a layer of it")
+        for (name, kind), count in seen.elsewhere.items()
+    ]
+    found += [
+        (name, count, "its kernel is used outside of a call of the layer")
+        for name, count in seen.past.items()
+    ]
+    ran = {name for name, calls in seen.calls.items() if calls} | seen.past.keys()
+    ran |= {name for name, _ in seen.elsewhere}
+    idle = [
+        (name, 0, "did not run on the example input")
+        for name, module in model.named_modules()
+        if isinstance(module, _ConvNd) and name not in ran
+    ]
+    return tuple(
+        NotCounted(name=name, macs=count, share=count / total, reason=reason)
+        for name, count, reason in (*sorted(found, key=lambda item: -item[1]), *idle)
+    )
+
+
 def _pair(padding: str | tuple[int, ...]) -> tuple[int, int] | str:
     return padding if isinstance(padding, str) else (padding[0], padding[1])
-
-
-def _size(images: Tensor) -> Size:
-    return images.shape[-2], images.shape[-1]
-
-
-def _obstacle(conv: nn.Conv2d, runs: int) -> str | None:
-    """Why this convolution cannot be a ring, in words, or None."""
-    if type(conv) is not nn.Conv2d:
-        return f"{type(conv).__name__} is not a plain nn.Conv2d"
-    if conv.groups != 1:
-        return f"grouped convolution (groups={conv.groups}): a ring mixes all channels"
-    if runs > 1:
-        return f"runs {runs} times for one input: its cost as a ring is not known"
-    if reason := too_coarse(conv.weight):
-        return reason
-    if not bool(torch.isfinite(conv.weight).all()):
-        return "the kernel contains NaN or Inf"
-    if not bool(conv.weight.any()):
-        return "the kernel is zero everywhere"
-    if not SMALLEST <= (largest := float(conv.weight.detach().abs().max())) <= LARGEST:
-        return f"the kernel's largest entry is {largest:.2g}: single precision is too coarse for it"
-    return None

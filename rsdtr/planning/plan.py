@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from rsdtr.errors import PlanError, first_problem
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile
+from rsdtr.planning.model_profile import LayerProfile, ModelProfile, NotCounted
 from rsdtr.ring.cost import pipeline_macs
 from rsdtr.ring.forms import Form
 from rsdtr.ring.rank_selection import MINIMUM_EPS, checked_eps
@@ -113,8 +113,9 @@ class CompressionPlan(Frozen):
 
     eps: the ε_p of every layer that has none of its own, or None where a target gave each its own;
     pcr, fcr: whole-network ratios original/compressed of parameters and of FLOPs (the paper's four
-    sublayers; 1 MAC = 2 FLOPs; convolutions and linear layers are counted). Once forms were chosen
-    by their times: fcr_run, the same ratio of FLOPs for the forms that run; measured_on, where.
+    sublayers; 1 MAC = 2 FLOPs; convolutions and linear layers are counted); not_counted: what they
+    leave out. Once forms were chosen by their times: fcr_run, the same ratio of FLOPs for the forms
+    that run; measured_on, where.
     """
 
     model: str
@@ -127,6 +128,7 @@ class CompressionPlan(Frozen):
     macs: Ratio
     seconds: float
     layers: tuple[LayerPlan, ...]
+    not_counted: tuple[NotCounted, ...] = ()
     target: Target | None = None
     fcr_run: float | None = None
     measured_on: MeasuredOn | None = None
@@ -200,6 +202,7 @@ def plan(
         objective=objective,
         seconds=time.perf_counter() - started,
         layers=tuple(planned),
+        not_counted=profile.not_counted,
         **_costs(profile, planned),
     )
 

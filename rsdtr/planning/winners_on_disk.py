@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable, Collection, Generator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from rsdtr.planning.grid_search import GridProgress, profile_grid
 from rsdtr.planning.model_profile import LayerProfile, ModelProfile
 from rsdtr.ring.cost import pipeline_macs_per_pixel
 from rsdtr.ring.tensor_ring import ring_storage
@@ -35,6 +37,7 @@ from rsdtr.system.cache_folder import cache_folder, private_folder
 FORMAT_VERSION = 1
 KEPT_BYTES = 64 << 20  # of all models together: a whole ResNet-50 takes half a million
 ABANDONED_SECONDS = 3600.0  # temporary files this old belong to a writer that was killed
+SAVE_SECONDS = 1.0  # between two writings of the store while the grid grows
 SUFFIX = ".safetensors"
 UNKNOWN = -1
 
@@ -45,7 +48,7 @@ _column = {eps: place for place, eps in enumerate(GRID)}
 
 
 def store_folder() -> Path:
-    """Where the winners of all models are kept, and the state of those who compute them."""
+    """Where the winners of all models are kept."""
     return cache_folder() / "profiles"
 
 
@@ -90,6 +93,32 @@ def save_winners(profile: ModelProfile) -> bool:
                    "kept in memory only")  # fmt: skip
         return False
     return True
+
+
+def fill_store(
+    profile: ModelProfile,
+    should_stop: Callable[[], bool] = lambda: False,
+    *,
+    processes: int | None = None,
+    layers: Collection[str] | None = None,
+) -> Generator[GridProgress, None, None]:
+    """`profile_grid` that begins with what is stored, and stores what it finds as it goes on.
+
+    However it ends, what was found is in the store; a store that cannot be written is a warning in
+    the log, and the work goes on.
+    """
+    load_winners(profile)
+    saved = time.monotonic()
+    grid = profile_grid(profile, should_stop, processes=processes, layers=layers)
+    try:
+        for at in grid:
+            if time.monotonic() - saved > SAVE_SECONDS:
+                save_winners(profile)
+                saved = time.monotonic()
+            yield at
+    finally:
+        grid.close()
+        save_winners(profile)
 
 
 def make_folder() -> None:

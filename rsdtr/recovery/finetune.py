@@ -21,7 +21,8 @@ from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.measuring.accuracy import accuracy
 from rsdtr.models.outputs import class_logits
-from rsdtr.models.run import device_of
+from rsdtr.models.run import device_of, fresh_input
+from rsdtr.models.surgery import copied
 from rsdtr.recovery.checkpoint import (
     Checkpoint,
     EpochResult,
@@ -106,8 +107,8 @@ class Run:
     ) -> None:
         self.model, self.data, self.options = model, data, options
         self.should_stop, self.on_step = should_stop, on_step
-        self.teacher = copy.deepcopy(teacher).eval() if teacher and options.distill else None
-        self.average = copy.deepcopy(model) if options.ema else None
+        self.teacher = copied(teacher).eval() if teacher and options.distill else None
+        self.average = copied(model) if options.ema else None
         self.generator = torch.Generator().manual_seed(options.seed)
         full, last = divmod(len(data.train), options.batch_size)
         # BatchNorm cannot learn from a last batch of one picture; it is left out.
@@ -123,6 +124,8 @@ class Run:
         if not trained:
             raise RsdtrError(
                 "no weight is left to train: the network has no rings, leave freeze_dense out"
+                if options.freeze_dense
+                else "no weight is left to train, all are frozen: network.requires_grad_(True)"
             )
         self.optimizer = _optimizer(trained, options)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -274,7 +277,7 @@ class Run:
         """(B, classes) in float32, computed in the precision of the recipe."""
         mixed = self.options.precision == "bfloat16"
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=mixed):
-            answer = model(pixels)
+            answer = model(fresh_input(model, pixels))
         classes = self.data.train.spec.classes
         return class_logits(answer, len(pixels), classes).float()
 

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.errors import RsdtrError
+from rsdtr.recovery.out_of_place import rewrite_out_of_place
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,16 @@ class Site:
 def sites(walk: Walk) -> list[Site]:
     """A site for each ring layer that runs once per input, in the order they run.
 
+    One whose hooks may change what goes in or out is left out: it is no convolution.
     A shortcut that holds a ring layer which runs later is no addend: it is not settled yet.
     """
     calls = Counter(node.target for node in walk.nodes if node.op == "call_module")
     return [
         _site(walk, node, calls)
         for node in walk.nodes
-        if isinstance(_module(walk, node), TRConv2d) and calls[node.target] == 1
+        if isinstance(ring := _module(walk, node), TRConv2d)
+        and calls[node.target] == 1
+        and not (ring._forward_hooks or ring._forward_pre_hooks)
     ]
 
 
@@ -58,6 +62,7 @@ def _site(walk: Walk, call: fx.Node, calls: Counter[object]) -> Site:
     after = _only_user(value)
     module = None if after is None else _module(walk, after)
     known = isinstance(module, _BatchNorm) and module.running_mean is not None
+    known = known and module is not None and not module._forward_hooks
     if after is not None and known and calls[after.target] == 1:
         norm, value = str(after.target), _unchanged(walk, after)
         after = _only_user(value)
@@ -104,9 +109,10 @@ Values = dict[fx.Node, Any]
 class Walk:
     """The nodes of one network, and its values where each batch's walk stopped.
 
-    network: changed so that no operation works in place, its weights may change while it is walked
+    network: changed so that no operation works in place; its weights may change while it is walked
     as long as only layers that were not passed yet do; budget: bytes of values that may be kept.
-    RsdtrError for a network that torch.fx cannot trace.
+    RsdtrError for a network that torch.fx cannot trace, or whose operations in place have no other
+    form.
     """
 
     def __init__(self, network: nn.Module, batches: Iterable[Tensor], budget: float) -> None:
@@ -178,9 +184,6 @@ class _Tracer(fx.Tracer):
         return isinstance(m, TRConv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
-_COPYING = {operator.iadd: operator.add, operator.imul: operator.mul}
-
-
 def _traced(network: nn.Module) -> fx.Graph:
     try:
         graph = _Tracer().trace(network)
@@ -189,13 +192,6 @@ def _traced(network: nn.Module) -> fx.Graph:
             f"the layers of this network cannot be walked one by one ({error}): its forward must "
             "be traceable by torch.fx"
         ) from error
-    for node in graph.nodes:
-        # A value that is kept must not change when the walk goes on from it.
-        if node.op == "call_function":
-            node.target = _COPYING.get(node.target, node.target)
-        if "inplace" in node.kwargs:
-            node.kwargs = {**node.kwargs, "inplace": False}
-    for module in network.modules():
-        if getattr(module, "inplace", False):
-            setattr(module, "inplace", False)  # noqa: B010 (modules have attributes of all types)
+    # A value that is kept must not change when the walk goes on from it.
+    rewrite_out_of_place(network, graph)
     return graph

@@ -1,6 +1,5 @@
 """Winning accuracy back without labels or gradients: BatchNorm statistics."""
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -11,7 +10,8 @@ from rsdtr.compressed.fuse import merged
 from rsdtr.data.image_sets import LabelledImages, fitting_batch
 from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError, RsdtrError
-from rsdtr.models.run import device_of
+from rsdtr.models.run import fresh_input
+from rsdtr.models.surgery import copied
 
 
 def recalibrate(
@@ -42,7 +42,7 @@ def recalibrate(
         )
     if batch_size < 2:
         raise RsdtrError(f"recalibrate got batch_size={batch_size}: give at least 2")
-    model = copy.deepcopy(model)
+    model = copied(model)
     norms = norms_of(model)
     if not norms:
         return model
@@ -63,7 +63,7 @@ def recalibrate(
             "recalibrate was given a reference with other BatchNorm layers than the model: give "
             "the dense network that the model was compressed from"
         )
-    here = copy.deepcopy(reference)
+    here = copied(reference)
     _take_statistics(here, chosen, batch_size, seed, show)
     _take_statistics(model, chosen, batch_size, seed, lambda seen: show(len(chosen) + seen))
     move_statistics(model, here, reference)
@@ -120,13 +120,13 @@ def _take_statistics(
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    device, seen = device_of(network), 0
+    seen = 0
     # Shuffled: folders come class by class, and a batch of one class has too small a variance.
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for pixels, labels in chosen.batches(batch_size, generator):
             if len(labels) > 1:  # a single picture has no variance in layers of 1×1 pixels
-                network(pixels.to(device))
+                network(fresh_input(network, pixels))
             seen += len(labels)
             show(seen)
     for norm, momentum in zip(norms, momenta, strict=True):

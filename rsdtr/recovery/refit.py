@@ -8,7 +8,6 @@ that is what the rest of the network sees; before a ReLU, only its positive part
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeVar
@@ -22,7 +21,8 @@ from rsdtr.data.image_sets import fitting_batch
 from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.measuring.fidelity import distance_from
-from rsdtr.models.run import device_of
+from rsdtr.models.run import fresh_input
+from rsdtr.models.surgery import copied
 from rsdtr.recovery.graph_walk import Site, Walk, sites
 from rsdtr.recovery.least_squares import fitted
 from rsdtr.recovery.options import SWEEP, RefitOptions
@@ -125,18 +125,18 @@ def refit(
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(asked.seed))
     held = min(len(chosen) - 1, max(1, round(asked.held_out * len(chosen))))
     learnt, judged = chosen.select(order[held:]), chosen.select(order[:held])
-    new = copy.deepcopy(model).eval()
+    new = copied(model).eval()
     for module in new.modules():
         if isinstance(module, TRConv2d):
             module.form = "dense"  # computes the same, and faster where nobody measured
-    device, size = device_of(new), fitting_batch(images.spec, asked.batch_size)
+    size = fitting_batch(images.spec, asked.batch_size)
     # The part that judges comes first; every batch is of one part.
     judging, learning = (
-        [pixels.to(device) for pixels, _ in part.batches(size)] for part in (judged, learnt)
+        [fresh_input(new, pixels) for pixels, _ in part.batches(size)] for part in (judged, learnt)
     )
     batches = judging + learning
     ours = Walk(new, batches, asked.budget / 2)
-    dense = Walk(copy.deepcopy(reference).eval(), batches, asked.budget / 2)
+    dense = Walk(copied(reference).eval(), batches, asked.budget / 2)
     places = sites(ours)
     if not places:
         raise RsdtrError("the model has no ring layer to refit: compress it first")
@@ -157,8 +157,8 @@ def refit(
         if on_layer:
             on_layer(Begun(done + 1, tuple(steps), new.state_dict()))
     distance = distance_from(reference, judged, size)
-    best, reached = copy.deepcopy(model), distance(model)
-    trial = copy.deepcopy(model)  # not `new`, which has other forms and works in place nowhere
+    best, reached = copied(model), distance(model)
+    trial = copied(model)  # not `new`, which has other forms and works in place nowhere
     trial.load_state_dict(new.state_dict())
     for name in ("cores", "BatchNorm"):
         if name == "BatchNorm":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass, replace
 
@@ -14,6 +13,7 @@ from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import RsdtrError
 from rsdtr.measuring.accuracy import accuracy
 from rsdtr.models.run import device_of
+from rsdtr.models.surgery import copied
 from rsdtr.recovery.finetune import Run
 from rsdtr.recovery.options import FinetuneOptions
 from rsdtr.system.state_file import stored
@@ -42,7 +42,7 @@ def estimate(
     RsdtrError if the memory that is free now would not suffice; errors as `finetune` otherwise.
     """
     memory = check_memory(model, data, options, teacher)
-    run = Run(copy.deepcopy(model), data, options, teacher)
+    run = Run(copied(model), data, options, teacher)
     device = device_of(run.model)
     batches = data.train.batches(options.batch_size, torch.Generator().manual_seed(options.seed))
     times = []
@@ -119,7 +119,7 @@ def _kept(
     model: nn.Module, data: DataSplits, options: FinetuneOptions, pixels: Tensor, labels: Tensor
 ) -> int:
     """Bytes that autograd keeps of one step, each storage once, the weights left out."""
-    run = Run(copy.deepcopy(model), data, replace(options, distill=0.0))
+    run = Run(copied(model), data, replace(options, distill=0.0))
     device = device_of(model)
     kept: dict[int, int] = {}
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdtr.compressed.tr_conv2d import TRConv2d
-from rsdtr.models.run import evaluating
+from rsdtr.models.run import evaluating, fresh_input
 from rsdtr.ring.cost import form_activations, form_macs
 from rsdtr.ring.forms import FORMS, Form
 
@@ -59,7 +59,7 @@ def laid_out_for_training(model: nn.Module, images: Tensor) -> Iterator[None]:
 def _takes(model: nn.Module, images: Tensor) -> bool:
     try:
         with evaluating(model):
-            model(images)
+            model(fresh_input(model, images))
     except RuntimeError:  # of a `view` of an activation, as torch words it
         return False
     return True

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from filelock import FileLock
 
@@ -18,15 +18,28 @@ _log = logging.getLogger("rsdtr.system")
 LOCK_SECONDS = 5.0  # a writer holds the lock for milliseconds; then we go on without it
 
 
-def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that a reader sees the old or the new one, never a part."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+PRIVATE, SHARED = 0o600, 0o666  # permissions of a new file, as far as the umask grants them
+
+
+@contextmanager
+def new_file(path: Path, permissions: int = PRIVATE) -> Iterator[Path]:
+    """An empty file beside `path` to write into, which takes the place of `path` at the end.
+
+    A reader of `path` sees the old file or the new one, never a part; after an error the old one.
+    """
+    temporary = path.with_name(f".writing-{uuid4().hex}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, permissions))
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+        yield temporary
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, content: bytes | memoryview, permissions: int = PRIVATE) -> None:
+    """Write a file so that a reader sees the old or the new one, never a part."""
+    with new_file(path, permissions) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextmanager

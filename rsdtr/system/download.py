@@ -3,12 +3,12 @@
 import hashlib
 import http.client
 import os
-import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from rsdtr.errors import WeightsError
+from rsdtr.system.atomic_files import new_file
 from rsdtr.system.cache_folder import cache_folder, private_folder
 from rsdtr.typing import Progress
 
@@ -39,30 +39,27 @@ def published_file(file: str, url: str, sha256: str, progress: Progress | None =
 
 def _download(url: str, path: Path, sha256: str, folder: Path, progress: Progress | None) -> Path:
     private_folder(path.parent)
-    descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+    digest = hashlib.sha256()
     try:
-        digest = hashlib.sha256()
-        with os.fdopen(descriptor, "wb") as out, urllib.request.urlopen(url, timeout=30) as answer:
-            total, done = int(answer.headers.get("Content-Length") or 0), 0
-            while chunk := answer.read(_CHUNK):
-                out.write(chunk)
-                digest.update(chunk)
-                done += len(chunk)
-                if progress:
-                    progress(done, total)
-        if not digest.hexdigest().startswith(sha256):
-            raise WeightsError(
-                f"{url} gave a file with SHA-256 {digest.hexdigest()[:8]}…, expected "
-                f"{sha256[:8]}…: get {path.name} elsewhere and put it into {folder}"
-            )
-        os.replace(temporary, path)
+        with new_file(path) as temporary:
+            with temporary.open("wb") as out, urllib.request.urlopen(url, timeout=30) as answer:
+                total, done = int(answer.headers.get("Content-Length") or 0), 0
+                while chunk := answer.read(_CHUNK):
+                    out.write(chunk)
+                    digest.update(chunk)
+                    done += len(chunk)
+                    if progress:
+                        progress(done, total)
+            if not digest.hexdigest().startswith(sha256):
+                raise WeightsError(
+                    f"{url} gave a file with SHA-256 {digest.hexdigest()[:8]}…, expected "
+                    f"{sha256[:8]}…: get {path.name} elsewhere and put it into {folder}"
+                )
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise WeightsError(
             f"{path.name} could not be downloaded ({reason}): get {url} and put it into {folder}"
         ) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
     return path
 
 

@@ -96,14 +96,15 @@ def with_ring(
 ) -> dict[str, Entry]:
     """The same file with the kernel of one convolution, by all its names, as a ring's cores."""
     changed = dict(entries)
-    first = f"{layer}.weight"
+    before = f"{layer}." if layer else ""  # the network may be the convolution
+    first = f"{before}weight"
     kernel = changed.pop(first)
     names = [name for name, entry in changed.items() if entry.same_as == first]
     for k, shape in enumerate(cores):
-        changed[f"{layer}.cores.{k}"] = Entry(kernel.dtype, kernel.itemsize, shape)
+        changed[f"{before}cores.{k}"] = Entry(kernel.dtype, kernel.itemsize, shape)
         for name in names:
             core = f"{name.removesuffix('weight')}cores.{k}"
-            changed[core] = replace(changed[f"{layer}.cores.{k}"], same_as=f"{layer}.cores.{k}")
+            changed[core] = replace(changed[f"{before}cores.{k}"], same_as=f"{before}cores.{k}")
     for name in names:
         del changed[name]
     return changed

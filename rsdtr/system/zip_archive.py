@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import zipfile
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from rsdtr.errors import ExportError
+from rsdtr.system.atomic_files import SHARED, new_file
 
 MOST_FILES = 32
 MOST_BYTES = 8 << 30
@@ -22,19 +22,13 @@ def write_zip(folder: Path, target: Path) -> None:
 
     Names are sorted, times and permissions fixed. Weights do not compress: they are stored.
     """
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-            for path in sorted(folder.iterdir()):
-                entry = zipfile.ZipInfo(f"{target.stem}/{path.name}", _EPOCH)
-                entry.create_system = 3  # Unix, on every system
-                entry.external_attr = 0o644 << 16
-                with path.open("rb") as content, archive.open(entry, "w") as out:
-                    shutil.copyfileobj(content, out)
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with new_file(target, SHARED) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for path in sorted(folder.iterdir()):
+            entry = zipfile.ZipInfo(f"{target.stem}/{path.name}", _EPOCH)
+            entry.create_system = 3  # Unix, on every system
+            entry.external_attr = 0o644 << 16
+            with path.open("rb") as content, archive.open(entry, "w") as out:
+                shutil.copyfileobj(content, out)
 
 
 @contextmanager

@@ -5,8 +5,9 @@ from functools import cached_property
 
 from playwright.sync_api import Page, expect
 
+from rsdtr.jobs import cancel
+from rsdtr.jobs.kinds.grid_search import search_job
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.planning import grid_process
 from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import plan
 from tests.support.driving import SECONDS, right, settle
@@ -63,7 +64,9 @@ def test_five_tabs_with_different_models_stay_independent(browser, address):
         page.set_default_timeout(120 * SECONDS)
         page.goto(f"{address}/?{tab.query}")
         expect(page.get_by_test_id("stMetric").first).to_be_visible()
-        grid_process.cancel(tab.network)  # five searches ahead at once would be what is timed here
+        job = search_job(tab.network, tab.weights)
+        if job is not None:
+            cancel(job.id)  # searches ahead would be what is timed here
         shows(page, tab, pcr)
         pages.append(page)
     for moved, page in enumerate(pages):

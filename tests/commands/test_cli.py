@@ -382,7 +382,8 @@ def test_app_starts_streamlit_where_the_settings_are(monkeypatch):
     monkeypatch.setattr(subprocess, "run", run_it)
     assert run("app").exit_code == 3
     ((command, cwd),) = started
-    assert command == [sys.executable, "-m", "streamlit", "run", str(cwd / "app.py")]
+    assert command == [sys.executable, "-m", "rsdtr.ui.server"]
+    assert (cwd / "app.py").is_file()
     assert (cwd / ".streamlit" / "config.toml").is_file()
     monkeypatch.setattr(module, "__file__", "/nowhere/rsdtr/commands/cli.py")
     assert "/nowhere/app.py is not there" in refused("app")

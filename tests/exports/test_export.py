@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -24,13 +25,14 @@ from rsdtr.compressed.manifest import (
 from rsdtr.compressed.saved import load
 from rsdtr.data.datasets import LabelledImages, load_data
 from rsdtr.errors import ExportError, UnknownName
-from rsdtr.exports import formats
+from rsdtr.exports import formats, proof
 from rsdtr.exports.export import FORMATS, Artefact, export
 from rsdtr.exports.onnx_export import compact, onnx_bytes, program
 from rsdtr.exports.verify import unchanged, verify
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan
+from rsdtr.system import fork_server
 from tests.support.checkout import ROOT
 
 NAME = "digits_resnet20"
@@ -217,12 +219,27 @@ def test_a_file_that_cannot_be_read_back(ring, images, tmp_path, monkeypatch):
 
 
 def test_a_proof_that_never_ends(ring, images, tmp_path, monkeypatch):
-    def forever(command: list[str], **options: object) -> None:
-        raise subprocess.TimeoutExpired(command, 900)
+    def forever(command: list[str], seconds: float, **options: object) -> None:
+        assert seconds == 900
+        raise TimeoutError
 
-    monkeypatch.setattr(subprocess, "run", forever)
+    monkeypatch.setattr("rsdtr.exports.proof.run", forever)
     with pytest.raises(ExportError, match="took more than 900 s and nothing was kept"):
         export(*ring, images, ["safetensors"], tmp_path / "out")
+
+
+def test_a_proof_has_seen_nothing_but_torch(tmp_path):
+    """Whether it is a process by itself or, sooner, a fork: what it has imported is the same."""
+    (tmp_path / "says.py").write_text(
+        "import os, sys\nsys.stderr.write(' '.join([str(os.getppid()), *sorted("
+        "{name.split('.')[0] for name in sys.modules} & {'rsdtr', 'torchvision', 'torch', 'onnx'"
+        "})]))"
+    )
+    command = [sys.executable, "-P", str(tmp_path / "says.py")]
+    ended = proof.run(command, 60, environment=proof.quiet(), imports=proof.IMPORTS)
+    parent, *loaded = ended.said.split()
+    assert loaded == ["torch"]
+    assert (int(parent) != os.getpid()) == fork_server.POSSIBLE
 
 
 def test_requests_that_make_no_export(ring, images, tmp_path):

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from rsdtr.errors import JobError, UnknownName
-from rsdtr.jobs import job_queue, job_table
+from rsdtr.jobs import job_queue, job_table, turns
 from rsdtr.jobs.job import (
     Job,
     Outcome,
@@ -32,6 +32,7 @@ from rsdtr.jobs.job_queue import (
     tend,
 )
 from rsdtr.jobs.job_table import transact
+from rsdtr.jobs.running import claim
 from rsdtr.system import processes
 from rsdtr.system.processes import ProcessId
 from tests.support.checkout import ROOT
@@ -47,10 +48,8 @@ def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("RSDTR_JOBS", "2")
     monkeypatch.setattr(job_queue, "command", lambda _: ["sleep", "100"])
     yield tmp_path / "cache"
-    for child in list(processes._started):
+    for child in processes.started():
         child.kill()
-        child.wait()
-    processes.reap()
 
 
 def queued(number: int, **content: object) -> list[Job]:
@@ -191,7 +190,7 @@ def test_slots_follow_the_machine(monkeypatch):
     monkeypatch.delenv("RSDTR_JOBS")
     for cores, expected in ((None, 1), (1, 1), (2, 1), (8, 4)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
-        assert job_queue.slots() == expected
+        assert turns.slots() == expected
 
 
 def test_a_job_that_cannot_be_written_is_no_job(monkeypatch):
@@ -225,6 +224,105 @@ def test_the_oldest_of_many_ended_jobs_go_with_their_folders(monkeypatch):
     assert [job.id for job in listed()] == [job.id for job in (*found[:2], *found[4:], late)]
     folders = {path.name for path in jobs_folder().iterdir() if path.is_dir()}
     assert folders == {job.id for job in listed()}
+
+
+def test_searches_and_measurements_push_no_results_out(monkeypatch):
+    monkeypatch.setattr(job_queue, "KEPT", 2)
+    result = submit("count", "a result", {"which": 0})
+    result.worker.kill()
+    background = [submit("times", "x", {"which": k}, exclusive=True) for k in range(2)]
+    background += [submit("search", "x", {"which": k}, nice=True) for k in range(2)]
+    for job in background:
+        find(job.id)
+        if find(job.id).worker is not None:
+            find(job.id).worker.kill()
+        cancel(job.id)
+    last = submit("count", "last", {"which": 1})
+    assert [job.id for job in listed()] == [result.id, *(j.id for j in background[2:]), last.id]
+
+
+# --- turns ---
+
+
+def job(letters: str, number: int) -> Job:
+    """Of a letter: o(rdinary), e(xclusive) or n(ice)."""
+    return Job(
+        str(number), "x", "", "", "queued", 0.0, number,
+        exclusive=letters == "e", nice=letters == "n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "expected"),
+    [
+        ("", "ooo", [0, 1, 2]),  # each of them may be the next one
+        ("o", "on", [0, 1]),
+        ("oo", "on", [1]),
+        ("nn", "on", [0]),
+        ("", "e", [0]),
+        ("n", "e", []),
+        ("o", "e", []),
+        ("e", "oen", []),
+        ("", "eon", [0]),
+        ("", "oen", [0]),
+        ("", "ne", [1]),
+        ("o", "eno", [1]),  # what it waits for has no end yet: the nice one is not held up
+        ("n", "eno", []),
+        ("on", "enn", [1, 2]),
+        ("onn", "enn", []),
+    ],
+)
+def test_whose_turn_it_is(running, waiting, expected):
+    """By two slots. Nice jobs have slots of their own; an exclusive one runs alone, in its turn."""
+    at_work = [job(letter, 100 + number) for number, letter in enumerate(running)]
+    queue = [job(letter, number) for number, letter in enumerate(waiting)]
+    assert [int(found.id) for found in turns.startable(at_work, queue)] == expected
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "expected"),
+    [("n", "e", True), ("nn", "oe", True), ("n", "o", False), ("on", "e", False), ("n", "", False)],
+)
+def test_who_makes_room(running, waiting, expected):
+    at_work = [
+        replace(job(letter, 100 + number), state="running") for number, letter in enumerate(running)
+    ]
+    queue = [job(letter, number) for number, letter in enumerate(waiting)]
+    assert turns.makes_room(at_work[-1], [*at_work, *queue]) is expected
+    assert not turns.makes_room(replace(at_work[-1], nice=False), [*at_work, *queue])
+
+
+def test_nice_ones_have_slots_of_their_own():
+    """Each search takes every core: five networks opened at once were ten processes."""
+    searches = [submit("search", "x", {"which": k}, nice=True) for k in range(3)]
+    ordinary = queued(3)
+    found = [find(job.id).state for job in (*searches, *ordinary)]
+    assert found == ["running", "running", "queued"] * 2
+    nice = {psutil.Process(find(job.id).worker.pid).nice() for job in searches[:2]}
+    assert nice == {psutil.Process().nice() + job_queue.NICE} or nice == {job_queue.NICE}
+    find(searches[0].id).worker.kill()
+    assert [find(job.id).state for job in (*searches, *ordinary)] == [
+        "failed", "running", "running", "running", "running", "queued",
+    ]  # fmt: skip
+
+
+def test_a_worker_takes_over_only_jobs_of_its_own_priority(monkeypatch):
+    """What is nice once can never be less so."""
+    for name, text in processes.quiet().items():
+        monkeypatch.setenv(name, text)
+    searches = [submit("search", "x", {"which": k}, nice=True) for k in range(3)]
+    ordinary = queued(3)
+
+    def ended(table: job_table.Table) -> None:
+        for job in (searches[0], ordinary[0]):
+            job_queue.end(table, job, "done", "")
+
+    transact(ended)
+    own = ProcessId.own()
+    assert claim(own, nice=True).id == searches[2].id
+    assert claim(own, nice=True) is None
+    assert claim(own, nice=False).id == ordinary[2].id
+    transact(lambda table: [table.remove(job.id) for job in (searches[2], ordinary[2])])
 
 
 # --- damage ---

@@ -65,7 +65,7 @@ def test_fifty_jobs_queued_at_once(monkeypatch):
     assert all(job.result.is_dir() for job in now)
     assert most == 2
     assert len(workers) < 10  # a worker goes on with the next job
-    until(lambda: (processes.reap(), processes._started)[1] == [])
+    until(lambda: processes.started() == [])
     assert not [child for child in psutil.Process().children(recursive=True)
                 if child.status() == psutil.STATUS_ZOMBIE]  # fmt: skip
 
@@ -93,7 +93,7 @@ def test_cancelled_politely_watched_and_resumed_on_the_command_line():
     row = json.loads(run("show", job.id[:6], "--json").stdout)
     assert list(row) == [
         "id", "kind", "title", "state", "ahead", "doing", "done", "total", "seconds_left",
-        "message", "pid", "folder", "result",
+        "message", "pid", "folder", "result", "exclusive", "nice",
     ]  # fmt: skip
     assert (row["state"], row["doing"], row["total"]) == ("running", "counting, steps", 40)
     assert row["pid"] == find(job.id).worker.pid

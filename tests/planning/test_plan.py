@@ -73,7 +73,7 @@ def test_json_round_trip_and_the_contract_s_fields(small):
     fields = json.loads(made.model_dump_json())
     assert set(fields) == {
         *("model", "eps", "rule", "objective", "pcr", "fcr", "params", "macs"),
-        *("seconds", "layers", "target", "fcr_run", "measured_on"),
+        *("seconds", "layers", "not_counted", "target", "fcr_run", "measured_on"),
     }
     assert set(fields["layers"][1]) == {
         *("name", "shape", "stride", "kept_dense", "shift", "r0", "ranks", "storage", "form"),

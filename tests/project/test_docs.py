@@ -5,18 +5,16 @@ from __future__ import annotations
 import ast
 import importlib
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").is_file())
+from tests.support.checkout import ROOT
+
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = sorted([README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")])
@@ -188,15 +186,11 @@ def test_notebooks_import_public_names_alone(path):
             assert hidden_imports(re.sub(r"^%.*$", "", source, flags=re.MULTILINE)) == []
 
 
-def test_the_python_of_the_readme_runs(tmp_path):
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     (block,) = python_of(text_of(README))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "RSDTR_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block],
-        capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert re.match(r"7\.94\d+ 5\.51\d+ Accuracy\(percent=9\d", done.stdout)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, str(README), "exec"), {})
+    assert re.match(r"7\.94\d+ 5\.51\d+ Accuracy\(percent=9\d", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

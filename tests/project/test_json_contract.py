@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -16,9 +15,9 @@ from rsdtr.commands.cli import cli
 from rsdtr.compressed.manifest import Manifest, Proof
 from rsdtr.exports.export import Artefact
 from rsdtr.measuring.stopwatch import Timing
-from rsdtr.planning.plan import MeasuredOn, Target
+from rsdtr.planning.plan import MeasuredOn, NotCounted, Target
+from tests.support.checkout import ROOT
 
-ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").is_file())
 TEXT = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8").partition("## JSON")[2]
 ELSEWHERE = {"plan", "spec", "metrics", "libraries", "proofs", "fidelity"}  # told where they belong
 NAME = "digits_resnet20"
@@ -64,7 +63,8 @@ def test_the_json_that_the_documentation_names_is_the_one_that_is_printed(comman
 
 def test_a_plan():
     found = printed("plan", NAME, "--eps", "0.6", "--json")
-    assert found | set(Target.model_fields) | set(MeasuredOn.model_fields) == told("plan")
+    more = {name for kind in (Target, MeasuredOn, NotCounted) for name in kind.model_fields}
+    assert found | more == told("plan")
 
 
 def test_an_evaluation():

@@ -61,7 +61,8 @@ PUBLIC = {
     "jobs": {"Job", "cancel", "find", "listed", "resume"},
     "jobs.kinds": {
         "best_model", "curve", "fastest_plan", "queue_comparison", "queue_export", "queue_fastest",
-        "queue_finetuning", "queue_refit", "queue_study", "refit_model",
+        "queue_finetuning", "queue_layer_times", "queue_refit", "queue_search", "queue_study",
+        "refit_model",
     },
 }  # fmt: skip
 

@@ -34,14 +34,13 @@ def stop_all() -> None:
     for job in job_queue.listed():
         if job.worker is not None:
             job.worker.kill()
-    for child in list(processes._started):
+    for child in processes.started():
         child.kill()
-        child.wait()
-    processes.reap()
 
 
 def command(job: Job) -> list[str]:
-    """What starts a worker of these kinds, in place of `jobs.command`."""
+    """What starts a worker of these kinds, in place of `job_queue.command`."""
+    job_queue.quicken(job)
     return [sys.executable, "-m", "tests.support.job_kinds", job.id]
 
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
 from rsdtr.ui.shared import session
 from tests.support.checkout import ROOT
 
-PAGES = ("pages/1_Layers.py", "pages/2_Recover.py", "pages/3_Compare.py", "pages/4_Export.py")
+EXPLORE = "pages/explore.py"
+PAGES = ("pages/layers.py", "pages/recover.py", "pages/compare.py", "pages/export.py")
 DIGITS = "digits_resnet20"
 
 
 def app(**query: str) -> AppTest:
+    return opened(EXPLORE, **query)
+
+
+def opened(path: str, **query: str) -> AppTest:
+    """A session that begins with this page, as by a link from elsewhere."""
     test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+    # `switch_page` knows by its file what st.navigation knows by its address, but only later on.
+    test._page_hash = calc_hash(Path(path).stem.capitalize())
     for name, value in query.items():
         test.query_params[name] = value
     return test.run()

@@ -32,7 +32,7 @@ def test_killing_takes_the_children_too_and_leaves_no_zombie(tmp_path):
     assert found.alive
     found.kill()
     assert not found.alive
-    assert processes._started == []
+    assert processes.started() == []
     until(lambda: not psutil.pid_exists(children[0].pid)
           or children[0].status() == psutil.STATUS_ZOMBIE)  # fmt: skip
     found.kill()  # gone already: nothing happens

@@ -3,8 +3,6 @@
 import pytest
 
 from rsdtr.jobs import job_queue
-from rsdtr.measuring import layer_times_process
-from rsdtr.planning import grid_process
 from rsdtr.system import processes
 from rsdtr.ui.jobs import job_view
 from rsdtr.ui.plan import fastest_rings, latency, search_status
@@ -14,16 +12,16 @@ from rsdtr.ui.shared import frame
 @pytest.fixture(autouse=True)
 def _cold(tmp_path, monkeypatch):
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(grid_process, "start", lambda *_: True)
+    monkeypatch.setattr(search_status, "queue_search", lambda *_: None)
     monkeypatch.setattr(frame, "THREADS", 1)
     monkeypatch.setattr(search_status, "POLL_SECONDS", None)
-    monkeypatch.setattr(layer_times_process, "start", lambda *_: True)
+    monkeypatch.setattr(latency, "queue_layer_times", lambda *_, **__: None)
     monkeypatch.setattr(latency, "POLL_SECONDS", None)
     monkeypatch.setattr(fastest_rings, "POLL_SECONDS", None)
     monkeypatch.setattr(job_view, "POLL_SECONDS", None)
     monkeypatch.setenv("RSDTR_JOBS", "1")
     yield
-    if processes._started:  # jobs of a test that has failed
+    if processes.started():  # jobs of a test that has failed
         for job in job_queue.listed():
             job_queue.cancel(job.id)
             if job.worker is not None:

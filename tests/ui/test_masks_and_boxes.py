@@ -40,7 +40,7 @@ def test_explore_shows_fidelity_where_there_is_no_accuracy(task):
 
 def test_recover_has_no_labels_to_learn_from_but_the_rest(task):
     test = app(model=f"tiny_{task}", eps="0.6")
-    test.switch_page("pages/2_Recover.py").run()
+    test.switch_page("pages/recover.py").run()
     assert not test.exception
     assert not test.error
     assert test.button(key="finetune").disabled
@@ -59,7 +59,7 @@ def test_recover_has_no_labels_to_learn_from_but_the_rest(task):
 
 def test_pages_about_accuracy_say_why_not(task):
     test = app(model=f"tiny_{task}", eps="0.6")
-    test.switch_page("pages/3_Compare.py").run()
+    test.switch_page("pages/compare.py").run()
     assert not test.exception
     assert not test.error
     said = [info.value.replace("\\", "") for info in test.info]
@@ -69,7 +69,7 @@ def test_pages_about_accuracy_say_why_not(task):
 
 def test_export_offers_what_torch_can(task):
     test = app(model=f"tiny_{task}", eps="0.6")
-    test.switch_page("pages/4_Export.py").run()
+    test.switch_page("pages/export.py").run()
     assert not test.exception
     assert not test.error
     refused = [info.value for info in test.info if "safetensors alone" in info.value]

@@ -1,14 +1,16 @@
 """Every page on the bundled model: it renders, answers its widgets, and shows no traceback."""
 
+from pathlib import Path
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
-from rsdtr.ui.shared import frame, markdown, session
+from rsdtr.ui.shared import markdown, session
 from tests.support.checkout import ROOT
-from tests.support.pages import DIGITS, PAGES, app, metrics_of
+from tests.support.pages import DIGITS, PAGES, app, metrics_of, opened
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +70,14 @@ def test_each_page_renders_and_the_way_back_keeps_the_choice(path):
     assert not test.exception
     assert not test.error
     assert test.slider(key=session.EPS).value == 0.5
-    test.switch_page("app.py").run()
+    test.switch_page("pages/explore.py").run()
     assert not test.exception
     assert test.slider(key=session.EPS).value == 0.5
 
 
 def test_layers_names_the_winner_of_the_chosen_layer(decided):
     test = app(eps="0.6")
-    test.switch_page("pages/1_Layers.py").run()
+    test.switch_page("pages/layers.py").run()
     layer = decided.layers[3]
     test.selectbox(key=session.LAYER).set_value(layer.name).run()
     assert not test.exception
@@ -85,7 +87,7 @@ def test_layers_names_the_winner_of_the_chosen_layer(decided):
 
 def test_the_stem_stays_dense_and_says_so():
     test = app()
-    test.switch_page("pages/1_Layers.py").run()
+    test.switch_page("pages/layers.py").run()
     test.selectbox(key=session.LAYER).set_value("conv1").run()
     assert not test.exception
     assert any("stays dense" in info.value for info in test.info)
@@ -112,15 +114,12 @@ def test_a_data_folder_that_is_not_there_is_one_sentence():
 
 
 def test_every_page_is_behind_the_log_in_where_one_is_configured(monkeypatch):
-    """They all do it by their frame, which is the first thing that they call."""
-    shown = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("pages/*.py")} | {"app.py"}
-    assert shown == {path for path, _, _ in frame.PAGES}
     asked = []
     monkeypatch.setattr("streamlit.login", lambda: asked.append(True))
     section = {"cookie_secret": "s"}  # of the server's secrets
     monkeypatch.setattr("streamlit.user_info.get_secrets_auth_section", lambda: section)
-    for path in sorted(shown):
-        test = AppTest.from_file(str(ROOT / path), default_timeout=60).run()
+    for path in sorted(ROOT.glob("pages/*.py")):
+        test = opened(path.name)
         assert not test.exception
         assert [button.label for button in test.main.button] == ["Log in"]
         assert len(test.main) == 2  # the button and a title
@@ -129,15 +128,28 @@ def test_every_page_is_behind_the_log_in_where_one_is_configured(monkeypatch):
     assert asked == [True]
 
 
+def test_every_script_of_a_page_is_a_page_and_none_runs_without_the_frame():
+    """Until st.navigation was called once, Streamlit runs them as they are."""
+    scripts = sorted(ROOT.glob("pages/*.py"))
+    registered = app()._registered_pages.values()
+    assert sorted(Path(page["script_path"]) for page in registered) == scripts
+    for path in scripts:
+        test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+        test.switch_page(f"pages/{path.name}").run()
+        assert not test.exception
+        assert [title.value for title in test.title] == ["Explore"]
+        assert any("RSDTR Explorer" in text.value for text in test.sidebar.markdown)
+
+
 def test_who_has_logged_in_sees_the_page_and_may_log_out(monkeypatch):
     user = {"is_logged_in": False}
     monkeypatch.setattr("streamlit.user_info._get_user_info", lambda: user)
     left = []
     monkeypatch.setattr("streamlit.logout", lambda: left.append(True))
-    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
+    test = opened("pages/learn.py")
     assert [button.label for button in test.button] == ["Log in"]
     user["is_logged_in"] = True
-    test.switch_page("pages/5_Learn.py").run()
+    test.run()
     assert test.title[0].value == "Learn"
     test.button(key="log_out").click().run()
     assert left == [True]

@@ -10,8 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from rsdtr.ui.shared import session
-from tests.support.checkout import ROOT
-from tests.support.pages import PAGES
+from tests.support.pages import EXPLORE, PAGES, opened
 
 CHANGES = int(os.environ.get("RSDTR_WALK", "12"))
 # Other models need weights from elsewhere. The buttons start processes or take half a minute, and
@@ -69,16 +68,16 @@ def change_something(test: AppTest, dice: random.Random) -> str:
     return f"{control.key or control.label} = {value!r}"
 
 
-@pytest.mark.parametrize("path", ["app.py", *PAGES, "pages/5_Learn.py"])
+@pytest.mark.parametrize("path", [EXPLORE, *PAGES, "pages/learn.py"])
 def test_no_change_of_the_controls_ends_in_a_traceback(path):
     dice = random.Random(path)
-    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=600)
-    test.switch_page(path).run()
+    test = opened(path)
+    test.default_timeout = 600
     changed = []
     for _ in range(CHANGES):
         changed.append(change_something(test, dice))
         test.run()
         story = "\n".join(changed)
         assert not test.exception, story
-        # What `page` makes of an error that nobody foresaw.
+        # What the frame makes of an error that nobody foresaw.
         assert not any("wrong on our side" in error.value for error in test.error), story

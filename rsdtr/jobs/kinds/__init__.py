@@ -4,6 +4,8 @@ from rsdtr.jobs.kinds.comparison import queue_comparison
 from rsdtr.jobs.kinds.export import queue_export
 from rsdtr.jobs.kinds.fastest_rings import fastest_plan, queue_fastest
 from rsdtr.jobs.kinds.finetune import best_model, curve, queue_finetuning
+from rsdtr.jobs.kinds.grid_search import queue_search
+from rsdtr.jobs.kinds.layer_times import queue_layer_times
 from rsdtr.jobs.kinds.refit import queue_refit, refit_model
 from rsdtr.jobs.kinds.study import queue_study
 
@@ -15,7 +17,9 @@ __all__ = [
     "queue_export",
     "queue_fastest",
     "queue_finetuning",
+    "queue_layer_times",
     "queue_refit",
+    "queue_search",
     "queue_study",
     "refit_model",
 ]

@@ -19,7 +19,6 @@ from rsdtr.jobs.kinds.network_job import (
     same_weights,
 )
 from rsdtr.jobs.running import Running
-from rsdtr.measuring import layer_times_process
 from rsdtr.measuring.fastest_rings import Stopped, fastest_rings
 from rsdtr.measuring.stopwatch import machine
 from rsdtr.models.zoo import model_spec
@@ -30,7 +29,6 @@ from rsdtr.system.atomic_files import replace_file
 
 KIND = "fastest"
 PLAN = "plan.json"  # in the folder of the result
-POLL_SECONDS = 0.5
 
 
 class _Content(BaseModel):
@@ -64,7 +62,7 @@ def queue_fastest(
     if known is not None and known.state == "done" and not readable:
         shutil.rmtree(known.result, ignore_errors=True)  # and so it is made anew
     title = f"{plan.model} at {plan.label}, fastest rings at batch {batch}"
-    return job_queue.submit(KIND, title, content, timed=True)
+    return job_queue.submit(KIND, title, content, exclusive=True)
 
 
 def fastest_plan(
@@ -98,11 +96,6 @@ def run(running: Running) -> bool:
     spec = model_spec(content.plan.model)
     costs = profile(original(spec.name, content.weights), spec)
     load_winners(costs)
-    running.progress("waiting for another measurement", 0, 0)
-    while (other := layer_times_process.progress()) is not None and other.alive:
-        if running.should_stop():
-            return False
-        time.sleep(POLL_SECONDS)
     running.progress("listing the rings of every layer", 0, 0)
     began: float | None = None
 

@@ -16,7 +16,7 @@ from rsdtr.charts.tables import pair_table
 from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.search.candidate import GRID
 from rsdtr.ui.plan import layer_overrides
-from rsdtr.ui.shared import columns, session
+from rsdtr.ui.shared import address, columns, session
 from rsdtr.ui.shared.figures import chart, csv_button
 from rsdtr.ui.shared.markdown import plain
 
@@ -69,7 +69,7 @@ def show_picked(cell: Cell | None) -> None:
         if st.button(
             "Open in Explore", key="open", icon=":material/tune:", on_click=partial(_ask, asked)
         ):
-            st.switch_page("app.py")
+            st.switch_page("pages/explore.py", query_params=address.said())
 
 
 def _in_explore(cell: Cell, asked: dict[str, object]) -> str:

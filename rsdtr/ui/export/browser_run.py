@@ -20,6 +20,7 @@ from rsdtr.exports.browser_runtime import VERSION, WebProof, runtime_folder
 from rsdtr.exports.onnx_export import onnx_file
 from rsdtr.jobs.kinds.export import ExportedFiles
 from rsdtr.planning.plan import CompressionPlan
+from rsdtr.system.atomic_files import replace_file
 from rsdtr.ui.plan import networks
 from rsdtr.ui.plan.accuracy import splits
 from rsdtr.ui.plan.networks import Network
@@ -175,9 +176,7 @@ def _component() -> CustomComponent:
     page = folder / "index.html"
     content = _PAGE.read_bytes()
     if not page.is_file() or page.read_bytes() != content:
-        temporary = folder / f".{secrets.token_hex(8)}"
-        temporary.write_bytes(content)
-        temporary.replace(page)
+        replace_file(page, content)
     return declare_component("in_browser", path=folder)
 
 

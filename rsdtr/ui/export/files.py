@@ -22,7 +22,7 @@ from rsdtr.ui.plan.accuracy import known_chain, known_metrics, splits
 from rsdtr.ui.plan.chosen_plan import Chosen
 from rsdtr.ui.plan.networks import Network
 from rsdtr.ui.plan.plan_inputs import chosen_batch
-from rsdtr.ui.shared import session
+from rsdtr.ui.shared import address, session
 from rsdtr.ui.shared.numbers import file_stem, size
 from rsdtr.ui.shared.session import Recovery, TestSet
 
@@ -66,7 +66,7 @@ def attached(network: Network, at: CompressionPlan) -> Job | None:
     """The export that the page shows: the address's, else the newest of this session."""
     job = session_jobs.shown(session_jobs.jobs_about(_about(network, at)))
     if job is not None:
-        st.query_params[session.JOB] = job.id
+        address.put(session.JOB, job.id)
     return job
 
 

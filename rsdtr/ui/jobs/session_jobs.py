@@ -16,7 +16,7 @@ from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ui.plan.networks import Network
-from rsdtr.ui.shared import session
+from rsdtr.ui.shared import address, session
 
 
 def subject(network: Network, at: CompressionPlan) -> str:
@@ -62,10 +62,7 @@ def shown(found: Sequence[Job]) -> Job | None:
 def attached(network: Network, at: CompressionPlan) -> Job | None:
     """The job that the page shows: the address's, else the newest that is not put aside."""
     job = shown([job for job in own_jobs(network, at) if job.id not in session.dismissed_jobs()])
-    if job is None:
-        st.query_params.pop(session.JOB, None)
-    elif st.query_params.get(session.JOB) != job.id:
-        st.query_params[session.JOB] = job.id
+    address.put(session.JOB, None if job is None else job.id)
     return job
 
 
@@ -73,11 +70,11 @@ def attach(identity: str) -> None:
     """Show this job from now on, and take over what it reaches."""
     session.dismissed_jobs().discard(identity)
     session.taken_jobs().discard(identity)
-    st.query_params[session.JOB] = identity
+    address.put(session.JOB, identity)
 
 
 def put_aside(network: Network, at: CompressionPlan) -> None:
     """Forget the recovery of this configuration; its jobs stay in the list of runs."""
     session.recoveries().pop(network.configuration(at), None)
     session.dismissed_jobs().update(job.id for job in own_jobs(network, at) if job.ended)
-    st.query_params.pop(session.JOB, None)
+    address.put(session.JOB, None)

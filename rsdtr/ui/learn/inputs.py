@@ -1,4 +1,4 @@
-"""What the Learn page is about: the step, the layer and ε_p, all of them in the URL."""
+"""What the Learn page is about: the step, the layer and ε_p, all of them in the address."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Lesson:
 
 
 def choose_step() -> tuple[int, bool]:
-    """The number of the step, and whether it was opened alone; both are in the URL."""
+    """The number of the step, and whether it was opened alone; both are in the address."""
     locked = st.query_params.get(session.LOCK) == "1"
     session.enter_part(session.LOCK, str(locked))
     number = address.read(session.LESSON, address.one_of(NUMBERS), NUMBERS[0])
@@ -73,7 +73,8 @@ def choose_step() -> tuple[int, bool]:
             key=session.LESSON,
             label_visibility="collapsed",
         )
-    address.write(session.LESSON)
+    address.say(session.LESSON, NUMBERS[0])
+    address.tell()
     return int(st.session_state[session.LESSON]), locked
 
 
@@ -90,7 +91,6 @@ def choose(number: int, locked: bool) -> Lesson:
         name = choose_name(shapes, inputs=asks)
         if number in EPS_STEPS or (not locked and number != LAYER_STEP):
             choose_eps()
-    address.write(session.EPS)
     return Lesson(network, network.profile.layer(name), eps_of_all())
 
 
@@ -112,7 +112,7 @@ def offer_links(number: int) -> None:
         )  # fmt: skip
         with st.popover("Link for a class", icon=":material/link:"):
             st.markdown("Opens this step with its one control and nothing else.")
-            asked = dict(st.query_params) | {session.LESSON: str(number), session.LOCK: "1"}
+            asked = address.said(lesson=str(number), lock="1")
             st.code(f"{st.context.url or ''}?{urlencode(asked)}", language=None, wrap_lines=True)
 
 
@@ -128,4 +128,4 @@ def _go(number: int) -> None:
 
 
 def _unlock() -> None:
-    del st.query_params[session.LOCK]
+    address.put(session.LOCK, None)

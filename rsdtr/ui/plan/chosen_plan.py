@@ -79,13 +79,12 @@ def choose(whole: bool = False) -> Chosen:
 def choose_network(drawn: bool = True) -> Network:
     """The network alone, for a page that asks for no plan; errors as `choose`.
 
-    drawn: whether its inputs are. What other pages ask for stays in the URL.
+    drawn: whether its inputs are. What other pages ask for stays in the address.
     """
     plan_inputs.read()
     if drawn:
         with st.container(horizontal=True, gap="small"):
             plan_inputs.ask_network()
-    plan_inputs.write()
     network = _loaded(drawn)
     layer_overrides.read(network.profile)
     return network
@@ -159,7 +158,6 @@ def _break_off() -> None:
     """The page ends here: nothing that was asked for is lost, and what comes below it is drawn
     with that as soon as it can be.
     """
-    plan_inputs.write()
     layer_overrides.keep()
     session.break_off()
 

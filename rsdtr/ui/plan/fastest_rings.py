@@ -73,7 +73,7 @@ def _offer(of: Network, plan: CompressionPlan, batch: int, last: Job | None) -> 
         st.error(plain(failure), icon=":material/info:")
     elif last is not None and last.state == "cancelled":
         st.caption("Stopped; what was measured is kept, and the button goes on from there.")
-    search_status.warn(of)
+    search_status.warn()
 
 
 def _start(of: Network, plan: CompressionPlan, batch: int) -> None:

@@ -1,7 +1,7 @@
 """Latency on a page: what this machine's device profile knows, and a button that measures more.
 
-The page never waits: a process of its own measures, a line says how far it is, and the page is
-drawn again when it has come to its end.
+The page never waits: a job measures, alone on this machine, a line says how far it is, and the
+page is drawn again when it has come to its end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import streamlit as st
 
 from rsdtr.charts.latency import LatencyPoint, forms_figure, latency_figure
 from rsdtr.errors import RsdtrError
-from rsdtr.measuring import layer_times_process
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.kinds.layer_times import latest_layer_times, queue_layer_times
 from rsdtr.measuring.latency import LayerLatency, NetworkLatency, network_cases, network_latency
 from rsdtr.measuring.layer_times import DeviceProfile, LayerCase, own_path
 from rsdtr.planning.choices import Choices
@@ -25,7 +26,7 @@ from rsdtr.ui.plan.chosen_plan import Chosen
 from rsdtr.ui.plan.fastest_rings import BATCHES, THREADS
 from rsdtr.ui.plan.networks import Network
 from rsdtr.ui.plan.plan_inputs import chosen_batch
-from rsdtr.ui.shared import cards, numbers, session
+from rsdtr.ui.shared import cards, job_bar, numbers, session
 from rsdtr.ui.shared.cache import Memo
 from rsdtr.ui.shared.figures import chart
 from rsdtr.ui.shared.markdown import plain
@@ -87,11 +88,11 @@ def measure(chosen: Chosen, batch: int, *, curve: bool) -> None:
 
     curve: the reader may have the plans of a few ε_p measured as well.
     """
-    measuring = layer_times_process.progress()
-    if measuring is not None and measuring.alive:
-        st.fragment(_line, run_every=POLL_SECONDS)()
+    job = latest_layer_times(search_status.jobs())
+    if job is not None and not job.ended:
+        st.fragment(_line, run_every=POLL_SECONDS)(job.id)
     else:
-        _offer(chosen, batch, measuring, curve)
+        _offer(chosen, batch, job, curve)
 
 
 def show(chosen: Chosen, at: NetworkLatency, here: Sequence[LatencyPoint]) -> None:
@@ -190,9 +191,7 @@ def badge(at: LayerLatency) -> None:
     st.badge(plain(words), color=BADGES[at.status], icon=icon)  # type: ignore[arg-type]  # its names
 
 
-def _offer(
-    chosen: Chosen, batch: int, last: layer_times_process.Measuring | None, curve: bool
-) -> None:
+def _offer(chosen: Chosen, batch: int, last: Job | None, curve: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         more = curve and st.toggle(
             "With the curve",
@@ -220,39 +219,43 @@ def _offer(
         )
     if failure := st.session_state.pop(session.LATENCY_FAILURE, None):
         st.error(plain(failure), icon=":material/info:")
-    elif last is not None and last.failure is not None:
-        st.error(plain(last.failure), icon=":material/info:")
+    elif last is not None and last.state == "failed":
+        st.error(plain(last.message), icon=":material/info:")
     elif last is not None and last.done < last.total:
         st.caption(
-            f"{plain(last.label)}: stopped at {last.done:,} of {last.total:,} layers; what was "
+            f"{plain(last.title)}: stopped at {last.done:,} of {last.total:,} layers; what was "
             "measured is kept."
         )
-    search_status.warn(chosen.network)
+    search_status.warn()
 
 
-def _line() -> None:
-    measuring = layer_times_process.progress()
-    if measuring is None or not measuring.alive:
-        st.rerun()
-    left = measuring.seconds_left
-    about = "" if left is None else f", about {math.ceil(left / 5) * 5:,} s left"
-    st.progress(
-        min(measuring.done / max(measuring.total, 1), 1.0),
-        text=f"Measuring {plain(measuring.label)}: {measuring.done:,} of {measuring.total:,} "
-        f"layers{about}",
-    )
+def _line(identity: str) -> None:
+    job = job_bar.watched(identity)
+    if job is None:
+        return
+    if job.state == "queued" or job.cancel_asked is not None:
+        job_bar.bar(job, "Layer times")
+    else:
+        left = job.seconds_left
+        about = "" if left is None else f", about {math.ceil(left / 5) * 5:,} s left"
+        st.progress(
+            min(job.done / max(job.total, 1), 1.0),
+            text=f"Measuring {plain(job.title)}: {job.done:,} of {job.total:,} layers{about}",
+        )
     st.button(
         "Stop measuring",
         key="stop_latency",
         icon=":material/stop_circle:",
-        on_click=layer_times_process.cancel,
+        on_click=job_bar.cancel,
+        args=(job.id,),
+        disabled=job.cancel_asked is not None,
         help="What was measured is kept.",
     )
 
 
 def _start(label: str, cases: Sequence[LayerCase], again: bool) -> None:
     try:
-        layer_times_process.start(label, cases, again=again)
+        queue_layer_times(label, cases, again=again)
     except RsdtrError as error:
         st.session_state[session.LATENCY_FAILURE] = str(error)
 

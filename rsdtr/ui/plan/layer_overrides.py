@@ -48,14 +48,19 @@ def read(profile: ModelProfile) -> Own:
     """What the session or the URL says, as far as this model has such layers."""
     names = ring_layers(profile)
     text = address.read(session.OWN, lambda value: as_text(parse(value, names)), "")
-    address.write(session.OWN, "")
+    _tell()
     return parse(text, names)
 
 
 def keep() -> None:
     """Leave what the session or the URL says as it is, where the model's layers are not known."""
     address.read(session.OWN, lambda value: str(value or ""), "")
-    address.write(session.OWN, "")
+    _tell()
+
+
+def _tell() -> None:
+    address.leave_out(session.OWN, "")
+    address.tell()
 
 
 def forget() -> None:

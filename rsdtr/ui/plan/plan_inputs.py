@@ -1,4 +1,4 @@
-"""The inputs that every page begins with. What they hold is in the URL, on every page.
+"""The inputs that every page begins with. What they hold is in the address, on every page.
 
 An address that holds nonsense is read as if it did not: the defaults take its place.
 """
@@ -30,19 +30,26 @@ MEGABYTES = address.number(0.001, 100_000.0, 3)
 
 
 def read() -> None:
-    """Give every input its value: from the URL, as it was, or the default."""
+    """Give every input its value, from the address, as it was, or the default; tell the address."""
     for key, parse, default in _TEXTS:
         address.read(key, parse, default)
     for key, number, least in _NUMBERS:
         address.read(key, number, least)
-
-
-def write() -> None:
-    """Put into the URL what this page does not ask for, or would only ask for later."""
-    for key, _, text in _TEXTS[1:]:
-        address.write(key, text)
-    for key, _, number in _NUMBERS:
-        address.write(key, None if key == session.EPS else number)
+    address.say(session.MODEL, DEFAULT_MODEL)
+    for key, _, default in _TEXTS[1:]:
+        address.leave_out(key, default)
+    address.say(session.EPS, DEFAULT_EPS)
+    address.leave_out(session.LATENCY_BATCH, BATCHES[0])
+    asks = st.session_state[session.ASK] == "target"
+    kind = st.session_state[session.KIND] if asks else None
+    if not asks:
+        address.leave(session.KIND)
+    for key, _, least in _NUMBERS[1:4]:
+        if key == kind and st.session_state[key]:
+            address.say(key, least)
+        else:
+            address.leave(key)
+    address.tell()
 
 
 def ask_network() -> None:
@@ -68,8 +75,6 @@ def ask_network() -> None:
 
 def asked_network() -> tuple[str, str]:
     """The model, and which of WEIGHTS, whether they are asked for on this page or not."""
-    address.write(session.MODEL)
-    address.write(session.LATENCY_BATCH, BATCHES[0])
     return st.session_state[session.MODEL] or DEFAULT_MODEL, st.session_state[session.WEIGHTS]
 
 
@@ -115,7 +120,6 @@ def ask_question(network: Network) -> tuple[float, Target | None]:
         else:
             target = None
             choose_eps()
-    address.write(session.EPS)
     return eps_of_all(), target
 
 
@@ -138,23 +142,21 @@ def _target(network: Network) -> Target:
         label, 1.0 if kind != "mb" else 0.001, step=step, key=kind, width=190,
         format="%.3f" if kind == "mb" else "%.2f",
     )  # fmt: skip
-    value = parse(st.session_state[kind]) or default
     if st.session_state[kind] is not None:
-        address.write(kind)
+        address.say(kind, default)
+    value = parse(st.session_state[kind]) or default
     if kind == "fcr":
         return Target(kind="fcr", value=value)
     return Target(kind="mb" if kind == "mb" else "pcr", value=value)
 
 
 def _switch(label: str, key: str, names: dict[str, str], help: str) -> str:
-    """One of a few named choices, in the URL unless it is the first one."""
-    default = next(iter(names))
+    """One of a few named choices, in the address unless it is the first one."""
     st.segmented_control(
         label, tuple(names), required=True, key=key, format_func=names.__getitem__, help=help
     )
-    address.write(key, default)
     chosen = st.session_state[key]
-    return str(chosen) if chosen in names else default
+    return str(chosen) if chosen in names else next(iter(names))
 
 
 def choose_eps() -> None:
@@ -167,7 +169,6 @@ def choose_eps() -> None:
         key=session.EPS,
         help=meaning("εₚ"),
     )
-    address.write(session.EPS)
 
 
 def eps_of_all() -> float:

@@ -1,36 +1,40 @@
-"""Getting a network ready for the slider: winners from disk, and a worker that finds the others.
+"""Getting a network ready for the slider: winners from disk, and a job that finds the others.
 
-The page never waits for it. A line in the sidebar says how far the worker is; once it has found
-what the page has been waiting for, the page is drawn again. Only so many workers run at once: while
-others do, the line asks again for one, for as long as somebody looks at the page.
+The page never waits for it. A line in the sidebar says how far the job is; once it has found what
+the page has been waiting for, the page is drawn again. Only so many such jobs run at once: others
+wait in the queue.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import psutil
 import streamlit as st
 
-from rsdtr.planning import grid_process
+from rsdtr.errors import JobError
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.kinds.grid_search import queue_search, search_job
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.grid_search import cores
 from rsdtr.planning.winners_on_disk import load_winners, store_path
 from rsdtr.search.candidate import GRID, OBJECTIVES, RULES
 from rsdtr.ui.plan import networks
 from rsdtr.ui.plan.networks import Network
-from rsdtr.ui.shared import numbers
+from rsdtr.ui.shared import job_bar, numbers
 from rsdtr.ui.shared.cache import Memo
 
 POLL_SECONDS = 2.0
 
 _begun: Memo[bool] = Memo(64)
 _seen: Memo[dict[str, int]] = Memo(64)  # when the store's file was read last, by name
-_waiting: set[str] = set()  # SHA-256 of the weights of networks that wait for a worker
+_log = logging.getLogger("rsdtr.ui")
 
 
 def begin(of: Network) -> None:
-    """Once per network: take the winners from disk, and start the worker if some are missing."""
+    """Once per network: take the winners from disk, and queue the search if some are missing."""
 
     def run() -> bool:
         refresh(of)
@@ -42,14 +46,15 @@ def begin(of: Network) -> None:
 
 
 def _start(of: Network) -> None:
-    if grid_process.start(of.profile, of.weights):
-        _waiting.discard(of.profile.weights_sha256)
-    else:
-        _waiting.add(of.profile.weights_sha256)
+    try:
+        queue_search(of.profile, of.weights)
+    except JobError as error:
+        model = of.profile.model
+        _log.warning("no worker for %s (%s): winners are searched when asked", model, error)
 
 
 def refresh(of: Network) -> bool:
-    """Take what the worker has stored since the last time; whether there was anything new."""
+    """Take what the job has stored since the last time; whether there was anything new."""
     path = store_path(of.profile)
     seen = _seen.of(of.profile.weights_sha256, dict)
     try:
@@ -87,46 +92,45 @@ def nearest(of: Network, asked: Choices) -> Choices | None:
 
 
 def is_working(of: Network) -> bool:
-    """Whether a worker is at it now."""
-    state = grid_process.progress(of.profile)
-    return state is not None and state.alive
+    """Whether a job is at it now."""
+    job = _job(of)
+    return job is not None and job.state == "running"
 
 
-def is_waiting(of: Network) -> bool:
-    """Whether it waits for a worker, because others are at work."""
-    return of.profile.weights_sha256 in _waiting
+def _job(of: Network) -> Job | None:
+    """The job that searches the rings of this network, or has; None where there can be none."""
+    try:
+        return search_job(of.profile, of.weights)
+    except (JobError, OSError):
+        return None
 
 
 def line(of: Network, waiting: Choices | None, whole: bool) -> None:
-    """The worker's progress in the sidebar, for as long as something is missing.
+    """The job's progress in the sidebar, for as long as something is missing.
 
     waiting: what the page could not answer yet; the page is drawn again once it can.
-    whole: the page is drawn again when the worker has come to its end, too. It is not without a
+    whole: the page is drawn again when the job has come to its end, too. It is not without a
     reason: a download that is asked for while a page is drawn may be lost.
     """
     if is_complete(of):
         return
-    soon = is_working(of) or is_waiting(of)
+    job = _job(of)
+    soon = job is not None and not job.ended
     with st.sidebar:
         st.fragment(_line, run_every=POLL_SECONDS if soon else None)(of, waiting, whole, soon)
 
 
 def _line(of: Network, waiting: Choices | None, whole: bool, watched: bool) -> None:
     refresh(of)
-    if is_waiting(of):
-        _start(of)
-    state = grid_process.progress(of.profile)
-    alive = state is not None and state.alive
+    job = _job(of)
+    over = job is None or job.ended
     answered = waiting is not None and networks.is_ready(of, waiting)
-    ended = not alive and not is_waiting(of) and (whole or waiting is not None)
+    ended = over and (whole or waiting is not None)
     if watched and (answered or ended):
         st.rerun()
     if is_complete(of):
         return
-    if is_waiting(of):
-        st.caption("Other networks are searched now. The rings of this one are after that.")
-        return
-    if state is None or not state.alive:
+    if job is None or job.ended:
         st.caption(f"{missing(of):,} rings are not searched yet; they are when asked for.")
         if st.button(
             "Search them now",
@@ -137,29 +141,46 @@ def _line(of: Network, waiting: Choices | None, whole: bool, watched: bool) -> N
         ):
             st.rerun()
         return
-    total = max(state.total, 1)
-    left = "" if state.seconds_left is None else f", {numbers.duration(state.seconds_left)} left"
+    if job.state == "queued":
+        first = "Times are taken now" if _times_are_taken() else "Other networks are searched now"
+        st.caption(f"{first}. The rings of this one are after that.")
+        return
+    left = "" if job.seconds_left is None else f", {numbers.duration(job.seconds_left)} left"
     st.progress(
-        min(state.done / total, 1.0),
-        text=f"Searching ahead: {state.done:,} of {state.total:,} rings{left}",
+        min(job.done / max(job.total, 1), 1.0),
+        text=f"Searching ahead: {job.done:,} of {job.total:,} rings{left}",
     )
     st.button(
         "Stop searching ahead",
         key="stop_search",
         icon=":material/stop_circle:",
         type="tertiary",
-        on_click=lambda: grid_process.cancel(of.profile),
+        on_click=job_bar.cancel,
+        args=(job.id,),
+        disabled=job.cancel_asked is not None,
         help="What was found is kept. εₚ that were not searched are when you ask for them.",
     )
 
 
-def warn(of: Network) -> None:
-    """Why times that are taken now would be too long, if they would."""
-    if is_working(of):
-        _warn("Rings are being searched at the moment, on every core")
-    elif (load := psutil.getloadavg()[0]) > cores() / 2:
-        _warn(f"Other programs are busy here (a load of {load:.1f} on {cores()} cores)")
+def warn() -> None:
+    """Why times that are taken now would be too long, if they would: not for a job, which waits
+    until they are taken, or makes room.
+    """
+    load = psutil.getloadavg()[0]
+    if load > cores() / 2 and not any(job.state == "running" for job in jobs()):
+        st.caption(
+            f":material/warning: Other programs are busy here (a load of {load:.1f} on {cores()} "
+            "cores): times will be truer when that is over."
+        )
 
 
-def _warn(why: str) -> None:
-    st.caption(f":material/warning: {why}: times will be truer when that is over.")
+def _times_are_taken() -> bool:
+    return any(job.exclusive and not job.ended for job in jobs())
+
+
+def jobs() -> list[Job]:
+    """All jobs of everybody; none where the cache folder cannot be written."""
+    try:
+        return job_queue.listed()
+    except JobError:
+        return []

@@ -13,6 +13,7 @@ from rsdtr.measuring.latency import NetworkLatency
 from rsdtr.planning.model_profile import LayerProfile
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.search.candidate import Candidate
+from rsdtr.ui.shared.markdown import plain
 from rsdtr.ui.shared.numbers import count, size
 
 LAYER_CARD = 220  # pixels: two beside each other in a window of 800
@@ -81,6 +82,9 @@ def show(now: ModelCard, latency: NetworkLatency, pinned: ModelCard | None = Non
         change=change,
     )
     _latency_card(row, latency, pinned)
+    if plan.not_counted:
+        parts = "; ".join(str(part) for part in plan.not_counted)
+        st.caption(plain(f"Not counted in MACs and FCR: {parts}."))
 
 
 def show_latency(plan: CompressionPlan, latency: NetworkLatency) -> None:

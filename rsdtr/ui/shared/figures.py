@@ -11,7 +11,7 @@ import streamlit as st
 
 from rsdtr.charts.style import points_table
 from rsdtr.planning.plan import CompressionPlan
-from rsdtr.ui.shared import session
+from rsdtr.ui.shared import address, session
 from rsdtr.ui.shared.markdown import plain
 
 
@@ -35,7 +35,7 @@ def open_clicked(selection: Any, plan: CompressionPlan, key: str) -> None:
         icon=":material/grid_view:",
         on_click=partial(_choose, name),
     ):
-        st.switch_page("pages/1_Layers.py")
+        st.switch_page("pages/layers.py", query_params=address.said(layer=name))
 
 
 def _choose(name: str) -> None:

@@ -1,11 +1,14 @@
-"""The frame of every page: settings, navigation, and errors as one sentence."""
+"""The frame of every page, as app.py puts it around them: errors are one sentence."""
 
 from __future__ import annotations
 
+import ast
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 
 import streamlit as st
@@ -19,14 +22,6 @@ from rsdtr.ui.shared.markdown import plain, sentence
 THREADS = 2  # the server answers several pages: heavy work must not take the whole machine
 # A file of ours: Streamlit would fetch the picture of a named icon from the network.
 ICON = Path(__file__).with_name("icon.png")
-PAGES = (
-    ("app.py", "Explore", ":material/tune:"),
-    ("pages/1_Layers.py", "Layers", ":material/grid_view:"),
-    ("pages/2_Recover.py", "Recover", ":material/healing:"),
-    ("pages/3_Compare.py", "Compare", ":material/compare_arrows:"),
-    ("pages/4_Export.py", "Export", ":material/download:"),
-    ("pages/5_Learn.py", "Learn", ":material/school:"),
-)
 
 # Streamlit's captions are its text at 60 %: 4.2 : 1 on white, where 4.5 : 1 is asked for; 75 % is
 # 6.9 : 1. White on the bright blue of a dark page is 2.3 : 1, that page's background on it 8 : 1.
@@ -35,42 +30,28 @@ PAGES = (
 # sidebar, the line of a search would come and go. It puts columns below each other on telephones
 # only: two figures side by side in a window of half a screen would have their titles cut off. The
 # cards of Explore stand in pairs there, none alone in a line.
-STYLE = """<style>
-.stApp [data-testid="stCaptionContainer"] { opacity: 0.75; }
-[data-testid="stBaseButton-primary"], [data-testid="stBaseButton-primaryFormSubmit"],
-.stApp [data-baseweb="tag"] { color: light-dark(#FFFFFF, #11161D); }
-.stApp [data-testid="stSidebar"] [data-stale="true"] { opacity: 1; }
-.stApp .katex-display { overflow: visible; }
-.stApp .katex-display > .katex { white-space: normal; }
-.stApp .katex-display > .katex .base { margin: 0.25em 0; }
-@media (max-width: 1100px) {
-[class*="st-key-pair"] > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"] {
-  flex-wrap: wrap;
-}
-[class*="st-key-pair"] > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"]
-  > [data-testid="stColumn"] { min-width: 100%; }
-.st-key-figures > * { min-width: calc(50% - 0.5rem); }
-}</style>"""
+STYLE = Path(__file__).with_name("page.css")
 
 _log = logging.getLogger("rsdtr.ui")
 
 
+_framed: ContextVar[bool] = ContextVar("framed", default=False)
+_imported: set[Path] = set()
+_importing = Lock()
+
+
 @contextmanager
-def page(title: str, lead: str) -> Iterator[None]:
+def frame(title: str) -> Iterator[None]:
     """Frame a page: an RsdtrError is shown as its sentence, the unforeseen as a neutral one."""
-    st.set_page_config(page_title=f"{title} · RSDTR Explorer", page_icon=ICON, layout="wide")
-    _let_in()
     session.enter(title)
     torch.set_num_threads(THREADS)
     with st.sidebar:
         st.markdown("### RSDTR Explorer")
-        for path, label, icon in PAGES:
-            st.page_link(path, label=label, icon=icon, width="stretch")
         if st.user.get("is_logged_in"):
             st.button("Log out", key="log_out", icon=":material/logout:", on_click=st.logout)
     st.html(STYLE)
     st.title(title)
-    st.markdown(lead)
+    framed = _framed.set(True)
     try:
         yield
     except RsdtrError as error:
@@ -82,18 +63,41 @@ def page(title: str, lead: str) -> Iterator[None]:
             "Choose something else, or reload the page.",
             icon=":material/error:",
         )
+    finally:
+        _framed.reset(framed)
 
 
-def _let_in() -> None:
-    """Where the server's secrets have an [auth] section, a page is for those who have logged in.
+def lead(text: str) -> None:
+    """What a page is there for, in its first lines.
 
-    Streamlit tells whether they have; without that section it tells nothing, and everybody is in.
+    Until app.py has run once, Streamlit takes each script in pages/ for a page of its own: whoever
+    comes first to a server could ask for one and pass by the log-in. They are led to app.py.
     """
-    if st.user.get("is_logged_in", True):
+    if not _framed.get():
+        st.switch_page("app.py", query_params=st.query_params.to_dict())
+    st.markdown(text)
+
+
+def import_for(script: Path) -> None:
+    """Import what a page's script imports, if no visitor before has: one page at a time.
+
+    A server draws each visitor's page in a thread of its own. Where two threads import the modules
+    of one package in different orders, each waits for the other, and Python ends that by handing
+    one of them a module that is half made.
+    """
+    if script in _imported:
         return
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    with _importing:
+        exec(compile(tree, str(script), "exec"), {})
+    _imported.add(script)
+
+
+def log_in() -> None:
+    """What those see who have not logged in."""
     st.title("RSDTR Explorer")
     st.button("Log in", key="log_in", type="primary", icon=":material/login:", on_click=st.login)
-    st.stop()
 
 
 def pair(key: str, widths: Sequence[int] = (1, 1)) -> tuple[DeltaGenerator, DeltaGenerator]:

@@ -20,6 +20,8 @@ def watched(identity: str) -> Job | None:
         return None
     if job.ended:
         st.rerun()
+    if job.state == "running":  # what the next one would import, another process imports meanwhile
+        job_queue.quicken(job)
     return job
 
 
@@ -29,14 +31,15 @@ def stop_button(job: Job, label: str, key: str, help: str) -> None:
         label,
         key=key,
         icon=":material/stop_circle:",
-        on_click=_cancel,
+        on_click=cancel,
         args=(job.id,),
         disabled=job.cancel_asked is not None,
         help=f"{help}It goes on without this page: close it, and come back later.",
     )
 
 
-def _cancel(identity: str) -> None:
+def cancel(identity: str) -> None:
+    """Ask a job to end, at the click of a button."""
     job_queue.cancel(identity)
 
 

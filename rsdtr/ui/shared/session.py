@@ -13,7 +13,7 @@ from rsdtr.charts.latency import LatencyPoint
 from rsdtr.exports.browser_runtime import WebProof
 from rsdtr.ring.forms import Form
 
-# Names of parameters in the URL, and of their widgets.
+# Names of parameters in the address, and of their widgets.
 MODEL: Final = "model"
 WEIGHTS: Final = "weights"
 ASK: Final = "ask"
@@ -73,11 +73,11 @@ FASTEST_FAILURE: Final = "fastest_failure"  # likewise, of the fastest rings
 
 EDITS: Final = "layer_edits"  # how often the layer table was edited: each edit draws a new one
 
-# Which page is drawn, whether the run before this one drew another, and whether the address
-# said anything when this one began.
+ADDRESS: Final = "address"  # what the browser's says, and what it should
+
+# Which page is drawn, and whether the run before this one drew another.
 _PAGE: Final = "page"
 _NEW_PAGE: Final = "new_page"
-_ADDRESSED: Final = "addressed"
 
 # Results of this session.
 PIN: Final = "pinned"  # the model card of configuration A
@@ -125,8 +125,7 @@ class Recovery:
 
 
 def enter(page: str) -> None:
-    """To be told at the beginning of every run, for `is_new_page` and `is_addressed`."""
-    st.session_state[_ADDRESSED] = MODEL in st.query_params
+    """To be told at the beginning of every run, for `is_new_page`."""
     st.session_state[_NEW_PAGE] = st.session_state.get(_PAGE) != page
     st.session_state[_PAGE] = page
 
@@ -146,11 +145,6 @@ def break_off() -> None:
 def is_new_page() -> bool:
     """Whether this run is the first one on its page, or part, since the reader was on another."""
     return bool(st.session_state.get(_NEW_PAGE))
-
-
-def is_addressed() -> bool:
-    """Whether the address of this run says what to show; a link to another page says nothing."""
-    return bool(st.session_state.get(_ADDRESSED))
 
 
 # The stores are plain dicts that callers may hold on to: a run that Streamlit interrupts can

@@ -81,7 +81,8 @@ def choose_name(shapes: Mapping[str, Sequence[int]], inputs: bool = True) -> str
             filter_mode="contains",
             help="Convolutions in network order, with their kernel's O × I × KH × KW.",
         )
-    address.write(session.LAYER)
+    address.say(session.LAYER, largest)
+    address.tell()
     chosen = str(st.session_state[session.LAYER])
     return chosen if chosen in shapes else largest
 

@@ -11,11 +11,11 @@ from rsdtr.jobs.job import Job, read_spec
 from rsdtr.jobs.job_queue import cancel, find
 from rsdtr.jobs.kinds import fastest_rings as fastest_job
 from rsdtr.jobs.kinds.fastest_rings import PLAN, fastest_plan, queue_fastest, run
+from rsdtr.jobs.kinds.layer_times import queue_layer_times
 from rsdtr.jobs.running import Running
-from rsdtr.measuring import layer_times, layer_times_process
+from rsdtr.measuring import layer_times
 from rsdtr.measuring.fastest_rings import fastest_rings
-from rsdtr.measuring.layer_times import DeviceProfile
-from rsdtr.measuring.layer_times_process import Measuring
+from rsdtr.measuring.layer_times import DeviceProfile, LayerCase
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import CompressionPlan, plan
@@ -161,24 +161,19 @@ def test_its_threads_wait_as_those_of_any_other_measurement(decided):
 
 
 @pytest.mark.usefixtures("asleep")
-def test_it_does_not_measure_beside_another_measurement(decided, here, monkeypatch):
-    monkeypatch.setattr(fastest_job, "POLL_SECONDS", 0.0)
-    me = running(decided)
-    looks = []
-
-    def progress():
-        looks.append(me.job.doing)
-        return Measuring("a model", 1, 2, alive=len(looks) < 3)
-
-    monkeypatch.setattr(layer_times_process, "progress", progress)
-    assert run(me)
-    assert looks == ["waiting for another measurement"] * 3
-    assert here
-    looks.clear()
-    me.stop.set()
-    here.clear()
-    assert not run(me)
-    assert len(looks) == 1
+def test_it_does_not_measure_beside_another_measurement(decided):
+    case = LayerCase(
+        shape=(6, 4, 3, 2), ranks=(1, 2, 3, 2), stride=(1, 1), padding=(1, 0), input_size=(9, 8),
+        batch=1, threads=1,
+    )  # fmt: skip
+    first = queue_layer_times("a model", [case])
+    second, third = (
+        queue_fastest(decided, None, 1),
+        queue_layer_times("a model", [case], again=True),
+    )
+    assert [find(job.id).state for job in (first, second, third)] == ["running", "queued", "queued"]
+    first.worker.kill()
+    assert [find(job.id).state for job in (first, second, third)] == ["failed", "running", "queued"]
 
 
 @pytest.mark.usefixtures("asleep")
@@ -189,11 +184,9 @@ def test_it_says_how_far_it_is(decided, here, monkeypatch):
     assert run(me)
     total = len(here)
     doing = [told[0] for told in said]
-    assert doing[:3] == [
-        "reading the model", "waiting for another measurement", "listing the rings of every layer",
-    ]  # fmt: skip
-    assert [told[1:3] for told in said[3:]] == [(done, total) for done in range(total + 1)]
-    assert said[3][3] is None
+    assert doing[:2] == ["reading the model", "listing the rings of every layer"]
+    assert [told[1:3] for told in said[2:]] == [(done, total) for done in range(total + 1)]
+    assert said[2][3] is None
     assert said[-1][3] == 0
 
 

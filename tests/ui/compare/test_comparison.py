@@ -24,7 +24,7 @@ def shown(test: AppTest) -> AppTest:
 
 def compare(*methods: str, pcr: float = 3.0) -> AppTest:
     test = app()
-    test.switch_page("pages/3_Compare.py").run()
+    test.switch_page("pages/compare.py").run()
     test.multiselect(key=session.COMPARED_METHODS).set_value(methods)
     test.multiselect(key=session.COMPARED_PCRS).set_value([pcr] if methods else [])
     test.number_input(key=session.COMPARED_IMAGES).set_value(50)
@@ -56,7 +56,7 @@ def test_cells_fill_in_and_can_be_downloaded():
     stranger = compare("tt")
     assert not stranger.get("download_button")  # no table is theirs
     linked = app(**{session.JOB: identity})  # another tab, or after a reload: by the address
-    linked.switch_page("pages/3_Compare.py").run()
+    linked.switch_page("pages/compare.py").run()
     assert len(shown(linked).get("plotly_chart")) == 4
 
     click(test, "tt")

@@ -7,7 +7,7 @@ from streamlit.testing.v1 import AppTest
 
 from rsdtr.ui.explore.clicked_point import picked
 from rsdtr.ui.shared import session
-from tests.support.pages import app
+from tests.support.pages import app, opened
 
 
 def click(test: AppTest, key: str, found: object) -> None:
@@ -61,7 +61,7 @@ def test_a_clicked_target_is_offered_and_then_asked_for():
 
 def test_a_clicked_cell_is_drawn_as_a_ring():
     test = app(eps="0.6")
-    test.switch_page("pages/1_Layers.py").run()
+    test.switch_page("pages/layers.py").run()
     table = test.dataframe[0].value
     won = table[table["chosen"]].iloc[0]
     other = table[~table["chosen"] & table["storage (scalars)"].notna()].iloc[0]
@@ -80,12 +80,8 @@ def title(test: AppTest, key: str) -> str:
 
 
 def test_a_clicked_damage_opens_its_layer():
-    test = app(eps="0.5")
-    test.switch_page("pages/5_Learn.py")
-    test.query_params[session.LESSON] = "7"
-    test.run()
+    test = opened("pages/learn.py", eps="0.5", lesson="7")
     click(test, "damages", ["layer2.0.conv1", 0.5, 0.4])
-    test.query_params.clear()  # as a browser does where a link leads to another page
     test.button(key="open_damage").click().run()
     assert not test.exception
     assert test.title[0].value == "Layers"
@@ -94,9 +90,9 @@ def test_a_clicked_damage_opens_its_layer():
 
 def test_a_link_to_another_page_loses_neither_layer_nor_pins():
     test = app(own="layer1.0.conv2:0.4")
-    test.switch_page("pages/1_Layers.py").run()
+    test.switch_page("pages/layers.py").run()
     test.selectbox(key=session.LAYER).set_value("layer1.0.conv1").run()
-    for path in ("app.py", "pages/1_Layers.py"):
+    for path in ("pages/explore.py", "pages/layers.py"):
         test.query_params.clear()
         test.switch_page(path).run()
         assert test.query_params[session.OWN] == "layer1.0.conv2:0.4"

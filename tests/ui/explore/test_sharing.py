@@ -37,10 +37,11 @@ def test_figures_tell_their_change_since_the_pin():
 def test_the_pin_survives_another_page_and_another_model():
     test = app(eps="0.5")
     test.button(key="pin").click().run()
-    test.switch_page("pages/1_Layers.py").run()
-    test.switch_page("app.py").run()
+    test.switch_page("pages/layers.py").run()
+    test.switch_page("pages/explore.py").run()
     assert deltas(test)["PCR"] == "no change since A"
-    assert test.query_params["model"] == DIGITS
+    assert test.query_params["eps"] == "0.5"
+    assert test.selectbox(key=session.MODEL).value == DIGITS
 
 
 def test_the_copied_command_and_python_give_the_plan_on_the_page():

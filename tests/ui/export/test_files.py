@@ -13,7 +13,7 @@ from tests.support.waiting import until
 
 def test_files_are_shown_with_their_proof_and_handed_out_as_one_zip(tmp_path):
     test = app(eps="0.9")
-    test.switch_page("pages/4_Export.py").run()
+    test.switch_page("pages/export.py").run()
     assert any("Nothing exported yet" in caption.value for caption in test.caption)
     test.session_state[session.FORMATS] = ["safetensors"]
     test.button(key="export").click().run()
@@ -43,24 +43,24 @@ def test_files_are_shown_with_their_proof_and_handed_out_as_one_zip(tmp_path):
 
 def test_another_tab_with_its_address_has_the_files_and_a_stranger_has_not():
     test = app(eps="0.9")
-    test.switch_page("pages/4_Export.py").run()
+    test.switch_page("pages/export.py").run()
     test.session_state[session.FORMATS] = ["safetensors"]
     test.button(key="export").click().run()
     address = test.query_params[session.JOB]
     until(lambda: job_queue.find(address).ended)
     other = app(eps="0.9", job=address)
-    other.switch_page("pages/4_Export.py").run()
+    other.switch_page("pages/export.py").run()
     assert not other.exception
     assert len(other.table) == 1
     stranger = app(eps="0.9")
-    stranger.switch_page("pages/4_Export.py").run()
+    stranger.switch_page("pages/export.py").run()
     assert any("Nothing exported yet" in caption.value for caption in stranger.caption)
 
 
 def test_an_export_that_fails_says_why_and_may_be_tried_again(monkeypatch):
     monkeypatch.setattr(job_queue, "command", lambda _: ["false"])
     test = app(eps="0.9")
-    test.switch_page("pages/4_Export.py").run()
+    test.switch_page("pages/export.py").run()
     test.session_state[session.FORMATS] = ["safetensors"]
     test.button(key="export").click().run()
     address = test.query_params[session.JOB]

@@ -7,8 +7,7 @@ from rsdtr.learn.text import STEPS
 from rsdtr.models.zoo import load_model
 from rsdtr.search.paper_rule import candidates, smallest
 from rsdtr.ui.shared import session
-from tests.support.checkout import ROOT
-from tests.support.pages import DIGITS
+from tests.support.pages import DIGITS, opened
 
 SMALL = "layer1.0.conv1"
 CONTROLS = {3: session.LESSON_R0, 4: session.LESSON_SHIFT, 5: session.LESSON_COMPONENTS,
@@ -16,11 +15,7 @@ CONTROLS = {3: session.LESSON_R0, 4: session.LESSON_SHIFT, 5: session.LESSON_COM
 
 
 def learn(**query: str) -> AppTest:
-    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    test.switch_page("pages/5_Learn.py")
-    for name, value in ({"eps": "0.6", "layer": SMALL} | query).items():
-        test.query_params[name] = value
-    test.run()
+    test = opened("pages/learn.py", **({"eps": "0.6", "layer": SMALL} | query))
     assert not test.exception
     return test
 
@@ -43,7 +38,7 @@ def test_next_shows_every_step_with_its_figure_and_formula():
         assert charts(test)
         assert test.latex[0].value.strip("$\n ") == step.formula
         assert any(step.notebook in caption.value.replace("\\", "") for caption in test.caption)
-        assert test.query_params["lesson"] == str(number)
+        assert test.query_params.get("lesson", "1") == str(number)
         assert test.query_params["layer"] == SMALL
         assert test.query_params["eps"] == "0.6"
         on = next(button for button in test.button if button.label == "Next")
@@ -113,7 +108,7 @@ def test_nonsense_in_the_address_is_read_as_if_it_was_not_there(query):
 def test_what_other_pages_ask_for_survives_the_lesson():
     test = learn(layers="all", ask="target", pcr="5", own="layer1.0.conv1:0.4")
     test.run()
-    test.switch_page("pages/1_Layers.py").run()
+    test.switch_page("pages/layers.py").run()
     assert not test.exception
     assert test.button_group(key=session.POLICY).value == "all"
     assert test.number_input(key=session.PCR).value == 5

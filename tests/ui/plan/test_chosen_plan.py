@@ -1,10 +1,14 @@
 """What can be asked of a plan: every control, its place in the address, and answers that wait."""
 
+from dataclasses import replace
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.kinds import grid_search
 from rsdtr.models.zoo import load_model, model_spec
-from rsdtr.planning import grid_process
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import Target, plan
@@ -91,8 +95,9 @@ def test_an_address_restores_all_that_was_asked():
 
 def test_defaults_are_left_out_of_the_address():
     test = app()
-    assert set(test.query_params) == {"model", "eps"}
+    assert set(test.query_params) == set()
     switch(test, session.RULE, "tight")
+    assert set(test.query_params) == {"model", "eps", "rule"}
     switch(test, session.RULE, "paper")
     assert set(test.query_params) == {"model", "eps"}
 
@@ -142,7 +147,7 @@ def test_a_target_out_of_reach_is_one_sentence_and_nothing_is_lost():
 
 def test_an_own_eps_is_given_on_the_layers_page_and_reset_on_explore(digits):
     test = app()
-    test.switch_page("pages/1_Layers.py").run()
+    test.switch_page("pages/layers.py").run()
     test.selectbox(key=session.LAYER).set_value("layer3.0.conv2").run()
     test.number_input(key=session.OWN_EPS).set_value(0.25).run()
     assert not test.exception
@@ -150,7 +155,7 @@ def test_an_own_eps_is_given_on_the_layers_page_and_reset_on_explore(digits):
     expected = plan(digits, 0.6, own={"layer3.0.conv2": 0.25})
     ring = next(layer for layer in expected.layers if layer.name == "layer3.0.conv2")
     assert f"{ring.storage:,}" in {metric.value for metric in test.metric}
-    test.switch_page("app.py").run()
+    test.switch_page("pages/explore.py").run()
     assert metrics_of(test)["PCR"].startswith(f"{expected.pcr:.2f}")
     assert layer_table(test).loc["layer3.0.conv2", layer_overrides.EPS_COLUMN] == 0.25
     test.button(key="reset").click().run()
@@ -160,7 +165,7 @@ def test_an_own_eps_is_given_on_the_layers_page_and_reset_on_explore(digits):
 
 def test_a_layer_is_kept_dense_and_let_go(digits):
     test = app()
-    test.switch_page("pages/1_Layers.py").run()
+    test.switch_page("pages/layers.py").run()
     test.selectbox(key=session.LAYER).set_value("layer3.0.conv2").run()
     test.toggle(key=session.OWN_DENSE).set_value(True).run()
     assert test.query_params["own"] == "layer3.0.conv2:dense"
@@ -223,10 +228,10 @@ def test_synthetic_weights_say_that_accuracy_means_nothing():
     assert not test.error
     assert "no accuracy" in test.warning[0].value
     assert test.button(key="measure").disabled
-    test.switch_page("pages/2_Recover.py").run()
+    test.switch_page("pages/recover.py").run()
     assert any("no accuracy to win back" in info.value for info in test.info)
     assert "finetune" not in {button.key for button in test.button}
-    test.switch_page("pages/4_Export.py").run()
+    test.switch_page("pages/export.py").run()
     assert any("synthetic weights" in info.value for info in test.info)
     switch(test, session.WEIGHTS, "published")
     assert not test.warning
@@ -240,7 +245,6 @@ def cold(monkeypatch):
     monkeypatch.setattr(networks, "CHEAP_GRID_SCALARS", 0)
     for memo in (networks._networks, networks._plans, tradeoff._fronts, search_status._begun):
         monkeypatch.setattr(memo, "_results", type(memo._results)())
-    monkeypatch.setattr(search_status, "_waiting", set())
 
 
 @pytest.mark.usefixtures("cold")
@@ -270,39 +274,64 @@ def test_a_target_waits_for_the_whole_grid():
     assert test.number_input(key=session.PCR).value == 4
 
 
+@pytest.fixture
+def searched(monkeypatch):
+    """The job that searches ahead, which a test changes, and what is asked of it."""
+    calls, known = [], {}
+    monkeypatch.setattr(search_status, "queue_search", lambda _, weights: calls.append(weights))
+    monkeypatch.setattr(search_status, "search_job", lambda *_: known.get("job"))
+    monkeypatch.setattr(search_status, "jobs", lambda: list(known.values()))
+    monkeypatch.setattr(job_queue, "cancel", lambda _: calls.append("cancel"))
+    known["job"] = Job("0" * 16, "grid_search", "rings", "", "running", 0.0, 1, nice=True)
+    return calls, known
+
+
 @pytest.mark.usefixtures("cold")
-def test_a_worker_is_started_watched_and_cancelled(monkeypatch):
-    calls = []
-    monkeypatch.setattr(grid_process, "start", lambda profile, weights: not calls.append(weights))
-    monkeypatch.setattr(grid_process, "cancel", lambda profile: calls.append("cancel"))
-    monkeypatch.setattr(
-        grid_process, "progress", lambda profile: grid_process.Progress(12, 100, True, 31.0)
-    )
+def test_a_search_is_queued_watched_and_cancelled(searched):
+    calls, known = searched
+    known["job"] = replace(known["job"], done=12, total=100, seconds_left=31.0)
     test = app(weights="none")
     assert not test.exception
     assert calls == ["none"]
     assert any("The page follows by itself" in info.value for info in test.info)
+    (bar,) = (e for e in test.get("progress") if "Searching" in e.proto.text)
+    assert bar.proto.text == "Searching ahead: 12 of 100 rings, about 35 s left"
     test.button(key="stop_search").click().run()
     assert calls == ["none", "cancel"]
+    known["job"] = replace(known["job"], state="cancelled")
+    test.run()
+    assert any("rings are not searched yet" in text.value for text in test.sidebar.caption)
+    test.button(key="search").click().run()
+    assert calls == ["none", "cancel", "none"]
 
 
 @pytest.mark.usefixtures("cold")
-def test_a_network_waits_while_others_are_searched(monkeypatch):
-    free, calls = [False, False, True], []
-    monkeypatch.setattr(grid_process, "start", lambda *_: calls.append(1) or free.pop(0))
+def test_a_network_waits_while_others_are_searched_or_times_are_taken(searched):
+    calls, known = searched
+    known["job"] = replace(known["job"], state="queued")
     test = app()
     assert not test.exception
     assert any("Other networks are searched now" in text.value for text in test.sidebar.caption)
-    assert "search" not in {button.key for button in test.button}
-    assert len(calls) == 2  # as it was opened, and as the line was drawn
-    monkeypatch.setattr(
-        grid_process, "progress", lambda profile: grid_process.Progress(12, 100, True, 31.0)
-    )
+    assert {"search", "stop_search"}.isdisjoint({button.key for button in test.button})
+    times = Job("1" * 16, "layer_times", "times", "", "running", 0.0, 2, exclusive=True)
+    known["other"] = times
     test.run()
-    assert len(calls) == 3
+    assert any("Times are taken now. The rings" in text.value for text in test.sidebar.caption)
+    known["job"] = replace(known["job"], state="running")
+    test.run()
     assert "stop_search" in {button.key for button in test.button}
-    test.run()
-    assert len(calls) == 3
+    assert calls == [None]
+
+
+@pytest.mark.usefixtures("cold")
+def test_a_folder_for_no_job_is_no_reason_to_show_nothing(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(search_status, "queue_search", grid_search.queue_search)
+    test = app(eps="0.5")
+    assert not test.exception
+    assert f"no worker for {DIGITS}" in caplog.text
+    assert any("rings are not searched yet" in text.value for text in test.sidebar.caption)
 
 
 @pytest.mark.usefixtures("cold")

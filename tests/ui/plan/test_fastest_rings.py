@@ -89,7 +89,7 @@ def test_measured_by_a_job_the_fastest_rings_are_taken_over_by_every_page(digits
     ]
     assert rows.loc["layer3.2.conv2", "in time"] == ["gains"]
 
-    test.switch_page("pages/1_Layers.py").run()
+    test.switch_page("pages/layers.py").run()
     layer = next(
         after for before, after in zip(fewest.layers, chosen.layers, strict=True)
         if before.ranks != after.ranks
@@ -103,7 +103,7 @@ def test_measured_by_a_job_the_fastest_rings_are_taken_over_by_every_page(digits
     cells = table[["shift", "r0"]].value_counts()
     assert cells[(layer.shift, layer.r0)] == 1
 
-    test.switch_page("pages/2_Recover.py").run()
+    test.switch_page("pages/recover.py").run()
     shown(test)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(job_queue, "command", lambda _: SLEEPER)
@@ -124,12 +124,12 @@ def test_batch_and_objective_are_in_the_address_and_another_question_is_offered_
     assert test.button_group(key=session.OBJECTIVE).value == "latency"
     assert test.button_group(key=session.LATENCY_BATCH).value == 16
     assert "fastest at batch 16" in captions(test)
-    test.switch_page("pages/4_Export.py").run()  # which asks for no batch
+    test.switch_page("pages/export.py").run()  # which asks for no batch
     assert "fastest at batch 16" in captions(shown(test))
     assert test.query_params["latency_batch"] == "16"
     click(test, "measure_fastest")
     assert "stop_fastest" in keys(test)
-    test.switch_page("app.py").run()
+    test.switch_page("pages/explore.py").run()
     assert "stop_fastest" in keys(shown(test))
     shown(test.button_group(key=session.LATENCY_BATCH).set_value(1).run())
     assert "latency_batch" not in test.query_params

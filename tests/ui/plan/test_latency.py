@@ -1,19 +1,25 @@
 """Latency on the pages: the empty state, the button, the process it starts, what it shows."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from rsdtr.errors import RsdtrError
-from rsdtr.measuring import layer_times_process
+from rsdtr.errors import JobError
+from rsdtr.jobs import job_queue
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.job_queue import find
+from rsdtr.jobs.job_table import transact
+from rsdtr.jobs.kinds.layer_times import KIND
 from rsdtr.measuring.latency import network_cases, network_latency
 from rsdtr.measuring.layer_times import DeviceProfile
 from rsdtr.measuring.stopwatch import machine
 from rsdtr.models.zoo import load_model, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
-from rsdtr.system.processes import ProcessId
+from rsdtr.system import processes
 from rsdtr.ui.plan import latency
 from rsdtr.ui.shared import session
 from tests.support.made_up import device_profile
@@ -27,11 +33,11 @@ def digits():
 
 @pytest.fixture
 def started(monkeypatch):
-    """What the button has asked a process to measure."""
+    """What the button has asked a job to measure."""
     requests = []
     monkeypatch.setattr(
-        layer_times_process,
-        "start",
+        latency,
+        "queue_layer_times",
         lambda label, cases, again: requests.append((label, cases, again)),
     )
     return requests
@@ -45,17 +51,17 @@ def keep(cases, **best):
     device_profile(cases, machine(), **best).save()
 
 
-def running(**changes):
-    """As if this very process measured."""
-    me = ProcessId.own()
-    fields = {"label": "a model", "pid": me.pid, "born": me.born, "done": 3, "total": 12}
-    layer_times_process.folder().mkdir(parents=True, exist_ok=True)
-    path = layer_times_process.folder() / layer_times_process.STATUS
-    path.write_text(json.dumps(fields | changes))
+def job(state="running", **changes):
+    """As if a job measured, or had."""
+    worker = processes.start(["sleep", "100"], Path(os.devnull), {}) if state == "running" else None
+    fields = {"place": 1, "done": 3, "total": 12, "exclusive": True, "worker": worker}
+    found = Job("0" * 16, KIND, "a model", "", state, 0.0, **fields | changes)
+    transact(lambda table: table.put(found))
+    return found
 
 
 def layers_page(test: AppTest, layer: str) -> AppTest:
-    test.switch_page("pages/1_Layers.py").run()
+    test.switch_page("pages/layers.py").run()
     test.selectbox(key=session.LAYER).set_value(layer).run()
     assert not test.exception
     assert not test.error
@@ -160,37 +166,48 @@ def test_the_curve_has_the_points_that_were_measured(digits):
     assert max(curve["y"]) < 1
 
 
-def test_progress_is_shown_and_the_page_goes_on(monkeypatch):
-    stopped = []
-    monkeypatch.setattr(layer_times_process, "cancel", lambda: stopped.append(True))
-    running(seconds_left=42.0)
+def test_progress_is_shown_and_the_page_goes_on():
+    measuring = job(seconds_left=42.0)
     test = app()
     assert not test.exception
     (bar,) = (e for e in test.get("progress") if "Measuring" in e.proto.text)
     assert "a model: 3 of 12 layers, about 45 s left" in bar.proto.text.replace("\\", "")
     assert "measure_latency" not in {button.key for button in test.button}
     test.button(key="stop_latency").click().run()
-    assert stopped == [True]
+    assert find(measuring.id).cancel_asked is not None
+    assert test.button(key="stop_latency").disabled
+
+
+def test_it_waits_for_its_turn(monkeypatch):
+    monkeypatch.setattr(job_queue, "command", lambda _: ["sleep", "100"])
+    busy = job_queue.submit("count", "count", {})
+    assert busy.state == "running"
+    job("queued", place=9, done=0, total=0)
+    test = app()
+    (bar,) = (e for e in test.get("progress") if "before it" in e.proto.text)
+    assert bar.proto.text == "Waiting\\: 0 jobs before it in the queue"
+    assert not test.button(key="stop_latency").disabled
+    busy.worker.kill()
 
 
 def test_stopped_half_way_says_so():
-    running(born="another time")
+    job("cancelled")
     assert "a model: stopped at 3 of 12 layers" in said(app()).replace("\\", "")
 
 
 def test_failures_are_one_sentence(monkeypatch):
-    running(born="another time", failure="the disk is full: make room")
+    job("failed", message="the disk is full: make room")
     test = app()
     assert [error.value.replace("\\", "") for error in test.error] == [
         "the disk is full: make room"
     ]
 
     def fails(*_, **__):
-        raise RsdtrError("measuring could not be started")
+        raise JobError("the job could not be written")
 
-    monkeypatch.setattr(layer_times_process, "start", fails)
+    monkeypatch.setattr(latency, "queue_layer_times", fails)
     test.button(key="measure_latency").click().run()
-    assert [error.value for error in test.error] == ["measuring could not be started"]
+    assert [error.value for error in test.error] == ["the job could not be written"]
 
 
 def test_a_layer_shows_its_forms_and_a_badge(digits):

@@ -76,14 +76,14 @@ def test_a_pth_of_torch_is_taken_too(trained, expected):
 def test_the_file_is_kept_on_every_page_and_its_place_is_shown_on_none(trained):
     test = give(app(weights="own"), save(trained))
     assert "--weights mine.safetensors" in shown(test)
-    for path in (*PAGES, "pages/5_Learn.py"):
+    for path in (*PAGES, "pages/learn.py"):
         test.switch_page(path).run()
         assert not test.exception
         assert not test.error
         assert not any("Give a file" in info.value for info in test.info)
         assert test.query_params[session.WEIGHTS] == "own"
         assert str(cache_folder.cache_folder()) not in shown(test)
-    assert str(cache_folder.cache_folder()) not in shown(test.switch_page("app.py").run())
+    assert str(cache_folder.cache_folder()) not in shown(test.switch_page("pages/explore.py").run())
 
 
 def test_another_model_asks_for_its_own_file(trained):
@@ -120,7 +120,7 @@ def test_what_is_no_such_network_is_said_in_one_sentence(content, name, sentence
 @pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 def test_a_job_works_on_the_file(trained):
     test = give(app(weights="own"), save(trained))
-    test.switch_page("pages/2_Recover.py").run()
+    test.switch_page("pages/recover.py").run()
     job = start(test, 1)
     until(lambda: job_queue.find(job.id).ended)
     assert job_queue.find(job.id).state == "done"
@@ -166,10 +166,10 @@ def test_what_was_asked_for_outlasts_a_page_without_weights(trained):
     test = app(eps="0.3", own="layer1.0.conv1:0.4", rule="tight")
     test.button_group(key=session.WEIGHTS).set_value("own").run()
     test.query_params.clear()
-    test.switch_page("pages/4_Export.py").run()
+    test.switch_page("pages/export.py").run()
     give(test, b"\xff" * 64)
     test.query_params.clear()
-    test.switch_page("pages/1_Layers.py").run()
+    test.switch_page("pages/layers.py").run()
     give(test, save(trained))
     assert not test.error
     assert test.slider(key=session.EPS).value == 0.3
@@ -181,7 +181,7 @@ def test_what_was_asked_for_outlasts_a_page_without_weights(trained):
 def test_a_link_with_a_target_waits_for_the_file(trained):
     test = app(weights="own", ask="target", pcr="2.5", own="layer1.0.conv1:0.4")
     test.query_params.clear()
-    test.switch_page("pages/4_Export.py").run()
+    test.switch_page("pages/export.py").run()
     give(test, save(trained))
     assert test.number_input(key=session.PCR).value == 2.5
     assert test.query_params[session.OWN] == "layer1.0.conv1:0.4"
@@ -191,7 +191,7 @@ def test_a_lesson_that_is_locked_asks_again_after_a_wrong_file(trained):
     test = app()
     for name, value in {"lesson": "3", "lock": "1", "weights": "own"}.items():
         test.query_params[name] = value
-    test.switch_page("pages/5_Learn.py").run()
+    test.switch_page("pages/learn.py").run()
     give(test, b"\xff" * 64).run()
     assert test.error
     give(test, save(trained)).run()
@@ -203,7 +203,7 @@ def test_a_network_without_a_ring_has_no_lesson(trained):
     zero = {name: value * 0 if value.ndim == 4 else value for name, value in trained.items()}
     test = give(app(weights="own"), save(zero))
     assert "0 of 19 convolutions become rings" in shown(test)
-    test.switch_page("pages/5_Learn.py").run()
+    test.switch_page("pages/learn.py").run()
     assert "no convolution of" in test.error[0].value
 
 
@@ -225,6 +225,6 @@ def test_the_oldest_files_make_room_and_are_asked_for_again(trained, monkeypatch
     monkeypatch.setattr(uploads, "MOST_BYTES", kept.stat().st_size)
     give(app(weights="own"), save({name: value + 1 for name, value in trained.items()}))
     assert not kept.exists()
-    test.switch_page("pages/1_Layers.py").run()
+    test.switch_page("pages/layers.py").run()
     assert not test.exception
     assert "Give a file" in test.info[0].value

@@ -23,7 +23,7 @@ SLEEPER = ["sleep", "100"]
 
 def recover(**query: str) -> AppTest:
     test = app(**{"eps": "0.9"} | query)
-    test.switch_page("pages/2_Recover.py").run()
+    test.switch_page("pages/recover.py").run()
     return shown(test)
 
 
@@ -41,9 +41,9 @@ def test_recalibrate_then_fine_tune_then_export_holds_the_recovered_model():
     other = recover(job=job.id)  # another tab, or after a reload
     assert [r.label for r in other.session_state["recoveries"].values()] == ["fine-tuned, 1 epoch"]
     assert other.query_params[session.JOB] == job.id
-    test.switch_page("pages/4_Export.py").run()
+    test.switch_page("pages/export.py").run()
     assert any("fine-tuned, 1 epoch" in box.value for box in test.success)
-    test.switch_page("pages/2_Recover.py").run()
+    test.switch_page("pages/recover.py").run()
     click(test, "discard")
     assert test.session_state["recoveries"] == {}
     assert any("Nothing recovered yet" in box.value for box in test.info)
@@ -162,7 +162,7 @@ def test_a_refit_is_watched_taken_found_again_and_exported():
     assert weights_sha256(begun) == recovery.weights_sha256
     job_queue.cancel(tuning.id)
     until(lambda: job_queue.find(tuning.id).ended)
-    test.switch_page("pages/4_Export.py").run()
+    test.switch_page("pages/export.py").run()
     assert any("refit" in box.value for box in test.success)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_on_disk import class_folders, parts, picture
 from PIL import Image, features
 
 from rsdtr.data.class_labels import label_meaning, wnids
@@ -17,6 +16,7 @@ from rsdtr.measuring.accuracy import accuracy
 from rsdtr.models import zoo
 from rsdtr.models.zoo import class_names, model_spec, own_model
 from rsdtr.recovery.finetune import finetune
+from tests.support.data_on_disk import class_folders, parts, picture
 
 CIFAR10 = model_spec("cifar10_resnet20")
 IMAGENET = dataclasses.replace(model_spec("resnet18"), input_shape=(3, 32, 32), resize=32)

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from data_on_disk import class_folders
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
@@ -16,6 +15,7 @@ from rsdtr.data.class_labels import wnids
 from rsdtr.errors import DataError
 from rsdtr.measuring import accuracy, fidelity
 from rsdtr.models import model_spec
+from tests.support.data_on_disk import class_folders
 
 CIFAR10 = model_spec("cifar10_resnet20")
 

@@ -1,0 +1,197 @@
+"""One pass of a network, watched: which layers run, on what, and all that multiplies elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rsdtr.models.run import Example, called, tensors_in
+from rsdtr.models.surgery import CONVOLUTION, ConvReplacement, copied, replaced
+from rsdtr.planning.flop_formulas import FORMULAS
+from rsdtr.ring.cost import Size
+
+
+@dataclass
+class Call:
+    """One run of a layer: (H, W) of what goes in and out, its MACs, and for how many regions.
+
+    Of one input, a detection network's second stage sees many regions at once.
+    """
+
+    input_size: Size = (1, 1)
+    output_size: Size = (1, 1)
+    regions: int = 1
+    macs: int = 0
+
+
+@dataclass
+class Observation:
+    """What ran. calls: of each nn.Conv2d, or what stands for one, and each nn.Linear, by its name,
+    in the order they first ran; elsewhere: MACs of what is none of these, by the name and type of
+    the module they are part of; past: MACs with the kernel of a layer outside of a call of it.
+    """
+
+    calls: dict[str, list[Call]] = field(default_factory=dict)
+    elsewhere: dict[tuple[str, str], int] = field(default_factory=dict)
+    past: dict[str, int] = field(default_factory=dict)
+
+
+class Rehearsal(ConvReplacement):
+    """Looks to a network as a ring layer does, and computes what the convolution computes."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self._stands_for = (copied(conv),)  # in a tuple: no module of the network
+        for name in CONVOLUTION:
+            setattr(self, name, getattr(conv, name))
+        cores = (torch.empty_like(conv.weight[:1, :1, :1, 0]) for _ in range(4))
+        self.cores = nn.ParameterList(cores)
+        self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach())
+        self.train(conv.training)
+
+    def kernel(self) -> Tensor:
+        """A copy of the convolution's, always the same one."""
+        (conv,) = self._stands_for
+        return cast(nn.Conv2d, conv).weight
+
+    def forward(self, input: Tensor) -> Tensor:
+        (conv,) = self._stands_for
+        return cast(nn.Conv2d, conv)._conv_forward(input, self.kernel(), self.bias)
+
+
+def rehearsed(
+    model: nn.Module, convolutions: Mapping[str, nn.Conv2d], example: Example
+) -> Observation:
+    """What runs once these convolutions, by their names, are another kind of layer.
+
+    Raises whatever the network raises then.
+    """
+    pairs = [(conv, Rehearsal(conv)) for conv in convolutions.values()]
+    parts: dict[nn.Module, nn.Module] = dict(pairs)
+    network = replaced(model, parts, [(conv.weight, part.kernel()) for conv, part in pairs])
+    return observed(network, example, convolutions)
+
+
+def observed(
+    network: nn.Module, example: Example, convolutions: Mapping[str, nn.Conv2d]
+) -> Observation:
+    """Run a network once in eval mode and note what each layer does.
+
+    network: a copy for this purpose, which is changed; example: its inputs, as `called` takes them;
+    convolutions: of the network that was copied, which a closure may run. Raises whatever the
+    network raises.
+    """
+    names = {module: name for name, module in network.named_modules()}
+    watch = _Watch(network)
+    for name, conv in convolutions.items():
+        watch.belongs(conv.weight, name)
+    for module, name in names.items():
+        kernel: Tensor | None = None
+        if isinstance(module, nn.Conv2d):
+            kernel = module._parameters.get("weight")
+        if isinstance(module, Rehearsal):
+            kernel = module.kernel()
+        if kernel is not None:
+            watch.belongs(kernel, name)
+        if not isinstance(module, torch.jit.ScriptModule):
+            module.forward = watch.of(module, name)
+    network.eval()
+    with torch.no_grad(), watch:
+        called(network, example)
+    return watch.observation
+
+
+class _Frame:
+    """A module that is running: its name, and its call if it is a listed layer."""
+
+    def __init__(self, name: str, kind: str, call: Call | None) -> None:
+        self.name, self.kind, self.call = name, kind, call
+
+
+class _NoTracker:
+    """In place of torch's ModuleTracker, whose hooks are those of every thread of the process."""
+
+    parents = ("Global",)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class _Watch(FlopCounterMode):
+    """torch's counter, which also knows for which layer it counts."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(display=False, custom_mapping=FORMULAS)
+        self.mod_tracker = _NoTracker()  # type: ignore[assignment]  # it is asked for no more
+        self.observation = Observation()
+        self._owners: dict[int, set[str]] = {}
+        self._frames = [_Frame("", type(network).__name__, None)]
+
+    def belongs(self, kernel: Tensor, name: str) -> None:
+        """Count what multiplies with this kernel for the layer of that name."""
+        self._owners.setdefault(kernel.data_ptr(), set()).add(name)
+
+    def of(self, module: nn.Module, name: str) -> Callable[..., object]:
+        """The forward of a module, watched."""
+        forward, calls = module.forward, self.observation.calls
+        listed = isinstance(module, nn.Conv2d | ConvReplacement | nn.Linear)
+
+        def watched(*args: Any, **kwargs: Any) -> object:
+            call = Call() if listed else None
+            if listed:
+                calls.setdefault(name, [])
+            self._frames.append(_Frame(name, type(module).__name__, call))
+            try:
+                output = forward(*args, **kwargs)
+            finally:
+                self._frames.pop()
+            if call is not None:
+                _note(call, module, (args, kwargs), output)
+                calls[name].append(call)
+            return output
+
+        return watched
+
+    def _count_flops(
+        self, func_packet: Any, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        before = self.get_total_flops()
+        super()._count_flops(func_packet, out, args, kwargs)
+        macs = (self.get_total_flops() - before) // 2
+        if not macs:
+            return out
+        owners = next(
+            filter(None, (self._owners.get(x.data_ptr()) for x in tensors_in(args))), None
+        )
+        frame = next((frame for frame in reversed(self._frames) if frame.call), None)
+        seen = self.observation
+        if frame is not None and frame.call and (owners is None or frame.name in owners):
+            frame.call.macs += macs
+        elif owners is not None:
+            name = min(owners)
+            seen.past[name] = seen.past.get(name, 0) + macs
+        else:
+            inner = self._frames[-1].name, self._frames[-1].kind
+            seen.elsewhere[inner] = seen.elsewhere.get(inner, 0) + macs
+        return out
+
+
+def _note(call: Call, module: nn.Module, given: object, output: object) -> None:
+    if isinstance(module, nn.Linear):
+        # Of one vector torch's counter counts nothing.
+        call.macs = call.macs or module.in_features * sum(x.numel() for x in tensors_in(output))
+        return
+    before, after = next(tensors_in(given), None), next(tensors_in(output), None)
+    if before is not None and before.ndim > 1:
+        call.input_size = (before.shape[-2], before.shape[-1])
+    if after is not None and after.ndim > 1:
+        call.output_size = (after.shape[-2], after.shape[-1])
+        call.regions = len(after) if after.ndim == 4 else 1
