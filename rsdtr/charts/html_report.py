@@ -93,6 +93,10 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
                 + (f"; {stage.assumed}" if stage.assumed else ""),
             )
         )
+    if card.fidelity is not None:
+        facts.append(("Fidelity of the compressed network", card.fidelity))
+    if card.lost is not None:
+        facts.append(("Warning", card.lost))
     if (times := card.latency) is not None:
         facts.append(
             (

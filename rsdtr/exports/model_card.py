@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from rsdtr.measuring.accuracy import Accuracy
+from rsdtr.measuring.fidelity import Fidelity
 from rsdtr.measuring.latency import NetworkLatency
 from rsdtr.planning.choices import Asked
 from rsdtr.planning.model_profile import ModelProfile
@@ -45,7 +46,9 @@ class CardLatency(Frozen):
 class ModelCard(Frozen):
     """One configuration of a network and what is known of it.
 
-    bytes: of the safetensors file; accuracy: of the stages that were measured; latency: None where
+    bytes: of the safetensors file; accuracy: of the stages that were measured; fidelity, lost:
+    of a network without classes, what its answers have in common with the dense network's, and
+    whether what it does is gone, in words; latency: None where
     it was not; command, python: what makes the same plan again.
     """
 
@@ -53,6 +56,8 @@ class ModelCard(Frozen):
     plan: CompressionPlan
     bytes: Ratio
     accuracy: tuple[StageAccuracy, ...] = ()
+    fidelity: str | None = None
+    lost: str | None = None
     latency: CardLatency | None = None
     command: str
     python: str
@@ -74,6 +79,7 @@ def model_card(
     *,
     size: Ratio | None = None,
     accuracies: Sequence[tuple[str, Accuracy]] = (),
+    fidelity: Fidelity | None = None,
     latency: NetworkLatency | None = None,
     asked: Asked,
 ) -> ModelCard:
@@ -96,6 +102,8 @@ def model_card(
             )
             for stage, a in accuracies
         ),
+        fidelity=None if fidelity is None else f"{fidelity} ({fidelity.n:,} images)",
+        lost=None if fidelity is None else fidelity.warning,
         latency=_latency(latency),
         command=asked.command(),
         python=asked.python(),

@@ -11,9 +11,9 @@ import pytest
 from rsdtr.errors import WeightsError
 from rsdtr.system import cache_folder as module
 from rsdtr.system.cache_folder import cache_folder
+from tests.support.checkout import ROOT
 from tests.support.data_on_disk import class_folders
 
-ROOT = Path(__file__).parents[2]
 PLAN = ["plan", "digits_resnet20", "--layers", "layer3.2.conv2"]
 
 
