@@ -16,7 +16,8 @@ from rsdtr.compressed.saved import load
 from rsdtr.errors import RsdtrError
 from rsdtr.jobs import job_queue
 from rsdtr.measuring.accuracy import Accuracy
-from rsdtr.models.zoo import ASSETS, model_names, weights_sha256
+from rsdtr.models.model_loading import ASSETS
+from rsdtr.models.zoo import model_names, weights_sha256
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.checkpoint import EpochResult
 from rsdtr.recovery.finetune import Step
