@@ -27,7 +27,7 @@ def run(*words: str, encoding: str = "utf-8", **environment: str) -> subprocess.
     )
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp437"])
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp1250"])
 def test_a_table_is_readable_in_every_encoding(encoding: str) -> None:
     done = run(*PLAN, encoding=encoding)
     assert done.returncode == 0, done.stderr
@@ -95,28 +95,6 @@ def test_a_folder_that_somebody_else_has_put_there_is_refused(tmp_path, monkeypa
         )  # fmt: skip
     with pytest.raises(WeightsError, match=r"there is no home folder, and .* name a folder for"):
         cache_folder()
-
-
-@pytest.mark.skipif(os.name == "nt" or os.getuid() != 0, reason="only root becomes anybody")
-def test_a_container_s_number_without_a_name(tmp_path: Path) -> None:
-    """As `docker run --user 12345` without HOME: the number is nobody's."""
-    script = (
-        "import os, sys; os.setgid(12345); os.setuid(12345); sys.argv = ['rsdtr', *sys.argv[1:]]\n"
-        "from rsdtr.commands.cli import cli; cli()"
-    )
-    keep = {
-        n: v for n, v in os.environ.items() if n not in ("HOME", "RSDTR_CACHE", "XDG_CACHE_HOME")
-    }
-    tmp_path.chmod(0o777)
-    (tmp_path / "t").mkdir(mode=0o777)
-    (tmp_path / "t").chmod(0o777)
-    done = subprocess.run(
-        [sys.executable, "-c", script, *PLAN],
-        env=keep | {"TMPDIR": "/tmp", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True, text=True, cwd="/", check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "internal error" not in done.stderr
 
 
 def test_the_command_line_refuses_accuracy_by_strange_labels(tmp_path: Path) -> None:
