@@ -131,6 +131,16 @@ _weights = click.option(
     metavar="FILE|none",
     help="Own .safetensors, .pth or .ckpt file; none: seeded weights with a decaying spectrum.",
 )
+factory = click.option(
+    "--factory",
+    metavar="PACKAGE.MODULE:FUNCTION",
+    help="What builds a network of one's own, for a folder of one.",
+)
+trust_program = click.option(
+    "--trust-program",
+    is_flag=True,
+    help="Run rsdtr_model.py of the folder of a network of somebody's own: it is code.",
+)
 _classes = click.option(
     "--classes",
     type=click.IntRange(min=1, max=MOST_CLASSES),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
@@ -295,7 +296,8 @@ class _Step(NamedTuple):
     mode: str
 
 
-class _Kept(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Kept:
     """Sublayer kernels, and the state of the cores that they were contracted from.
 
     The cores are kept as detached views: they hold on to the memory, so that no other tensor can

@@ -143,7 +143,7 @@ def _take_over(old: nn.Module, new: nn.Module, memo: dict[int, Any]) -> None:
 def _computed(model: nn.Module) -> Iterator[Tensor]:
     """Tensors with a history among the attributes of all modules: deepcopy refuses those."""
     seen: set[int] = set()
-    todo: list[object] = [module.__getstate__() for module in model.modules()]  # what is copied
+    todo: list[object] = [list(module.__dict__.values()) for module in model.modules()]
     while todo:
         value = todo.pop()
         if isinstance(value, Tensor):

@@ -310,9 +310,9 @@ def own_model(
     build: answers the network with the weights that `load_model` shall give, which is copied and
     never changed; input_shape: (C, H, W); classes: 1 for a network that answers one logit, of two
     classes. mean, std: per channel as the network takes them, of pixels in 0..pixel_range, by
-    default 0 and 1.
-    class_names: of its outputs, in order; folders of pictures are matched with them. resize: the
-    short side before the crop of the input's size, by default the least that fills it; crop:
+    default 0 and 1. example_inputs: as `profile` takes them, for a network that takes more than one
+    image. class_names: of its outputs, in order; folders of pictures are matched with them. resize:
+    the short side before the crop of the input's size, by default the least that fills it; crop:
     "squash" resizes to the input's height and width whatever the picture's. channel_order: of the
     colours that the network takes. What was saved of it is read where it was made known before, by
     the same name.

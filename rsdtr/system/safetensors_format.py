@@ -24,6 +24,8 @@ DTYPES = {
     "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
     "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
 }  # fmt: skip
+# What the format's writer puts first, of one name after the other.
+_ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")
 _NAMES = {str(dtype).removeprefix("torch."): name for name, dtype in DTYPES.items()}
 MOST_HEADER_BYTES = 16 << 20
 MOST_TENSORS = 100_000
@@ -74,7 +76,7 @@ def entries_of(model: nn.Module) -> dict[str, Entry]:
 def safetensors_bytes(entries: Mapping[str, Entry]) -> int:
     """Bytes of the file: 8 for the header's length, the header padded to 8, and the data.
 
-    The format's writer puts larger scalars first and equal ones by name.
+    The format's writer puts one dtype after the other, larger scalars first, and each by name.
     """
     metadata = Stored(
         aliases={name: entry.same_as for name, entry in entries.items() if entry.same_as},
@@ -84,7 +86,11 @@ def safetensors_bytes(entries: Mapping[str, Entry]) -> int:
     header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     offset = 0
     written = {n: e for n, e in entries.items() if e.same_as is None and e.extra is None}
-    for name, entry in sorted(written.items(), key=lambda item: (-item[1].itemsize, item[0])):
+
+    def place(item: tuple[str, Entry]) -> tuple[int, str]:
+        return _ORDER.index(_NAMES[item[1].dtype]), item[0]
+
+    for name, entry in sorted(written.items(), key=place):
         header[name] = {
             "dtype": _NAMES[entry.dtype],
             "shape": entry.shape,
@@ -174,7 +180,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _refusal(path: Path, reason: str) -> WeightsError:
-    return WeightsError(f"{path} cannot be read: give a .safetensors file that is whole ({reason})")
+    return WeightsError(f"cannot be read: give a .safetensors file that is whole ({reason})", path)
 
 
 def saved_bytes(model: nn.Module) -> int:

@@ -30,6 +30,10 @@ def _models_are_made_known_for_one_test(monkeypatch):
 @pytest.mark.parametrize(
     ("make", "rings", "reasons"),
     [
+        (own.shared_kernel, ["stem", "c3"], {"c1": "shares its kernel with c2.weight"}),
+        (own.kernel_held_by_parent, ["stem", "c2"], {"c1": "shares its kernel with Network."}),
+        (own.shared_bias, ["stem", "c1", "c2"], {}),
+        (lambda: nn.DataParallel(chain(conv())), ["module.stem", "module.c1"], {}),
         (own.kernels_in_the_same_memory, ["stem", "c1", "c2"], {}),
         (own.tied_transposed, ["stem"], {"c1": "used by other code as well"}),
         (own.kernel_in_a_list, ["stem"], {"c1": "used by other code as well"}),

@@ -32,3 +32,13 @@ def test_a_plan_s_file_before_there_is_one(eps):
     assert planned_bytes(profile(model, varied_spec()), decided) == saved_bytes(
         skeleton(model, decided)
     )
+
+
+def test_scalars_of_one_size_have_an_order_too():
+    """Where each tensor lies is written in digits, of which there are more or fewer."""
+    for count in range(1, 40):
+        module = torch.nn.Module()
+        for k in range(count):
+            module.register_buffer(f"a{k}", torch.zeros(1 + 5 * k, dtype=torch.float64))
+        module.register_buffer("z", torch.zeros(1, dtype=torch.int64))
+        assert safetensors_bytes(entries_of(module)) == saved_bytes(module), count
