@@ -71,7 +71,7 @@ def test_the_first_page_opens_in_an_empty_folder(python, tmp_path):
 def test_the_package_says_that_it_is_typed_and_brings_its_files(python, tmp_path):
     program = (
         "import pathlib, rsdtr; from rsdtr.baselines.benchmark import PEER\n"
-        "from rsdtr.models.zoo import ASSETS\n"
+        "from rsdtr.models.model_loading import ASSETS\n"
         "where = pathlib.Path(rsdtr.__file__).parent\n"
         "print(where.parent, *[(where / 'py.typed').is_file(), PEER.is_file(), ASSETS.is_dir()])"
     )
