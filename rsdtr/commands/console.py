@@ -54,9 +54,9 @@ class Commands(click.Group):
             click.echo(f"Error: {error}", err=True)
             sys.exit(BAD_REQUEST)
         except ModuleNotFoundError as error:
-            if (extra := missing_extra(error)) is None:
+            if (absent := missing_extra(error)) is None:
                 _our_fault(error)
-            click.echo(f"Error: {extra}", err=True)
+            click.echo(f"Error: {absent}", err=True)
             sys.exit(BAD_REQUEST)
         except (KeyboardInterrupt, click.Abort):
             sys.exit(INTERRUPTED)
