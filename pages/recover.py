@@ -3,16 +3,18 @@
 import streamlit as st
 
 from rsdtr.charts.accuracy import stages_figure
+from rsdtr.jobs.kinds.refit import KIND as REFIT
+from rsdtr.recovery.recalibrate import nothing_to_recalibrate
 from rsdtr.ui.jobs import job_view, session_jobs
-from rsdtr.ui.plan.accuracy import CALIBRATION_IMAGES, recovered_stages
+from rsdtr.ui.plan.accuracy import CALIBRATION_IMAGES, recovered_stages, tell_assumed
 from rsdtr.ui.plan.chosen_plan import choose
-from rsdtr.ui.recover import recalibration, refit, training
+from rsdtr.ui.recover import fidelity, recalibration, refit, training
 from rsdtr.ui.recover.progress import show_progress
 from rsdtr.ui.recover.training_inputs import choose_training
 from rsdtr.ui.shared import numbers, session
 from rsdtr.ui.shared.figures import chart
 from rsdtr.ui.shared.frame import lead, pair
-from rsdtr.ui.shared.widgets import choose_data, choose_images, refuse_without_classes
+from rsdtr.ui.shared.widgets import choose_data, choose_images
 
 lead(
     "Compression costs accuracy. Recalibration gets much of it back in seconds, a refit more in "
@@ -27,7 +29,7 @@ if network.synthetic:
         icon=":material/block:",
     )
     st.stop()
-refuse_without_classes(network.spec)
+has_classes = network.spec.task == "classification"
 test_set = choose_data(network.spec)
 job = session_jobs.attached(network, plan)
 busy = job is not None and not job.ended
@@ -35,11 +37,20 @@ busy = job is not None and not job.ended
 left, right = pair("without-gradients")
 with left.container(border=True, height="stretch"):
     st.header("Recalibrate")
-    st.caption("BatchNorm statistics from unlabelled training images; no gradient.")
+    nothing = nothing_to_recalibrate(network.model)
+    st.caption(
+        f"This network has {nothing}."
+        if nothing
+        else "BatchNorm statistics from unlabelled training images; no gradient."
+    )
     calibration_images = choose_images(session.CALIBRATION_IMAGES, CALIBRATION_IMAGES)
     recalibrate = st.button(
-        "Recalibrate", key="recalibrate", icon=":material/balance:", disabled=busy
+        "Recalibrate",
+        key="recalibrate",
+        icon=":material/balance:",
+        disabled=busy or nothing is not None,
     )
+    beside_recalibrate = st.container()
 with right.container(border=True, height="stretch"):
     st.header("Refit")
     st.caption(
@@ -49,12 +60,18 @@ with right.container(border=True, height="stretch"):
     )
     refit_images = refit.choose_refit(network)
     refit_now = st.button("Refit", key="refit", icon=":material/straighten:", disabled=busy)
+    beside_refit = st.container()
 with st.container(border=True):
     st.header("Fine-tune")
     st.caption(
         "From the cores as they are, under a one-cycle learning rate. It runs in a process of "
         "its own: the page may be closed meanwhile."
     )
+    if not has_classes:
+        st.info(
+            "A network without classes has no labels to learn from: recalibrate or refit it.",
+            icon=":material/block:",
+        )
     options = choose_training(network.spec)
     buttons = st.container(horizontal=True)
     finetune = buttons.button(
@@ -62,34 +79,47 @@ with st.container(border=True):
         key="finetune",
         icon=":material/model_training:",
         type="primary",
-        disabled=busy,
+        disabled=busy or not has_classes,
     )
     timing = buttons.button(
-        "Estimate the time", key="estimate", icon=":material/timer:", disabled=busy
+        "Estimate the time",
+        key="estimate",
+        icon=":material/timer:",
+        disabled=busy or not has_classes,
     )
+    beside_finetune = st.container()
 
+# What a button has started is told where the eye is: beneath that button.
 if recalibrate:
-    recalibration.run_recalibration(network, plan, test_set, calibration_images)
+    with beside_recalibrate:
+        recalibration.run_recalibration(network, plan, test_set, calibration_images)
 if timing:
-    expected = training.estimated(network, plan, test_set, options)
-    st.info(
+    with beside_finetune:
+        expected = training.estimated(network, plan, test_set, options)
+    beside_finetune.info(
         f"{numbers.duration(expected.seconds)} for {options.epochs} epochs, "
         f"{numbers.duration(expected.epoch_seconds)} each, and "
         f"{expected.memory_bytes / 1e9:.2f} GB of memory.",
         icon=":material/timer:",
     )
 if refit_now:
-    refit.start(network, plan, test_set, refit_images)
+    with beside_refit:
+        refit.start(network, plan, test_set, refit_images)
     st.rerun()
 if finetune:
-    training.start(network, plan, test_set, options)
+    with beside_finetune:
+        training.start(network, plan, test_set, options)
     st.rerun()
+beside = beside_refit if job is not None and job.kind == REFIT else beside_finetune
 if job is not None and busy:
-    job_view.watch(job, show_progress)
+    with beside:
+        job_view.watch(job)
+    job_view.draw_along(job, show_progress)
     st.stop()
 if job is not None:
     job_view.take(network, plan, job)
-    job_view.how_it_ended(job)
+    with beside:
+        job_view.how_it_ended(job)
 
 recovery = session.recoveries().get(network.configuration(plan))
 if recovery is None:
@@ -100,17 +130,21 @@ if recovery is None:
     training.compare(network, plan)
     st.stop()
 
-stages = recovered_stages(network, plan, test_set, recovery)
-chart(
-    stages_figure(stages),
-    key="stages",
-    alt="Test accuracy of the dense, the compressed and the recovered network",
-    stem=numbers.file_stem(plan),
-)
-st.caption(
-    f"Top-1 with 95 % intervals on {stages[0].accuracy.n:,} test images that no training step "
-    "has seen; the dashed line is the dense network."
-)
+if has_classes:
+    stages = recovered_stages(network, plan, test_set, recovery)
+    chart(
+        stages_figure(stages),
+        key="stages",
+        alt="Test accuracy of the dense, the compressed and the recovered network",
+        stem=numbers.file_stem(plan),
+    )
+    st.caption(
+        f"Top-1 with 95 % intervals on {stages[0].accuracy.n:,} test images that no training "
+        "step has seen; the dashed line is the dense network."
+    )
+    tell_assumed(stages)
+else:
+    fidelity.show(network, plan, test_set, recovery)
 if job is not None:
     show_progress(job)
 training.compare(network, plan)

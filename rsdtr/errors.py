@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,7 +22,14 @@ class PlanError(RsdtrError, ValueError):
 
 
 class WeightsError(RsdtrError):
-    """Weights that were not found, have the wrong hash, or do not fit the architecture."""
+    """Weights that were not found, have the wrong hash, or do not fit the architecture.
+
+    source: the file whose name the sentence begins with, if it is about one; reason: what follows.
+    """
+
+    def __init__(self, reason: str, source: Path | str | None = None) -> None:
+        super().__init__(reason if source is None else f"{source} {reason}")
+        self.reason, self.source = reason, source
 
 
 class DataError(RsdtrError):

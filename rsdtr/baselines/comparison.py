@@ -87,7 +87,8 @@ class Cell(Frozen):
     (int8: both networks in their own engine); bytes: of the safetensors file, or of the ONNX file
     for int8; accuracy, interval: percent of n test images; seconds: to compress, without recovery
     and tests; relative_errors, cores: by layer, of those that are no longer dense (cores are empty
-    in a cell that an earlier version computed); failed: why there is nothing else, in one sentence.
+    in a cell that an earlier version computed); failed: why there is nothing else, in one sentence;
+    assumed: what the labels take for granted.
     """
 
     method: str
@@ -104,6 +105,7 @@ class Cell(Frozen):
     relative_errors: tuple[tuple[str, float], ...] = ()
     cores: tuple[LayerCores, ...] = ()
     failed: str | None = None
+    assumed: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 def run(
@@ -204,7 +206,7 @@ def _made(asked: Comparison, subject: Subject, dense: nn.Module, name: str, pcr:
         method=name, asked=pcr, pcr=made.pcr, fcr=made.fcr, eps=made.eps,
         latency_ratio=ratio, bytes=size, accuracy=reached.percent,
         interval=reached.interval, n=reached.n, seconds=seconds,
-        relative_errors=made.relative_errors, cores=made.cores,
+        relative_errors=made.relative_errors, cores=made.cores, assumed=reached.assumed,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from rsdtr.system.safetensors_format import saved_bytes
 from rsdtr.system.templates import html_template
 
 _TEMPLATE = html_template(Path(__file__).with_name("templates") / "report.html.j2")
-_MEASURED = {"percent": "accuracy", "interval": "interval", "n": "n"}
+_MEASURED = {"percent": "accuracy", "interval": "interval", "n": "n", "assumed": "assumed"}
 COLUMNS = (
     "layer", "kernel (O × I × KH × KW)", "before (scalars)", "after (scalars)", "ratio (×)",
     "ranks R0…R3", "shift", "r0", "relative error", "before (MACs)", "after (MACs)",
@@ -89,9 +89,14 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
         facts.append(
             (
                 f"Accuracy, {stage.stage}",
-                f"{stage.percent:.2f} % ({low:.2f} to {high:.2f}, n = {stage.n:,})",
+                f"{stage.percent:.2f} % ({low:.2f} to {high:.2f}, n = {stage.n:,})"
+                + (f"; {stage.assumed}" if stage.assumed else ""),
             )
         )
+    if card.fidelity is not None:
+        facts.append(("Fidelity of the compressed network", card.fidelity))
+    if card.lost is not None:
+        facts.append(("Warning", card.lost))
     if (times := card.latency) is not None:
         facts.append(
             (

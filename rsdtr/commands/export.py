@@ -74,7 +74,7 @@ def export(
             f"{item.bytes:,}",
             "" if item.dense_bytes is None else f"{item.dense_bytes:,}",
             f"{item.max_difference:.1e}",
-            f"{100 * item.argmax_agreement:.0f} % of {item.n}",
+            item.proof.told,
         )
         for item in artefacts
     ]

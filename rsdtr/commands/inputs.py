@@ -8,10 +8,13 @@ import click
 from torch import nn
 
 from rsdtr.commands.console import progress
+from rsdtr.compressed.manifest import read_manifest
 from rsdtr.compressed.saved import is_saved, load
 from rsdtr.data.datasets import load_data
+from rsdtr.exports.own_network import make_known, own_spec, program_network
 from rsdtr.measuring.fastest_rings import fastest_rings
-from rsdtr.models.zoo import ModelSpec, load_model, model_names, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import ModelSpec, model_names, model_spec
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.damage import measure_damage
 from rsdtr.planning.model_profile import ModelProfile, profile
@@ -71,14 +74,26 @@ def decide(costs: ModelProfile, choices: Choices, damage: Damage | None = None) 
 
 
 def find(
-    model_or_dir: str, weights: str | None
+    model_or_dir: str,
+    weights: str | None,
+    factory: str | None = None,
+    trust_program: bool = False,
 ) -> tuple[nn.Module, ModelSpec, CompressionPlan | None]:
-    """What a saved folder holds, with its plan, or else the model of that name."""
+    """What a saved folder holds, with its plan, or else the model of that name.
+
+    factory, trust_program: as in `verify`, for a folder of a network of one's own.
+    """
     path = Path(model_or_dir).expanduser()
     named = model_or_dir in model_names() or not (path.exists() or len(path.parts) > 1)
     if named and not is_saved(path):
         return read_model(model_or_dir, weights), model_spec(model_or_dir), None
     if weights is not None:
         raise click.UsageError("--weights is for a model of the zoo: a saved folder has its own")
+    if factory is not None:
+        make_known(read_manifest(path), factory)
+    elif trust_program:
+        manifest = read_manifest(path)
+        if (spec := own_spec(manifest)) is not None:
+            return program_network(path, manifest), spec, manifest.plan
     saved = load(path)
     return saved.model, saved.spec, saved.plan

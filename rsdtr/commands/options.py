@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from rsdtr.models.zoo import MOST_CLASSES, with_classes
+from rsdtr.models.model_loading import with_classes
+from rsdtr.models.zoo import MOST_CLASSES
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.plan import Target, TargetKind
 from rsdtr.search.candidate import OBJECTIVES, RULES, Objective, Rule
@@ -130,6 +131,16 @@ _weights = click.option(
     "--weights",
     metavar="FILE|none",
     help="Own .safetensors, .pth or .ckpt file; none: seeded weights with a decaying spectrum.",
+)
+factory = click.option(
+    "--factory",
+    metavar="PACKAGE.MODULE:FUNCTION",
+    help="What builds a network of one's own, for a folder of one.",
+)
+trust_program = click.option(
+    "--trust-program",
+    is_flag=True,
+    help="Run rsdtr_model.py of the folder of a network of somebody's own: it is code.",
 )
 _classes = click.option(
     "--classes",

@@ -14,6 +14,7 @@ from rsdtr.data.datasets import load_data
 from rsdtr.errors import ExportError
 from rsdtr.exports.model_card import model_card
 from rsdtr.measuring.accuracy import Accuracy, accuracy
+from rsdtr.measuring.fidelity import fidelity
 from rsdtr.planning.choices import Asked, Choices
 from rsdtr.planning.model_profile import profile
 from rsdtr.system.atomic_files import SHARED, replace_file
@@ -31,7 +32,8 @@ SUFFIXES = (".html", ".json")
     "--accuracy",
     "measured",
     is_flag=True,
-    help="Measure the dense and the compressed network on the test images.",
+    help="Measure the dense and the compressed network on the test images; of one without "
+    "classes, what the answers of both have in common.",
 )
 @click.option("--out", required=True, metavar="FILE", help=".html: report; .json: model card.")
 def report(
@@ -47,13 +49,19 @@ def report(
     check_data_is_read(data, calibrate, measured)
     network, spec, decided = plan_of(model, choices, weights, calibrate, data)
     accuracies: list[tuple[str, Accuracy]] = []
-    if measured:
-        test = load_data(data, spec).test
+    alike = None
+    test = load_data(data, spec).test if measured else None
+    if test is not None and spec.task != "classification":
+        with progress(f"comparing with the dense network on {test.name}", "images") as show:
+            alike = fidelity(compress(network, decided), network, test, progress=show)
+    elif test is not None:
         for stage, one in (("dense", network), ("compressed", compress(network, decided))):
             with progress(f"evaluating the {stage} network on {test.name}", "images") as show:
                 accuracies.append((stage, accuracy(one, test, progress=show)))
     asked = Asked(model, choices, weights, calibrate, data if calibrate else None)
-    card = model_card(profile(network, spec), decided, accuracies=accuracies, asked=asked)
+    card = model_card(
+        profile(network, spec), decided, accuracies=accuracies, fidelity=alike, asked=asked
+    )
     if path.suffix.lower() == ".json":
         text = card.model_dump_json(indent=1)
     else:

@@ -13,11 +13,15 @@ from rsdtr.exports.verify import verify as verified
 @click.command()
 @click.argument("place", metavar="DIR_OR_ZIP")
 @options.data
+@options.factory
+@options.trust_program
 @options.json
-def verify(place: str, data: str | None, as_json: bool) -> None:
+def verify(
+    place: str, data: str | None, factory: str | None, trust_program: bool, as_json: bool
+) -> None:
     """Check that no byte of an export was changed, and prove every file again."""
     with progress(f"verifying {place}", "files") as show:
-        proofs = verified(place, data, progress=show)
+        proofs = verified(place, data, factory=factory, trust_program=trust_program, progress=show)
     if as_json:
         emit({"place": place, "proofs": {form: p.model_dump() for form, p in proofs.items()}})
         return
@@ -26,7 +30,7 @@ def verify(place: str, data: str | None, as_json: bool) -> None:
             FILES[form],
             f"{proof.max_difference:.1e}",
             f"{proof.mean_difference:.1e}",
-            f"{100 * proof.argmax_agreement:.0f} % of {proof.n}",
+            proof.told,
         )
         for form, proof in proofs.items()
     ]

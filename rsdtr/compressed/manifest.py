@@ -43,13 +43,27 @@ class FileRecord(Frozen):
 
 class Proof(Frozen):
     """What a fresh process found when it ran a file on n real images, one by one and in fives:
-    largest and mean absolute difference of a logit, and the share of images with the same class.
+    largest and mean absolute difference of a logit, and the share of images with the same class,
+    None where there are no classes.
+
+    relative_error: the mean over images of ‖z − ẑ‖/‖z‖, z all numbers of an answer; residual_error:
+    of ‖z − ẑ‖/‖x − z‖ where an image x is answered with a picture of its shape, else None. Older
+    proofs have neither.
     """
 
     max_difference: float = Field(ge=0)
     mean_difference: float = Field(ge=0)
-    argmax_agreement: float = Field(ge=0, le=1)
+    argmax_agreement: float | None = Field(ge=0, le=1)
     n: int = Field(ge=1)
+    relative_error: float | None = Field(default=None, ge=0)
+    residual_error: float | None = Field(default=None, ge=0)
+
+    @property
+    def told(self) -> str:
+        """What it says of all answers together, in words."""
+        if self.argmax_agreement is not None:
+            return f"{100 * self.argmax_agreement:.4g} % of {self.n}"
+        return f"no classes; answers off by {100 * (self.relative_error or 0):.2g} % in {self.n}"
 
 
 class Manifest(Frozen):

@@ -21,9 +21,9 @@ from rsdtr.compressed.manifest import (
     new_manifest,
     read_manifest,
 )
-from rsdtr.errors import ExportError, RsdtrError
+from rsdtr.errors import ExportError, RsdtrError, UnknownName
 from rsdtr.models.weights import fill, read_for
-from rsdtr.models.zoo import ModelSpec, model_spec
+from rsdtr.models.zoo import ModelSpec, model_names, model_spec
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.folder_exchange import put, sibling
 from rsdtr.system.state_file import state_bytes
@@ -96,6 +96,14 @@ def load(folder: str | Path) -> Saved:
     if WEIGHTS not in manifest.files:
         raise ExportError(f"{folder} was exported without {WEIGHTS}: export it as safetensors")
     check_file(path, manifest.files[WEIGHTS])
+    told = manifest.spec
+    if told is not None and told.family.startswith("own ") and manifest.model not in model_names():
+        raise UnknownName(
+            f"{folder} holds {manifest.model}, a network of one's own that this process cannot "
+            "build: name what builds it, --factory package.module:function, or make it known with "
+            "rsdtr.models.own_model; evaluate and verify take --trust-program too, which runs "
+            "rsdtr_model.py of an export"
+        )
     spec = model_spec(manifest.model)
     rings = sum(layer.storage for layer in manifest.plan.layers if layer.ranks is not None)
     if rings > path.stat().st_size:  # before room is made for them

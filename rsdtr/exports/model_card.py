@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from rsdtr.measuring.accuracy import Accuracy
+from rsdtr.measuring.fidelity import Fidelity
 from rsdtr.measuring.latency import NetworkLatency
 from rsdtr.planning.choices import Asked
 from rsdtr.planning.model_profile import ModelProfile
@@ -16,12 +17,16 @@ from rsdtr.typing import Frozen
 
 
 class StageAccuracy(Frozen):
-    """Top-1 accuracy of one stage in percent, its 95 % interval, and the test images it is of."""
+    """Top-1 accuracy of one stage in percent, its 95 % interval, and the test images it is of.
+
+    assumed: what their labels take for granted, if anything.
+    """
 
     stage: str
     percent: float
     interval: tuple[float, float]
     n: int = Field(ge=1)
+    assumed: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class CardLatency(Frozen):
@@ -41,7 +46,9 @@ class CardLatency(Frozen):
 class ModelCard(Frozen):
     """One configuration of a network and what is known of it.
 
-    bytes: of the safetensors file; accuracy: of the stages that were measured; latency: None where
+    bytes: of the safetensors file; accuracy: of the stages that were measured; fidelity, lost:
+    of a network without classes, what its answers have in common with the dense network's, and
+    whether what it does is gone, in words; latency: None where
     it was not; command, python: what makes the same plan again.
     """
 
@@ -49,6 +56,8 @@ class ModelCard(Frozen):
     plan: CompressionPlan
     bytes: Ratio
     accuracy: tuple[StageAccuracy, ...] = ()
+    fidelity: str | None = None
+    lost: str | None = None
     latency: CardLatency | None = None
     command: str
     python: str
@@ -70,6 +79,7 @@ def model_card(
     *,
     size: Ratio | None = None,
     accuracies: Sequence[tuple[str, Accuracy]] = (),
+    fidelity: Fidelity | None = None,
     latency: NetworkLatency | None = None,
     asked: Asked,
 ) -> ModelCard:
@@ -87,9 +97,13 @@ def model_card(
             compressed=planned_bytes(profile, decided),
         ),
         accuracy=tuple(
-            StageAccuracy(stage=stage, percent=a.percent, interval=a.interval, n=a.n)
+            StageAccuracy(
+                stage=stage, percent=a.percent, interval=a.interval, n=a.n, assumed=a.assumed
+            )
             for stage, a in accuracies
         ),
+        fidelity=None if fidelity is None else f"{fidelity} ({fidelity.n:,} images)",
+        lost=None if fidelity is None else fidelity.warning,
         latency=_latency(latency),
         command=asked.command(),
         python=asked.python(),

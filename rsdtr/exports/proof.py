@@ -7,22 +7,33 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from rsdtr.compressed.manifest import Proof
 from rsdtr.data.image_sets import LabelledImages
 from rsdtr.errors import ExportError
 from rsdtr.models.outputs import compared_output
+from rsdtr.models.zoo import Task
 from rsdtr.system.processes import prepare, quiet, run
 
 TOLERANCE = 1e-4  # of a float32 logit
 INT8_AGREEMENT = 0.9  # of the classes: eight bits move every logit
+INT8_ERROR = 0.1  # of the answers, where there are no classes
+INT8_RESIDUAL = 0.3  # of what a network changes in a picture
 PROOF_IMAGES = 64
 LARGE_IMAGES = 5  # where every pixel, or every anchor, has an answer
 PROOF = Path(__file__).with_name("proof_process.py")
 PROOF_SECONDS = 900
 IMPORTS = ("torch", "safetensors.torch")  # nothing of this program: see the process itself
 _BATCH = 16
+
+
+def _has_classes(task: Task, inputs: Tensor, answers: Tensor) -> bool:
+    """Whether answers tell classes apart, rather than being numbers or pictures of their own."""
+    if task != "other":
+        return True
+    several = answers.ndim > 1 and answers.shape[1] > 1
+    return several and not (answers.ndim == 4 and answers.shape[1] == inputs.shape[1])
 
 
 @torch.inference_mode()
@@ -40,7 +51,8 @@ def write_cases(network: nn.Module, images: LabelledImages, path: Path) -> float
         raise ExportError(f"no picture of {images.name} can be decoded: give at least one that can")
     inputs = whole.inputs([index % len(whole) for index in range(count)]).contiguous()
     logits = torch.cat([compared_output(network, part) for part in inputs.split(_BATCH)])
-    path.write_bytes(save({"inputs": inputs, "logits": logits}))
+    classes = torch.tensor(_has_classes(images.spec.task, inputs, logits))
+    path.write_bytes(save({"inputs": inputs, "logits": logits, "classes": classes}))
     if not logits.isfinite().all():
         raise ExportError(
             "the model answers real images with NaN or infinite logits: recover it, or compress "
@@ -58,7 +70,8 @@ def proved(form: str, path: Path, cases: Path, bound: float) -> Proof:
     """Have a fresh process read `path` back; its answer, if all logits are within `bound`.
 
     It has imported torch before, and seen nothing of the network. int8 is held to its classes
-    instead. ExportError for anything else.
+    instead, or where there are none to the relative error of its answers and of what it changes in
+    a picture. ExportError for anything else.
     """
     answer_path = cases.with_name("answer.json")
     answer_path.unlink(missing_ok=True)
@@ -83,11 +96,7 @@ def proved(form: str, path: Path, cases: Path, bound: float) -> Proof:
         )
     answer = Proof.model_validate_json(answer_path.read_bytes())
     if form == "int8":
-        if answer.argmax_agreement < INT8_AGREEMENT:
-            raise ExportError(
-                f"in eight bits {100 * answer.argmax_agreement:.0f} % of the classes stay, "
-                f"less than {100 * INT8_AGREEMENT:.0f} %, and nothing was kept: export it as onnx"
-            )
+        _check_int8(answer)
     elif not answer.max_difference < bound:
         raise ExportError(
             f"the {form} file computes something else: its logits differ by up to "
@@ -95,3 +104,24 @@ def proved(form: str, path: Path, cases: Path, bound: float) -> Proof:
             "was kept: try another format"
         )
     return answer
+
+
+def _check_int8(answer: Proof) -> None:
+    """ExportError for a file in eight bits that lost too much."""
+    kept, error, change = answer.argmax_agreement, answer.relative_error, answer.residual_error
+    if kept is not None:
+        if kept < INT8_AGREEMENT:
+            raise ExportError(
+                f"in eight bits {100 * kept:.0f} % of the classes stay, less than "
+                f"{100 * INT8_AGREEMENT:.0f} %, and nothing was kept: export it as onnx"
+            )
+    elif error is None or error > INT8_ERROR:
+        raise ExportError(
+            f"in eight bits the answers are off by {100 * (error or 1):.0f} %, more than "
+            f"{100 * INT8_ERROR:.0f} %, and nothing was kept: export it as onnx"
+        )
+    elif change is not None and change > INT8_RESIDUAL:
+        raise ExportError(
+            f"in eight bits what the network changes in a picture is off by {100 * change:.0f} %, "
+            f"more than {100 * INT8_RESIDUAL:.0f} %, and nothing was kept: export it as onnx"
+        )

@@ -2,11 +2,11 @@
 
     python -P proof_process.py FORMAT ARTEFACT CASES.safetensors ANSWER.json THREADS
 
-CASES holds inputs (n, C, H, W) and logits (n, classes, …), float32; they are run one by one and in
-fives. Run as a file, not as a module: only the safetensors format needs this program to be read
-back, and the proofs of the others would be worth less if they had imported it. They cannot: it is
-made unimportable there, and torchvision with it. Nor has the server that the process may be a fork
-of: it has imported torch and safetensors, and seen no model.
+CASES holds inputs (n, C, H, W) and logits (n, classes, …), float32, and whether there are classes;
+they are run one by one and in fives. Run as a file, not as a module: only the safetensors format
+needs this program to be read back, and the proofs of the others would be worth less if they had
+imported it. They cannot: it is made unimportable there, and torchvision with it. Nor has the server
+that the process may be a fork of: it has imported torch and safetensors, and seen no model.
 """
 
 from __future__ import annotations
@@ -76,13 +76,15 @@ def _class(answer: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int]:
+def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int | None]:
     """Largest and mean absolute difference of a logit, the share of images, or of their pixels,
-    whose class is the same in every batch size, and how many images were compared.
+    whose class is the same in every batch size (None without classes), how many images were
+    compared, and the relative errors of a `manifest.Proof`.
     """
     inputs, expected = cases["inputs"], cases["logits"]
-    classes = _class(expected)
-    differences, agreeing = [], torch.ones_like(classes, dtype=torch.bool)
+    has_classes = bool(cases.get("classes", True))
+    classes = _class(expected) if has_classes else None
+    differences, agreeing = [], []
     for batch in BATCHES:
         parts = []
         for images in inputs.split(batch):
@@ -93,15 +95,32 @@ def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int]:
             parts.append(logits)
         found = torch.cat(parts)
         differences.append((found - expected).abs())
-        agreeing &= _class(found) == classes
+        if classes is not None:
+            agreeing.append(_class(found) == classes)
     # NaN is no number of JSON's, and no agreement.
     all_of_them = torch.cat(differences).nan_to_num(nan=1e38, posinf=1e38).clamp(max=1e38)
     return {
         "max_difference": all_of_them.max().item(),
         "mean_difference": all_of_them.double().mean().item(),
-        "argmax_agreement": agreeing.double().mean().item(),
+        "argmax_agreement": torch.stack(agreeing).all(0).double().mean().item()
+        if agreeing
+        else None,
         "n": len(inputs),
+        "relative_error": _relative(all_of_them, expected),
+        "residual_error": _relative(all_of_them, inputs - expected)
+        if not has_classes and inputs.shape == expected.shape
+        else None,
     }
+
+
+def _relative(off: Tensor, of: Tensor) -> float:
+    """Mean over images of ‖off‖/‖of‖; off: that of every batch size, one after the other."""
+    wrong = off.double().flatten(1) if off.ndim > 1 else off.double()[:, None]
+    whole = of.double().flatten(1) if of.ndim > 1 else of.double()[:, None]
+    norms = torch.linalg.vector_norm(whole, dim=1).repeat(len(BATCHES))
+    off_by = torch.linalg.vector_norm(wrong, dim=1)
+    ratios = torch.where(off_by == 0, 0.0, off_by / norms)
+    return ratios.nan_to_num(1e38, 1e38).clamp(max=1e38).mean().item()
 
 
 def main(form: str, artefact: str, cases: str, answer: str, threads: str) -> None:

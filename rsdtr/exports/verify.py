@@ -6,6 +6,8 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
+from torch import nn
+
 from rsdtr.compressed.manifest import (
     FILES,
     MANIFEST,
@@ -20,8 +22,9 @@ from rsdtr.compressed.saved import load
 from rsdtr.data.datasets import NAMES, LabelledImages, load_data
 from rsdtr.errors import ExportError
 from rsdtr.exports.formats import Writer
+from rsdtr.exports.own_network import make_known, own_spec, program_network
 from rsdtr.exports.proof import prepare_proofs, proved, write_cases
-from rsdtr.models.zoo import model_spec
+from rsdtr.models.zoo import model_names, model_spec
 from rsdtr.system.zip_archive import unzipped
 from rsdtr.typing import Progress
 
@@ -29,7 +32,12 @@ _PROGRAMS = ("python", "pt2")  # formats whose file is run, not only read
 
 
 def verify(
-    place: str | Path, data: str | Path | None = None, *, progress: Progress | None = None
+    place: str | Path,
+    data: str | Path | None = None,
+    *,
+    factory: str | None = None,
+    trust_program: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Proof]:
     """The proofs of an export, a folder or a zip, made anew: by format.
 
@@ -37,6 +45,10 @@ def verify(
     is run by a fresh process as it was at its export, on the test images of `data`, by default
     those of the manifest. rsdtr_model.py and model.pt2 are programs: they are only run if writing
     them again out of model.safetensors gives the very same bytes.
+
+    factory: `package.module:function` that builds a network of one's own which this process does
+    not know; trust_program: without it, run rsdtr_model.py of the folder and compare the others
+    with that (but model.pt2, which is a program too and is left out).
     ExportError that names what was changed, is missing, or computes something else; without
     model.safetensors there is nothing to compare with, and the answer is empty.
     """
@@ -47,14 +59,46 @@ def verify(
         manifest = unchanged(folder)
         if WEIGHTS not in manifest.files:
             return {}
-        spec = model_spec(manifest.model)
+        trusted = None
+        if factory is not None:
+            make_known(manifest, factory)
+        elif trust_program:
+            trusted = program_network(folder, manifest)
+        told = own_spec(manifest) if trust_program else None
+        if told is None and manifest.model not in model_names():
+            load(folder)  # says what is missing
+        spec = told or model_spec(manifest.model)
         if data is None and manifest.data not in (None, *NAMES):
             raise ExportError(
                 f"{place} was proved on {manifest.data}, which is no data set of this program: "
                 "give its folder with --data"
             )
         splits = load_data(manifest.data if data is None else data, spec)
+        if trusted is not None:
+            return _proofs_by_program(folder, manifest, trusted, splits.test, progress)
         return _proofs(folder, manifest, splits.test, splits.train, progress)
+
+
+def _proofs_by_program(
+    folder: Path,
+    manifest: Manifest,
+    network: nn.Module,
+    images: LabelledImages,
+    progress: Progress | None,
+) -> dict[str, Proof]:
+    """The proofs of the files beside rsdtr_model.py, as which `network` was read, and its own."""
+    forms = [form for form in ("python", "onnx", "int8") if FILES[form] in manifest.files]
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="rsdtr-") as temporary:
+        cases = Path(temporary) / "cases.safetensors"
+        bound = write_cases(network, images, cases)
+        for done, form in enumerate(forms):
+            if progress:
+                progress(done, len(forms))
+            found[form] = proved(form, folder / FILES[form], cases, bound)
+    if progress:
+        progress(len(forms), len(forms))
+    return found | {"safetensors": found["python"]}
 
 
 def unchanged(folder: Path) -> Manifest:

@@ -56,8 +56,7 @@ def picture_quality(
     with evaluating(network):
         for start in range(0, len(images), size):
             part = range(start, min(start + size, len(images)))
-            inputs = images.spec.normalise(images.pixels(part))
-            answers = restored(network(fresh_input(network, inputs)), images.spec)
+            answers = restored(network(fresh_input(network, images.inputs(part))), images.spec)
             wanted = targets.pixels(part).float() / 255
             if answers.shape != wanted.shape:
                 raise RsdtrError(
@@ -114,6 +113,8 @@ def restored(answers: object, spec: ModelSpec) -> Tensor:
     if answers.shape[1] == len(spec.mean):
         mean, std = (torch.tensor(value).view(1, -1, 1, 1) for value in (spec.mean, spec.std))
         answers = answers * std + mean
+    if spec.channel_order == "BGR" and answers.shape[1] == 3:
+        answers = answers.flip(1)
     return answers.nan_to_num(0.0, 1.0, 0.0).clamp(0, 1)
 
 

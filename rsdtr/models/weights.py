@@ -42,34 +42,36 @@ def read_state_dict(path: Path, *, finite: bool = True) -> "OrderedDict[str, Any
     are not finite.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise WeightsError(f"{path} is not a weights file: give one of {', '.join(SUFFIXES)}")
+        raise WeightsError(f"is not a weights file: give one of {', '.join(SUFFIXES)}", path)
     if not path.is_file():
-        raise WeightsError(f"{path} does not exist: give the path of a weights file")
+        raise WeightsError("does not exist: give the path of a weights file", path)
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path, path, finite)
     try:
         return _read_safetensors(_converted(path), path, finite)
     except OSError as error:
         raise WeightsError(
-            f"{path} could not be converted ({error.strerror or error}): give another cache folder "
-            "in RSDTR_CACHE"
+            f"could not be converted ({error.strerror or error}): give another cache folder "
+            "in RSDTR_CACHE",
+            path,
         ) from error
 
 
 def _read_safetensors(path: Path, source: Path, finite: bool) -> "OrderedDict[str, Any]":
     header = read_header(path, source)
     if not header.entries:
-        raise WeightsError(f"{source} {NO_STATE}")
+        raise WeightsError(NO_STATE, source)
     if finite:
         _check_finite(not_finite(path), str(source))
     try:
         state = restored(safetensors.torch.load_file(path), header.metadata)
     except (OSError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"{source} {UNREADABLE}") from error
+        raise WeightsError(UNREADABLE, source) from error
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"{source} cannot be read: its metadata do not fit its tensors ({error}): "
-            "give a file that is whole"
+            f"cannot be read: its metadata do not fit its tensors ({error}): "
+            "give a file that is whole",
+            source,
         ) from error
     if path != source:
         versions = json.loads(header.metadata.get("versions", "{}"))
@@ -90,7 +92,7 @@ def _converted(path: Path) -> Path:
         pth_reader.check_archive(path)  # quick, and spares most wrong files the process
     except (pth_reader.Refused, zipfile.BadZipFile) as error:
         reason = error if isinstance(error, pth_reader.Refused) else UNREADABLE
-        raise WeightsError(f"{path} {reason}") from None
+        raise WeightsError(str(reason), path) from None
     with new_file(target) as temporary:
         reader = [sys.executable, "-X", "utf8", "-P", pth_reader.__file__]
         try:
@@ -105,11 +107,11 @@ def _converted(path: Path) -> Path:
             )
         except subprocess.TimeoutExpired:
             raise WeightsError(
-                f"{path} could not be read within {_QUARANTINE_SECONDS} s: give a .safetensors file"
+                f"could not be read within {_QUARANTINE_SECONDS} s: give a .safetensors file", path
             ) from None
         last = (done.stderr.strip().splitlines() or [""])[-1]
         if done.returncode != 0:
-            raise WeightsError(f"{path} {last if done.returncode == REFUSED else UNREADABLE}")
+            raise WeightsError(last if done.returncode == REFUSED else UNREADABLE, path)
     kept = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
     for old in kept[:-_MOST_CONVERTED]:
         old.unlink(missing_ok=True)
@@ -126,7 +128,7 @@ def read_for(model: nn.Module, path: Path, todays: Todays = str) -> "OrderedDict
     try:
         return fitting(state, own, todays)
     except WeightsError as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from None
+        raise WeightsError(f"cannot be read: {error}", path) from None
 
 
 def fill(model: nn.Module, state: "OrderedDict[str, Any]", source: str) -> None:
@@ -150,8 +152,9 @@ def fill(model: nn.Module, state: "OrderedDict[str, Any]", source: str) -> None:
     if any(found.values()):
         wrong = "; ".join(f"{kind} {_few(names)}" for kind, names in found.items() if names)
         raise WeightsError(
-            f"{source} does not fit the model: {wrong}; give weights of this architecture, or name "
-            "the model that they are of"
+            f"does not fit the model: {wrong}; give weights of this architecture, or name "
+            "the model that they are of",
+            source,
         )
     # As the model will hold them: a float64 value may be too large for its float32.
     complete = OrderedDict((n, _as_held(given.get(n, value), value)) for n, value in own.items())
@@ -197,8 +200,9 @@ def _not_finite(state: Mapping[str, Any]) -> list[str]:
 def _check_finite(bad: list[str], source: str) -> None:
     if bad:
         raise WeightsError(
-            f"{source} holds NaN or infinite values in {_few(bad)}: give weights of a training "
-            "that did not diverge"
+            f"holds NaN or infinite values in {_few(bad)}: give weights of a training "
+            "that did not diverge",
+            source,
         )
 
 

@@ -30,8 +30,9 @@ def published_file(file: str, url: str, sha256: str, progress: Progress | None =
             found = file_sha256(path)
             if not found.startswith(sha256):
                 raise WeightsError(
-                    f"{path} has SHA-256 {found[:8]}…, expected {sha256[:8]}…: "
-                    f"replace it by the published file, {url}"
+                    f"has SHA-256 {found[:8]}…, expected {sha256[:8]}…: "
+                    f"replace it by the published file, {url}",
+                    path,
                 )
             return path
     return _download(url, cache / file, sha256, Path(own) if own else cache, progress)

@@ -180,7 +180,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _refusal(path: Path, reason: str) -> WeightsError:
-    return WeightsError(f"{path} cannot be read: give a .safetensors file that is whole ({reason})")
+    return WeightsError(f"cannot be read: give a .safetensors file that is whole ({reason})", path)
 
 
 def saved_bytes(model: nn.Module) -> int:

@@ -33,8 +33,12 @@ def test_types_that_no_network_has_are_refused_by_the_files_own_name(tmp_path, c
 
 def test_what_only_the_header_refuses_is_said_of_the_file_that_was_given(tmp_path, cache):
     torch.save({"w": torch.ones((1,) * 9)}, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match=r"/a\.pth cannot be read: .* shape .* is none"):
+    with pytest.raises(
+        WeightsError, match=r"/a\.pth cannot be read: .* shape .* is none"
+    ) as caught:
         read_state_dict(tmp_path / "a.pth")
+    assert caught.value.source == tmp_path / "a.pth"
+    assert str(caught.value) == f"{caught.value.source} {caught.value.reason}"
 
 
 def test_a_file_is_converted_once_and_kept_private(tmp_path, cache, monkeypatch):

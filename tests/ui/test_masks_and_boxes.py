@@ -38,10 +38,28 @@ def test_explore_shows_fidelity_where_there_is_no_accuracy(task):
     assert any("photos, without labels" in caption.value for caption in test.caption)
 
 
-@pytest.mark.parametrize("path", ["pages/recover.py", "pages/compare.py"])
-def test_pages_about_accuracy_say_why_not(task, path):
+def test_recover_has_no_labels_to_learn_from_but_the_rest(task):
     test = app(model=f"tiny_{task}", eps="0.6")
-    test.switch_page(path).run()
+    test.switch_page("pages/recover.py").run()
+    assert not test.exception
+    assert not test.error
+    assert test.button(key="finetune").disabled
+    assert test.button(key="estimate").disabled
+    assert not test.button(key="refit").disabled
+    assert any("no labels to learn from" in info.value for info in test.info)
+    has_norm = any(isinstance(module, nn.BatchNorm2d) for module in tiny().modules())
+    assert test.button(key="recalibrate").disabled == (not has_norm)
+    told = any("nothing to recalibrate" in caption.value for caption in test.caption)
+    assert told == (not has_norm)
+    # No other process can build a network of one's own: said when it is asked for.
+    test.button(key="refit").click().run()
+    assert not test.exception
+    assert any("a job cannot build" in error.value for error in test.error)
+
+
+def test_pages_about_accuracy_say_why_not(task):
+    test = app(model=f"tiny_{task}", eps="0.6")
+    test.switch_page("pages/compare.py").run()
     assert not test.exception
     assert not test.error
     said = [info.value.replace("\\", "") for info in test.info]

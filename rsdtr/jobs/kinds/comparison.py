@@ -13,7 +13,7 @@ from rsdtr.data.datasets import load_data
 from rsdtr.errors import JobError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job, read_spec
-from rsdtr.jobs.kinds.network_job import original, same_data, same_weights
+from rsdtr.jobs.kinds.network_job import check_buildable, original, same_data, same_weights
 from rsdtr.jobs.running import Running
 from rsdtr.models.zoo import model_spec
 from rsdtr.system.atomic_files import replace_file
@@ -37,6 +37,7 @@ def queue_comparison(asked: Comparison, weights_sha256: str, subject: str = "") 
     subject: as in `jobs.submit`. UnknownName for a method there is not; JobError.
     """
     check_methods(asked.methods)
+    check_buildable(asked.model)
     same = asked.model_copy(
         update={
             "data": same_data(asked.data),

@@ -11,7 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from rsdtr.errors import PlanError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job, content_id, jobs_folder
-from rsdtr.jobs.kinds.network_job import content_of, original, same_plan, same_weights
+from rsdtr.jobs.kinds.network_job import (
+    check_buildable,
+    content_of,
+    original,
+    same_plan,
+    same_weights,
+)
 from rsdtr.jobs.running import Running
 from rsdtr.measuring.fastest_rings import Stopped, fastest_rings
 from rsdtr.measuring.stopwatch import machine
@@ -49,6 +55,7 @@ def queue_fastest(
     weights: what the plan's model was loaded with, as in `load_model`; batch, threads: what is
     measured, as in `fastest_rings`. It is nobody's own: times are the machine's. JobError.
     """
+    check_buildable(plan.model)
     content = _content(plan, weights, batch, threads)
     known = fastest_job(plan, weights, batch, threads=threads)
     readable = fastest_plan(plan, weights, batch, threads=threads) is not None

@@ -17,6 +17,7 @@ from rsdtr.jobs.job import Job, read_spec
 from rsdtr.jobs.kinds.network_job import (
     START,
     NetworkContent,
+    check_buildable,
     check_identity,
     content_of,
     queue_on,
@@ -72,6 +73,7 @@ def queue_finetuning(
     data: what `splits` was loaded from; dense, weights: the original network and what it was loaded
     with; subject: as in `jobs.submit`. RsdtrError if the memory does not suffice; JobError.
     """
+    check_buildable(plan.model)
     check_memory(model, splits, options, dense)
     content = _Content(
         identity=training_identity(model, splits, options, dense),

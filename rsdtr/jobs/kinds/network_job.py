@@ -15,7 +15,8 @@ from rsdtr.errors import JobError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.running import Running
-from rsdtr.models.zoo import load_model
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.plan import CompressionPlan
 
 START = "start"  # the folder of the network as it was when the job was queued
@@ -56,6 +57,7 @@ def queue_on(
     Names of folders and files are made to mean the same wherever the worker is started, and the
     seconds that planning took are no part of what the result depends on.
     """
+    check_buildable(content.plan.model)
     same = content.model_copy(
         update={
             "plan": same_plan(content.plan),
@@ -70,6 +72,15 @@ def queue_on(
 
     asked = same.model_dump(mode="json")
     return job_queue.submit(kind, title, asked, subject=subject, prepare=prepare)
+
+
+def check_buildable(model: str) -> None:
+    """JobError for a network of one's own: no other process knows how to build it."""
+    if model_spec(model).family.startswith("own "):
+        raise JobError(
+            f"{model} is a network of one's own, which the process of a job cannot build: run it "
+            "here, with rsdtr.refit, rsdtr.finetune or rsdtr.export"
+        )
 
 
 def same_plan(plan: CompressionPlan) -> CompressionPlan:

@@ -96,6 +96,8 @@ def show(job: Job) -> None:
     )
     clicked_cell.show_picked(clicked_cell.picked(selection, cells))
     st.caption(_how_to_read(cells))
+    for assumed in dict.fromkeys(cell.assumed for cell in cells if cell.assumed):
+        st.warning(plain(assumed), icon=":material/label:")
     table = cells_table(cells)
     st.dataframe(
         table.assign(method=[title_of(cell.method) for cell in cells]),

@@ -8,7 +8,13 @@ from rsdtr.charts.accuracy import Stage, stages_figure
 from rsdtr.measuring.fidelity import SCORE, Fidelity, fidelity
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ui.plan import networks
-from rsdtr.ui.plan.accuracy import CALIBRATION_IMAGES, asked_stages, known_stages, splits
+from rsdtr.ui.plan.accuracy import (
+    CALIBRATION_IMAGES,
+    asked_stages,
+    known_stages,
+    splits,
+    tell_assumed,
+)
 from rsdtr.ui.plan.networks import Network
 from rsdtr.ui.shared import numbers
 from rsdtr.ui.shared.cache import Memo
@@ -45,10 +51,16 @@ def _show_accuracy(network: Network, plan: CompressionPlan, test_set: TestSet) -
             stem=numbers.file_stem(plan),
         )
         st.caption(
-            f"Bars are 95 % intervals on {stages[0].accuracy.n:,} test images. Recalibrated: "
-            f"BatchNorm statistics from up to {CALIBRATION_IMAGES:,} training images, no "
-            "gradient. For more, go to Recover."
+            f"Bars are 95 % intervals on {stages[0].accuracy.n:,} test images. "
+            + (
+                f"Recalibrated: BatchNorm statistics from up to {CALIBRATION_IMAGES:,} training "
+                "images, no gradient. "
+                if len(stages) > 2
+                else "Without BatchNorm there is nothing to recalibrate. "
+            )
+            + "For more, go to Recover."
         )
+        tell_assumed(stages)
     elif network.synthetic:
         st.info("Synthetic weights: there is no accuracy to measure.", icon=":material/block:")
     else:
@@ -72,9 +84,21 @@ def _show_fidelity(network: Network, plan: CompressionPlan, test_set: TestSet) -
         return
     with st.container(horizontal=True):
         st.metric("Relative error of the answers", f"{found.relative_error:.3f}", border=True)
+        if found.residual_error is not None:
+            st.metric(
+                "Error of what they change",
+                f"{found.residual_error:.3f}",
+                border=True,
+                help="‖f(x) − f̂(x)‖/‖x − f(x)‖, the mean over pictures x: at 1 the compressed "
+                "network is as far from the dense one as doing nothing.",
+            )
         if found.counted is not None:
             share = "–" if found.agreement is None else f"{found.agreement:.2f} %"
             st.metric(f"{found.counted.capitalize()} that agree", share, border=True)
+    if found.warning is not None:
+        st.warning(
+            plain(f"{found.warning[0].upper()}{found.warning[1:]}."), icon=":material/warning:"
+        )
     counted = {
         None: "",
         "images": "",

@@ -92,12 +92,22 @@ def proofs(artefacts: Sequence[Artefact]) -> pd.DataFrame:
             {
                 "file": artefact.path.name,
                 "size": _sizes(artefact),
-                "proved": f"same class for {100 * artefact.argmax_agreement:.4g} % of "
-                f"{artefact.n} images; logits within {artefact.max_difference:.1e}, on average "
-                f"{artefact.mean_difference:.1e}",
+                "proved": _proved(artefact),
             }
             for artefact in artefacts
         ]
+    )
+
+
+def _proved(artefact: Artefact) -> str:
+    if artefact.argmax_agreement is not None:
+        found = f"same class for {100 * artefact.argmax_agreement:.4g} % of {artefact.n} images"
+    else:
+        error = 100 * (artefact.relative_error or 0)
+        found = f"answers off by {error:.2g} % on {artefact.n} images"
+    return (
+        f"{found}; logits within {artefact.max_difference:.1e}, on average "
+        f"{artefact.mean_difference:.1e}"
     )
 
 

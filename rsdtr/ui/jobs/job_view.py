@@ -6,9 +6,11 @@ What a job has reached when it ends becomes the recovery of the session.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import streamlit as st
 
+from rsdtr.errors import RsdtrError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.kinds import comparison as compare_job
@@ -54,9 +56,19 @@ def _label(job: Job) -> str:
 def watch(job: Job, draw: Callable[[Job], None] | None = None) -> None:
     """A job that waits or runs, drawn again every second; the page once it has ended.
 
-    draw: draws what a job of its kind has to show so far.
+    draw: draws what a job of its kind has to show so far, beneath its bar.
     """
     st.fragment(_watched, run_every=POLL_SECONDS)(job.id, draw)
+
+
+def draw_along(job: Job, draw: Callable[[Job], None]) -> None:
+    """What a job has to show so far, drawn again every second, where its bar stands elsewhere."""
+    st.fragment(_drawn, run_every=POLL_SECONDS)(job.id, draw)
+
+
+def _drawn(identity: str, draw: Callable[[Job], None]) -> None:
+    with suppress(RsdtrError):  # it is gone: whoever watches it says so
+        draw(job_queue.find(identity))
 
 
 def _watched(identity: str, draw: Callable[[Job], None] | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import streamlit as st
 from pydantic import JsonValue
@@ -14,7 +14,7 @@ from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import RsdtrError
 from rsdtr.measuring.accuracy import Accuracy, accuracy
 from rsdtr.planning.plan import CompressionPlan
-from rsdtr.recovery.recalibrate import recalibrate
+from rsdtr.recovery.recalibrate import nothing_to_recalibrate, recalibrate
 from rsdtr.ui.plan import networks
 from rsdtr.ui.plan.chosen_plan import Chosen
 from rsdtr.ui.plan.networks import Network
@@ -36,9 +36,14 @@ def splits(network: Network, test_set: TestSet) -> DataSplits:
 
 
 def known_stages(network: Network, at: CompressionPlan, test_set: TestSet) -> list[Stage]:
-    """Dense, compressed, recalibrated if all three have been measured, else an empty list."""
+    """Dense, compressed, recalibrated if all have been measured, else an empty list.
+
+    The last one only where there is BatchNorm to recalibrate.
+    """
     configuration = network.configuration(at)
-    identities = (network.profile.weights_sha256, configuration, (configuration, "recalibrated"))
+    identities: list[Hashable] = [network.profile.weights_sha256, configuration]
+    if nothing_to_recalibrate(network.model) is None:
+        identities.append((configuration, "recalibrated"))
     if not all((identity, test_set) in _accuracies for identity in identities):
         return []
     return measured_stages(network, at, test_set)
@@ -54,7 +59,9 @@ def asked_stages(network: Network, at: CompressionPlan, test_set: TestSet) -> li
 
 
 def measured_stages(network: Network, at: CompressionPlan, test_set: TestSet) -> list[Stage]:
-    """Dense, compressed, and compressed and recalibrated; measured now where not yet known."""
+    """Dense, compressed, and compressed and recalibrated where that is another network; measured
+    now where not yet known.
+    """
 
     def recalibrated() -> nn.Module:
         images = splits(network, test_set).train
@@ -64,11 +71,11 @@ def measured_stages(network: Network, at: CompressionPlan, test_set: TestSet) ->
                 model, images, CALIBRATION_IMAGES, reference=network.model, progress=show
             )
 
+    first = _first_stages(network, at, test_set)
+    if nothing_to_recalibrate(network.model) is not None:
+        return first
     identity = (network.configuration(at), "recalibrated")
-    return [
-        *_first_stages(network, at, test_set),
-        _stage("recalibrated", identity, recalibrated, network, test_set),
-    ]
+    return [*first, _stage("recalibrated", identity, recalibrated, network, test_set)]
 
 
 def recovered_stages(
@@ -93,12 +100,23 @@ def known_metrics(
     told = weights_told(network.weights)
     if found is None:
         return told
-    return told | {
-        "data": test_set.data or network.spec.data,
-        "accuracy": found.percent,
-        "interval": list(found.interval),
-        "n": found.n,
-    }
+    return (
+        told
+        | {
+            "data": test_set.data or network.spec.data,
+            "accuracy": found.percent,
+            "interval": list(found.interval),
+            "n": found.n,
+        }
+        | ({} if found.assumed is None else {"assumed": found.assumed})
+    )
+
+
+def tell_assumed(stages: Sequence[Stage]) -> None:
+    """What the labels take for granted, beside the accuracies that they give."""
+    for assumed in dict.fromkeys(stage.accuracy.assumed for stage in stages):
+        if assumed is not None:
+            st.warning(plain(assumed), icon=":material/label:")
 
 
 def known_chain(

@@ -62,7 +62,9 @@ def refused(error: WeightsError, model: str) -> WeightsError:
     forgotten. Of other weights, the error itself.
     """
     path = session.uploads().pop(model, None)
-    return WeightsError(str(error).replace(path, Path(path).name)) if path else error
+    if path is None or error.source is None or Path(error.source) != Path(path):
+        return error
+    return WeightsError(error.reason, Path(path).name)
 
 
 def tell(file: str, plan: CompressionPlan) -> None:

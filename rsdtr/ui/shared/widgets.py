@@ -51,9 +51,8 @@ def refuse_without_classes(spec: ModelSpec) -> None:
         return
     st.info(
         plain(
-            f"{spec.name} is for {spec.task}: it has no top-1 accuracy to compare or to win back. "
-            "Its rings and its fidelity are on Explore; `compress --recalibrate` of the command "
-            "line recalibrates it."
+            f"{spec.name} is for {spec.task}: it has no top-1 accuracy to compare. Its rings and "
+            "its fidelity are on Explore, and Recover wins its answers back."
         ),
         icon=":material/block:",
     )
