@@ -42,7 +42,8 @@ from rsdtr.measuring.stopwatch import (
     peak_bytes,
     thread_count,
 )
-from rsdtr.models.zoo import ModelSpec, load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import ModelSpec, model_spec
 from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import CompressionPlan, plan
 from rsdtr.ring.cost import Size, form_activations, form_macs

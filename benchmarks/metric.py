@@ -27,7 +27,8 @@ from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.data.datasets import LabelledImages, load_data
 from rsdtr.measuring.accuracy import accuracy
 from rsdtr.measuring.stopwatch import machine
-from rsdtr.models.zoo import ModelSpec, load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import ModelSpec, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan
 from rsdtr.recovery.recalibrate import recalibrate

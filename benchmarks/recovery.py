@@ -29,7 +29,8 @@ from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.data.datasets import LabelledImages, load_data
 from rsdtr.measuring.accuracy import accuracy
 from rsdtr.measuring.stopwatch import machine
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.damage import measure_damage
 from rsdtr.planning.model_profile import ModelProfile, profile

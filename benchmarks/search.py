@@ -29,7 +29,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsdtr.measuring.stopwatch import machine
-from rsdtr.models.zoo import decaying_spectrum_, load_model
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import decaying_spectrum_
 from rsdtr.search.paper_rule import KernelSpectra
 from tests.support.oracles import exhaustive
 

@@ -31,7 +31,8 @@ from serving import ROOT, running
 from rsdtr.jobs import cancel
 from rsdtr.jobs.kinds.grid_search import search_job
 from rsdtr.measuring.stopwatch import machine
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import policy_layers
 from rsdtr.planning.winners_on_disk import load_winners, save_winners

@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsdtr.compressed.compress import compress
 from rsdtr.measuring.stopwatch import machine
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.planning.winners_on_disk import load_winners

@@ -6,7 +6,8 @@ from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
 from rsdtr.exports.export import export, load, save
 from rsdtr.measuring.accuracy import accuracy
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.recovery.finetune import finetune

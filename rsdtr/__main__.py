@@ -1,6 +1,6 @@
 """`python -m rsdtr …`"""
 
-from rsdtr.commands.cli import cli
+from rsdtr.commands.cli import main
 
 if __name__ == "__main__":
-    cli(prog_name="python -m rsdtr")
+    main("python -m rsdtr")

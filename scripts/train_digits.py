@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a check
 
 from rsdtr.data.datasets import load_data
 from rsdtr.measuring.accuracy import accuracy
-from rsdtr.models.zoo import ASSETS, model_spec
+from rsdtr.models.model_loading import ASSETS
+from rsdtr.models.zoo import model_spec
 from rsdtr.recovery.finetune import finetune
 from rsdtr.recovery.options import FinetuneOptions
 

@@ -6,7 +6,6 @@ import copy
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -22,9 +21,10 @@ from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ring.forms import FORMS
+from rsdtr.system.app_folder import APP_FOLDER
 
 ENGINES = ("eager", "onnxruntime", "openvino", "torch.compile")
-PEER = Path(__file__).parents[2] / "benchmarks" / "paper_pipeline.py"
+PEER = APP_FOLDER / "benchmarks" / "paper_pipeline.py"
 
 
 def network_variants(

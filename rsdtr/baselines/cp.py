@@ -5,10 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
-import tensorly as tl
 import torch
-from tensorly import tenalg
-from tensorly.decomposition import parafac
 from torch import Tensor
 
 from rsdtr.baselines.conv_chain import Stage
@@ -54,6 +51,10 @@ class Canonical(Chain):
 
     def _decomposed(self, rank: int) -> tuple[float, tuple[Tensor, ...]]:
         if rank not in self._found:
+            import tensorly as tl  # of the extra `compare`
+            from tensorly import tenalg
+            from tensorly.decomposition import parafac
+
             with (
                 tl.backend_context("pytorch", local_threadsafe=True),
                 # Forty times as fast as tensorly's loop over the rank.

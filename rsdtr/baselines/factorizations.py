@@ -12,10 +12,8 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import tensorly as tl
 import torch
 from numpy.typing import NDArray
-from tensorly.decomposition import partial_tucker, tensor_train
 from torch import Tensor
 
 from rsdtr.baselines.conv_chain import Stage
@@ -125,6 +123,9 @@ class Tucker2(_OfSpectra):
         )
 
     def cores(self, ranks: Ranks) -> tuple[Tensor, ...]:
+        import tensorly as tl  # of the extra `compare`
+        from tensorly.decomposition import partial_tucker
+
         with tl.backend_context("pytorch", local_threadsafe=True):
             (core, (from_o, from_i)), _ = partial_tucker(
                 self.kernel, list(ranks), modes=[O, I], init="svd", n_iter_max=30, tol=1e-6
@@ -159,6 +160,9 @@ class TensorTrain(_OfSpectra):
         )
 
     def cores(self, ranks: Ranks) -> tuple[Tensor, ...]:
+        import tensorly as tl  # of the extra `compare`
+        from tensorly.decomposition import tensor_train
+
         with tl.backend_context("pytorch", local_threadsafe=True):
             train = tensor_train(self.kernel.permute(I, KH, KW, O).contiguous(), [1, *ranks, 1])
         first, second, third, last = train.factors

@@ -12,8 +12,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import tensorly as tl
-from tensorly.decomposition import tensor_train
 from torch import Tensor
 
 from rsdtr.baselines.conv_chain import Stage
@@ -83,6 +81,9 @@ class OperatorTrain(Chain):
         )  # fmt: skip
 
     def cores(self, ranks: Ranks) -> tuple[Tensor, ...]:
+        import tensorly as tl  # of the extra `compare`
+        from tensorly.decomposition import tensor_train
+
         with tl.backend_context("pytorch", local_threadsafe=True):
             train = tensor_train(self.folded.contiguous(), [1, *ranks, 1])
         both = zip(train.factors, self.shapes(ranks), strict=True)

@@ -11,10 +11,6 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from math import prod
 
-import opt_einsum
-import tensorly as tl
-from tensorly import tenalg
-from tensorly.decomposition import tensor_ring_als
 from torch import Tensor
 
 from rsdtr.baselines.conv_chain import Stage
@@ -58,6 +54,10 @@ class TensorizedRing:
 
     def _fitted(self, rank: int) -> tuple[float, tuple[Tensor, ...]]:
         if rank not in self._found:
+            import tensorly as tl  # of the extra `compare`
+            from tensorly import tenalg
+            from tensorly.decomposition import tensor_ring_als
+
             folded = self.kernel.reshape(self.modes)
             with (
                 tl.backend_context("pytorch", local_threadsafe=True),
@@ -132,6 +132,8 @@ def _contraction_macs(modes: tuple[int, ...], rank: int, pixels: int, *, into_ri
 
     into_ring: (modes…, pixels) -> (left bond, right bond, pixels); else the other way.
     """
+    import opt_einsum  # of the extra `compare`
+
     count = len(modes)
     bonds, letters = string.ascii_uppercase[: count + 1], string.ascii_lowercase[:count]
     cores = [bonds[k] + letters[k] + bonds[k + 1] for k in range(count)]

@@ -5,9 +5,9 @@ Results go to stdout, progress and warnings to stderr. Exit codes: see console.C
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 
@@ -26,9 +26,9 @@ from rsdtr.commands.ratio import ratio
 from rsdtr.commands.report import report
 from rsdtr.commands.study import study
 from rsdtr.commands.verify import verify
-from rsdtr.errors import UnknownName
 from rsdtr.models.zoo import ModelSpec, model_names, model_spec
 from rsdtr.planning.choices import Choices
+from rsdtr.system.app_folder import APP_FOLDER
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -116,9 +116,12 @@ for command in (
 @cli.command()
 def app() -> int:
     """Start the explorer in the browser."""
-    root = Path(__file__).parents[2]
-    script = root / "app.py"
-    if not script.is_file():
-        raise UnknownName(f"{script} is not there: start the app from a copy of the repository")
+    if importlib.util.find_spec("streamlit") is None:
+        raise ModuleNotFoundError("no streamlit", name="streamlit")
     command = [sys.executable, "-m", "rsdtr.ui.server"]
-    return subprocess.run(command, cwd=root, check=False).returncode
+    return subprocess.run(command, cwd=APP_FOLDER, check=False).returncode
+
+
+def main(name: str = "rsdtr") -> None:
+    """The program, called by the name that its messages are to bear."""
+    cli(prog_name=name)

@@ -18,7 +18,8 @@ from rsdtr.compressed.saved import writable_folder
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
 from rsdtr.measuring.stopwatch import machine
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.system.atomic_files import replace_file
 
 TABLE, FIGURE = "compare", "compare.html"

@@ -17,6 +17,7 @@ import click
 
 from rsdtr.errors import RsdtrError
 from rsdtr.planning.plan import CompressionPlan, LayerPlan
+from rsdtr.system.extras import missing_extra
 
 
 class Progress(Protocol):
@@ -52,18 +53,26 @@ class Commands(click.Group):
         except RsdtrError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(BAD_REQUEST)
+        except ModuleNotFoundError as error:
+            if (absent := missing_extra(error)) is None:
+                _our_fault(error)
+            click.echo(f"Error: {absent}", err=True)
+            sys.exit(BAD_REQUEST)
         except (KeyboardInterrupt, click.Abort):
             sys.exit(INTERRUPTED)
         except Exception as error:
-            if os.environ.get("RSDTR_DEBUG"):
-                traceback.print_exc()
-            first = (str(error).strip().splitlines() or ["no message"])[0]
-            click.echo(
-                f"internal error: {type(error).__name__}: {first} (RSDTR_DEBUG=1 shows where)",
-                err=True,
-            )
-            sys.exit(OUR_FAULT)
+            _our_fault(error)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _our_fault(error: Exception) -> NoReturn:
+    if os.environ.get("RSDTR_DEBUG"):
+        traceback.print_exc()
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    click.echo(
+        f"internal error: {type(error).__name__}: {first} (RSDTR_DEBUG=1 shows where)", err=True
+    )
+    sys.exit(OUR_FAULT)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from rsdtr.compressed.saved import Saved, load, save, writable_folder
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
 from rsdtr.jobs.kinds.finetune import queue_finetuning
-from rsdtr.models.zoo import load_model
+from rsdtr.models.model_loading import load_model
 from rsdtr.recovery.checkpoint import EpochResult, kept_epoch, training_record
 from rsdtr.recovery.distributed import World, joined
 from rsdtr.recovery.finetune import finetune as finetuned

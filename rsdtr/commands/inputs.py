@@ -13,7 +13,8 @@ from rsdtr.compressed.saved import is_saved, load
 from rsdtr.data.datasets import load_data
 from rsdtr.exports.own_network import make_known, own_spec, program_network
 from rsdtr.measuring.fastest_rings import fastest_rings
-from rsdtr.models.zoo import ModelSpec, load_model, model_names, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import ModelSpec, model_names, model_spec
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.damage import measure_damage
 from rsdtr.planning.model_profile import ModelProfile, profile

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from rsdtr.models.zoo import MOST_CLASSES, with_classes
+from rsdtr.models.model_loading import with_classes
+from rsdtr.models.zoo import MOST_CLASSES
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.plan import Target, TargetKind
 from rsdtr.search.candidate import OBJECTIVES, RULES, Objective, Rule

@@ -15,7 +15,8 @@ import torch
 from rsdtr.commands import options
 from rsdtr.commands.console import INTERRUPTED, emit, progress
 from rsdtr.jobs.kinds.grid_search import searching_here
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile as profiled
 from rsdtr.planning.winners_on_disk import fill_store, load_winners
 from rsdtr.search.candidate import GRID, OBJECTIVES, RULES

@@ -8,7 +8,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rsdtr.models.zoo import ASSETS, ModelSpec, class_names
+from rsdtr.models.model_loading import ASSETS
+from rsdtr.models.zoo import ModelSpec, class_names
 
 WNIDS = ASSETS / "imagenet_wnids.txt"
 _WNID = re.compile(r"n\d{8}(?!\d)")

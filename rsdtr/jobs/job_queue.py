@@ -38,6 +38,7 @@ from rsdtr.jobs.job import (
 from rsdtr.jobs.job_table import Table, transact
 from rsdtr.jobs.turns import startable
 from rsdtr.system import processes
+from rsdtr.system.app_folder import INSTALLED
 from rsdtr.system.processes import ROOT
 
 GRACE_SECONDS = 10.0  # between a polite cancel and a forced one
@@ -301,5 +302,5 @@ def _environment(job: Job) -> dict[str, str | None]:
 
 
 def _python_path() -> dict[str, str | None]:
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [*([] if INSTALLED else [str(ROOT)]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"PYTHONPATH": os.pathsep.join(path)}

@@ -6,41 +6,33 @@ import difflib
 import functools
 import logging
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rsdtr.errors import RsdtrError, UnknownName, WeightsError
+from rsdtr.errors import RsdtrError, UnknownName
 from rsdtr.models import torchvision_networks
 from rsdtr.models.cifar_networks import CifarResNet, CifarVGG
 from rsdtr.models.run import Example, first_of_each, fresh_input, give_lazy_layers_weights
 from rsdtr.models.surgery import copied, made_by
 from rsdtr.models.synthetic_weights import decaying_spectrum_
-from rsdtr.models.weights import fill, read_for, weights_sha256
-from rsdtr.system.download import published_file
-from rsdtr.typing import Progress
+from rsdtr.models.weights import weights_sha256
 
 __all__ = [
     "ModelSpec",
     "Task",
     "class_names",
     "decaying_spectrum_",
-    "load_model",
     "model_names",
     "model_spec",
     "own_model",
     "weights_sha256",
-    "with_classes",
 ]
-
-ASSETS = Path(__file__).parents[1] / "assets"
 _AKAMASTER = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -125,7 +117,7 @@ class ModelSpec:
         Of `own_model` a copy of what its `build` answers, which may be the trained network itself.
         RsdtrError for one that cannot be copied, or that a compiler made.
         """
-        name, classes = _parts(self.name)
+        name, classes = name_and_classes(self.name)
         if name not in _OWN:
             return torchvision_networks.build(name, classes)
         build = _OWN[name][0]
@@ -249,9 +241,9 @@ def model_spec(name: str) -> ModelSpec:
         return _OWN[name][1]
     if name in torchvision_networks.names():
         return _vision_spec(name)
-    base, classes = _parts(name)
+    base, classes = name_and_classes(name)
     if classes and (base in torchvision_networks.names() or (base in _OWN and not _is_users(base))):
-        return _with_classes(model_spec(base), classes)
+        return of_classes(model_spec(base), classes)
     close = difflib.get_close_matches(name, model_names(), n=3)
     hint = (
         f"did you mean {', '.join(close)}?"
@@ -261,7 +253,7 @@ def model_spec(name: str) -> ModelSpec:
     raise UnknownName(f"there is no model {name!r}: {hint}")
 
 
-def _parts(name: str) -> tuple[str, int | None]:
+def name_and_classes(name: str) -> tuple[str, int | None]:
     """The architecture's name, and the number of classes where the name tells it."""
     base, _, number = name.rpartition("@")
     if name in _OWN or not base or not number.isdecimal() or not 0 < int(number) <= MOST_CLASSES:
@@ -273,7 +265,7 @@ def _is_users(name: str) -> bool:
     return _OWN[name][1].family.startswith("own ")
 
 
-def _with_classes(spec: ModelSpec, classes: int) -> ModelSpec:
+def of_classes(spec: ModelSpec, classes: int) -> ModelSpec:
     if classes == spec.classes:
         return spec
     return replace(
@@ -402,98 +394,10 @@ def class_names(spec: ModelSpec) -> tuple[str, ...]:
     """The names of a model's outputs, in order; their numbers where nobody has named them."""
     if spec.class_names:
         return spec.class_names
-    if spec.family.startswith("own ") or _parts(spec.name)[1] is not None:
+    if spec.family.startswith("own ") or name_and_classes(spec.name)[1] is not None:
         return tuple(str(number) for number in range(max(spec.classes, 2)))
     if spec.family == "digits":
         return tuple(str(digit) for digit in range(10))
     if spec.family == "cifar10":
         return CIFAR10_CLASSES
     return torchvision_networks.published(spec.name).classes
-
-
-def load_model(
-    name: str, weights: str | Path | None = None, *, progress: Progress | None = None
-) -> nn.Module:
-    """A model with weights, in eval mode, on the CPU.
-
-    `weights` is None for the published (or bundled) ones, the path of an own file, or "none" for
-    seeded weights with a decaying spectrum, for timing where no trained ones are at hand.
-    `progress` gets the (done, total) bytes of a download.
-    Raises UnknownName, or WeightsError: no weights published, not found, wrong hash, no fit.
-    """
-    spec = model_spec(name)
-    model = _fresh(spec)
-    if weights == "none":
-        return decaying_spectrum_(model).eval()
-    if weights is None and spec.family.startswith("own "):
-        return model.eval()
-    path = Path(weights) if weights is not None else _published(spec, progress)
-    state = _read(model, spec, path)
-    told = _classes_told(model, state, spec)
-    if told is not None:
-        _log.warning("%s tells %d classes apart: it is read as %s@%d", path, told, name, told)
-        model = _fresh(model_spec(f"{name}@{told}"))
-    fill(model, state, str(path))
-    return model.eval()
-
-
-def with_classes(name: str, weights: str | Path | None, classes: int | None = None) -> str:
-    """The model's name for weights that were trained for another number of classes than its own.
-
-    classes: that number; by default it is read from the last layer in the file of weights.
-    UnknownName, WeightsError as `load_model`; RsdtrError where the number cannot be chosen.
-    """
-    spec = model_spec(name)
-    if classes is not None:
-        if spec.family.startswith("own "):
-            raise RsdtrError(f"{name} has the classes that it was made known with: name no others")
-        return model_spec(f"{_parts(name)[0]}@{classes}").name
-    if weights in (None, "none") or spec.family.startswith("own ") or _parts(name)[1]:
-        return name
-    model = _fresh(spec)
-    told = _classes_told(model, _read(model, spec, Path(str(weights))), spec)
-    return name if told is None else f"{name}@{told}"
-
-
-def _fresh(spec: ModelSpec) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return spec.build()
-
-
-def _read(model: nn.Module, spec: ModelSpec, path: Path) -> OrderedDict[str, Any]:
-    base = _parts(spec.name)[0]
-    return read_for(
-        model, path, str if base in _OWN else partial(torchvision_networks.todays_name, base)
-    )
-
-
-def _classes_told(model: nn.Module, state: Mapping[str, Any], spec: ModelSpec) -> int | None:
-    """How many classes a file is for, where that is all that its shapes differ by; else None."""
-    if spec.family.startswith("own ") or _parts(spec.name)[1] is not None:
-        return None
-    told = set()
-    for name, own in model.state_dict().items():
-        value = state.get(name)
-        if not isinstance(value, Tensor) or value.shape == own.shape:
-            continue
-        each, rest = divmod(own.shape[0] if own.ndim else 0, spec.classes)
-        if rest or not each or value.shape[1:] != own.shape[1:] or value.shape[0] % each:
-            return None
-        told.add(value.shape[0] // each)
-    if len(told) != 1 or not 0 < (classes := told.pop()) <= MOST_CLASSES:
-        return None
-    shapes = _fresh(_with_classes(spec, classes)).state_dict()
-    fits = all(name in shapes and shapes[name].shape == v.shape for name, v in state.items())
-    return classes if fits else None
-
-
-def _published(spec: ModelSpec, progress: Progress | None) -> Path:
-    if spec.bundled and spec.weights_file:
-        return ASSETS / spec.weights_file
-    if spec.weights_file is None or spec.weights_url is None or spec.sha256 is None:
-        raise WeightsError(
-            f"{spec.name} has no published weights: give your own file (.safetensors, .pth …), or "
-            f"train model_spec({spec.name!r}).build() with rsdtr.recovery.finetune and save it"
-        )
-    return published_file(spec.weights_file, spec.weights_url, spec.sha256, progress)

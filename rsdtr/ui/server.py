@@ -6,12 +6,13 @@ python -m rsdtr.ui.server [--server.port 8501 …]
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.web import cli
 
-APP = Path(__file__).parents[2] / "app.py"
+from rsdtr.system.app_folder import APP_FOLDER
+
+APP = APP_FOLDER / "app.py"
 
 
 def main() -> None:

@@ -30,7 +30,8 @@ from rsdtr.baselines.tensorized_ring import (
 )
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import PlanError, RingError, UnknownName
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.ring.rank_selection import tail_energies
 from rsdtr.search.candidate import Candidate

@@ -36,7 +36,8 @@ from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError, UnknownName
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.kinds.comparison import KIND, cells_folder, queue_comparison, report
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from tests.support import job_kinds
 from tests.support.waiting import ended
 

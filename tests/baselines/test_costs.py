@@ -21,7 +21,8 @@ from rsdtr.baselines.tensorized_ring import TensorizedRing, tensorized_macs, ten
 from rsdtr.charts.comparison import layer_ratio_figure, ratio_figure
 from rsdtr.commands.cli import cli
 from rsdtr.compressed.tr_conv2d import TRConv2d
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.ring.cost import pipeline_macs

@@ -7,7 +7,8 @@ from playwright.sync_api import expect
 from rsdtr.learn.numbers import turns
 from rsdtr.learn.quiz import quiz
 from rsdtr.learn.text import STEPS
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.search.paper_rule import candidates, smallest
 from tests.support.driving import metric, right, settle

@@ -7,7 +7,8 @@ from playwright.sync_api import Page, expect
 
 from rsdtr.jobs import cancel
 from rsdtr.jobs.kinds.grid_search import search_job
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import plan
 from tests.support.driving import SECONDS, right, settle

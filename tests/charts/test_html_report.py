@@ -14,7 +14,8 @@ from rsdtr.compressed.saved import load, save
 from rsdtr.exports.model_card import ModelCard, model_card
 from rsdtr.measuring.accuracy import Accuracy
 from rsdtr.measuring.latency import NetworkLatency, network_latency
-from rsdtr.models.zoo import load_model, model_spec, weights_sha256
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec, weights_sha256
 from rsdtr.planning.choices import Asked, Choices
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan

@@ -16,7 +16,8 @@ from rsdtr.compressed.saved import load
 from rsdtr.errors import RsdtrError
 from rsdtr.jobs import job_queue
 from rsdtr.measuring.accuracy import Accuracy
-from rsdtr.models.zoo import ASSETS, model_names, weights_sha256
+from rsdtr.models.model_loading import ASSETS
+from rsdtr.models.zoo import model_names, weights_sha256
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.checkpoint import EpochResult
 from rsdtr.recovery.finetune import Step
@@ -385,8 +386,18 @@ def test_app_starts_streamlit_where_the_settings_are(monkeypatch):
     assert command == [sys.executable, "-m", "rsdtr.ui.server"]
     assert (cwd / "app.py").is_file()
     assert (cwd / ".streamlit" / "config.toml").is_file()
-    monkeypatch.setattr(module, "__file__", "/nowhere/rsdtr/commands/cli.py")
-    assert "/nowhere/app.py is not there" in refused("app")
+
+
+@pytest.mark.parametrize(
+    ("command", "package", "extra"),
+    [(["app"], "streamlit", "app"), (["ratio", NAME], "opt_einsum", "compare")],
+)
+def test_what_an_extra_brings_is_one_sentence_where_it_is_missing(
+    command, package, extra, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    sentence = f"{package} is not installed: install it with pip install 'rsdtr[{extra}]'"
+    assert refused(*command) == f"Error: {sentence}"
 
 
 def test_as_a_program_the_json_is_alone_on_stdout():

@@ -12,7 +12,8 @@ from rsdtr.compressed.compress import compress
 from rsdtr.compressed.fuse import MergedRing, fuse, plain_convolutions
 from rsdtr.compressed.tr_conv2d import PADDING_MODES, TRConv2d
 from rsdtr.measuring.fastest_forms import in_one_form
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.ring.forms import FORMS

@@ -16,7 +16,8 @@ from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.data.datasets import LabelledImages, load_data
 from rsdtr.measuring.accuracy import accuracy
 from rsdtr.measuring.fidelity import Divergence, fidelity
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.recovery.recalibrate import recalibrate

@@ -11,7 +11,8 @@ from rsdtr.compressed.compress import compress
 from rsdtr.compressed.manifest import MANIFEST, WEIGHTS
 from rsdtr.compressed.saved import load, save, writable_folder, write_into
 from rsdtr.errors import ExportError, PlanError, UnknownName, WeightsError
-from rsdtr.models.zoo import load_model, model_spec, weights_sha256
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec, weights_sha256
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan
 from rsdtr.system import folder_exchange as folder_module

@@ -29,7 +29,8 @@ from rsdtr.exports import formats, proof
 from rsdtr.exports.export import FORMATS, Artefact, export
 from rsdtr.exports.onnx_export import compact, onnx_bytes, program
 from rsdtr.exports.verify import unchanged, verify
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan
 from rsdtr.system import fork_server

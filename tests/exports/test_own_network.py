@@ -34,7 +34,7 @@ from rsdtr.jobs.kinds.fastest_rings import queue_fastest
 from rsdtr.jobs.kinds.finetune import queue_finetuning
 from rsdtr.jobs.kinds.refit import queue_refit
 from rsdtr.jobs.kinds.study import queue_study
-from rsdtr.models import zoo
+from rsdtr.models import model_loading, zoo
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan
@@ -177,7 +177,7 @@ def test_a_factory_that_is_none_is_refused(name: str, said: str) -> None:
 
 def test_a_model_of_this_program_needs_no_factory(tmp_path: Path) -> None:
     spec = zoo.model_spec("digits_resnet20")
-    dense = zoo.load_model(spec.name)
+    dense = model_loading.load_model(spec.name)
     decided = plan(profile(dense, spec), 0.6, layers="layer3.2.conv2")
     folder = save(compress(dense, decided), decided, tmp_path / "digits")
     done = CliRunner().invoke(cli, ["evaluate", str(folder), "--factory", FACTORY])

@@ -16,7 +16,8 @@ from rsdtr.data.datasets import load_data
 from rsdtr.errors import ExportError
 from rsdtr.exports.export import export
 from rsdtr.exports.verify import unchanged, verify
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.system.zip_archive import unzipped, write_zip

@@ -11,7 +11,8 @@ from rsdtr.data.datasets import LabelledImages, load_data
 from rsdtr.data.image_sources import ArrayPictures
 from rsdtr.errors import DataError
 from rsdtr.measuring.accuracy import Accuracy, accuracy
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.system.safetensors_format import saved_bytes
 
 DIGITS = model_spec("digits_resnet20")

@@ -8,8 +8,9 @@ from torchvision import models
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.measuring.fidelity import Fidelity, fidelity, matched
+from rsdtr.models.model_loading import load_model
 from rsdtr.models.outputs import Boxes
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.zoo import model_spec
 from tests.support.networks import Saying
 
 

@@ -17,15 +17,9 @@ from torch import nn
 from rsdtr.errors import RsdtrError, UnknownName, WeightsError
 from rsdtr.models import pth_reader, zoo
 from rsdtr.models.checkpoint_names import fitting
+from rsdtr.models.model_loading import load_model, with_classes
 from rsdtr.models.weights import fill, read_for
-from rsdtr.models.zoo import (
-    class_names,
-    load_model,
-    model_spec,
-    own_model,
-    weights_sha256,
-    with_classes,
-)
+from rsdtr.models.zoo import class_names, model_spec, own_model, weights_sha256
 
 DIGITS = "digits_resnet20"
 

@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from rsdtr.errors import RsdtrError, UnknownName, WeightsError
-from rsdtr.models import zoo
+from rsdtr.models import model_loading, zoo
+from rsdtr.models.model_loading import load_model
 from rsdtr.models.zoo import (
     class_names,
     decaying_spectrum_,
-    load_model,
     model_names,
     model_spec,
     weights_sha256,
@@ -155,7 +155,7 @@ def test_normalise_is_zero_at_the_mean_and_one_a_deviation_above() -> None:
 def test_the_bundled_file_is_the_one_that_was_trained() -> None:
     spec = model_spec(DIGITS)
     assert spec.weights_file is not None
-    assert _sha256(zoo.ASSETS / spec.weights_file) == spec.sha256
+    assert _sha256(model_loading.ASSETS / spec.weights_file) == spec.sha256
 
 
 def test_load_model_gives_eval_mode_and_the_same_weights_each_time() -> None:

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from rsdtr.commands.cli import cli
 from rsdtr.data.datasets import load_data
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.choices import Asked, Choices
 from rsdtr.planning.damage import measure_damage
 from rsdtr.planning.model_profile import profile

@@ -8,7 +8,8 @@ from torch import nn
 from rsdtr.compressed.compress import compress
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import DataError
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.damage import MEASURED_EPS, measure_damage
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan

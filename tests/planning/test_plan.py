@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from rsdtr.errors import PlanError, RingError
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan
 from rsdtr.search.paper_rule import candidates, smallest

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from rsdtr.errors import PlanError, UnknownName
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import Target, plan, planned_bytes

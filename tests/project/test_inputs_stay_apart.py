@@ -15,7 +15,8 @@ from rsdtr.exports.proof_process import compared
 from rsdtr.measuring.accuracy import accuracy
 from rsdtr.measuring.fidelity import Divergence, fidelity
 from rsdtr.models import zoo
-from rsdtr.models.zoo import load_model, own_model
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import own_model
 from rsdtr.planning.damage import measure_damage
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan

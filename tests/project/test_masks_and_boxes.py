@@ -15,7 +15,7 @@ from rsdtr.errors import ExportError
 from rsdtr.exports.export import export
 from rsdtr.exports.verify import verify
 from rsdtr.measuring.fidelity import fidelity
-from rsdtr.models import zoo
+from rsdtr.models import model_loading, zoo
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan
 from tests.support.command_line import done, refused
@@ -99,7 +99,7 @@ def own(monkeypatch) -> zoo.ModelSpec:
 
 
 def ring_of(spec: zoo.ModelSpec) -> tuple[nn.Module, nn.Module, CompressionPlan]:
-    dense = zoo.load_model(spec.name, "none")
+    dense = model_loading.load_model(spec.name, "none")
     decided = plan(profile(dense, spec), 0.6, layers=["second"])
     assert decided.layers[1].ranks is not None
     return dense, compress(dense, decided), decided

@@ -13,7 +13,8 @@ from rsdtr.compressed.saved import load, save
 from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.errors import PlanError, RsdtrError
 from rsdtr.models import zoo
-from rsdtr.models.zoo import load_model, own_model
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import own_model
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from tests.support import own_networks as own

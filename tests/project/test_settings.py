@@ -1,5 +1,6 @@
 """The settings that keep the app private to this machine."""
 
+import re
 import tomllib
 
 from rsdtr.system.cache_folder import cache_folder, private_folder
@@ -50,3 +51,19 @@ def test_the_cache_is_its_owners_alone(tmp_path, monkeypatch):
     for inside in (folder, folder.parent, folder.parents[1]):
         assert inside.stat().st_mode & 0o777 == 0o700
     assert private_folder(folder) == folder  # it may exist
+
+
+def test_what_is_installed_is_pinned_and_what_is_pinned_is_named():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    files = ("requirements.txt", "requirements-dev.txt")
+    run, dev = [
+        {line.split("==")[0] for line in (ROOT / file).read_text().split() if "==" in line}
+        for file in files
+    ]
+    names = {
+        extra: {re.split("[=>]", line)[0] for line in lines}
+        for extra, lines in (extras | {"": project["dependencies"]}).items()
+    }
+    assert names[""] | names["app"] | names["compare"] == run
+    assert names["dev"] - {"rsdtr[app,compare]"} == dev - {"editables"}

@@ -16,7 +16,8 @@ from rsdtr.data.datasets import DataSplits, LabelledImages
 from rsdtr.data.image_sources import ArrayPictures
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.measuring.accuracy import Accuracy, accuracy
-from rsdtr.models.zoo import load_model, model_spec, weights_sha256
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec, weights_sha256
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.recovery.checkpoint import EpochResult, kept_epoch, training_record

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from rsdtr.compressed.compress import compress
 from rsdtr.compressed.fuse import fuse
 from rsdtr.compressed.tr_conv2d import TRConv2d
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.recovery.graph_walk import Walk, sites

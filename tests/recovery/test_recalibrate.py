@@ -9,7 +9,8 @@ from torch import nn
 from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.measuring.accuracy import accuracy
-from rsdtr.models.zoo import load_model, model_spec, weights_sha256
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec, weights_sha256
 from rsdtr.recovery.recalibrate import recalibrate
 from tests.support.lights import brightness, few_digits, lights, tiny
 

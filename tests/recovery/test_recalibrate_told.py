@@ -16,7 +16,8 @@ from rsdtr.compressed.compress import compress
 from rsdtr.compressed.saved import load
 from rsdtr.data.datasets import load_data
 from rsdtr.models import zoo
-from rsdtr.models.zoo import ModelSpec, load_model
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.recovery.recalibrate import nothing_to_recalibrate, recalibrate

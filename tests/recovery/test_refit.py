@@ -15,7 +15,8 @@ from rsdtr.data.datasets import DataSplits, LabelledImages, load_data
 from rsdtr.data.image_sources import ArrayPictures
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.measuring.accuracy import accuracy
-from rsdtr.models.zoo import ModelSpec, load_model, model_spec, weights_sha256
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import ModelSpec, model_spec, weights_sha256
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.recovery.options import RefitOptions

@@ -12,7 +12,8 @@ from rsdtr.commands.cli import cli
 from rsdtr.compressed.compress import compress
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.recovery.options import FinetuneOptions

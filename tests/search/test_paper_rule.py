@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsdtr.errors import RingError
-from rsdtr.models.zoo import load_model
+from rsdtr.models.model_loading import load_model
 from rsdtr.ring.cost import pipeline_macs_per_pixel
 from rsdtr.ring.rank_selection import rank_of
 from rsdtr.ring.tensor_ring import TensorRing

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsdtr.errors import RingError
-from rsdtr.models.zoo import load_model
+from rsdtr.models.model_loading import load_model
 from rsdtr.ring.cost import pipeline_macs_per_pixel
 from rsdtr.ring.rank_selection import equal_split, rank_of, rank_of_tails, rank_within
 from rsdtr.ring.tensor_ring import ring_storage

@@ -34,7 +34,8 @@ from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.exports import proof_process
 from rsdtr.exports.export import export
 from rsdtr.exports.verify import unchanged, verify
-from rsdtr.models.zoo import load_model, model_spec, weights_sha256
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec, weights_sha256
 from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import CompressionPlan, plan
 from rsdtr.planning.winners_on_disk import load_winners, save_winners

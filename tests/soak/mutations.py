@@ -28,8 +28,9 @@ from rsdtr.data.datasets import _cifar10_parquet
 from rsdtr.data.image_sources import FilePictures, obstacle
 from rsdtr.errors import RsdtrError
 from rsdtr.measuring.layer_times import DeviceProfile, FormTime, LayerCase, LayerTimes
+from rsdtr.models.model_loading import load_model
 from rsdtr.models.weights import read_state_dict
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan
 from rsdtr.ring.forms import FORMS

@@ -29,7 +29,8 @@ from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.errors import RsdtrError
 from rsdtr.exports.onnx_export import onnx_file
 from rsdtr.measuring.fastest_forms import in_one_form
-from rsdtr.models.zoo import ModelSpec, load_model, model_names, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import ModelSpec, model_names, model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.ring.forms import FORMS, Form

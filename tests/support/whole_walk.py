@@ -15,8 +15,9 @@ from rsdtr.compressed.fuse import fuse
 from rsdtr.compressed.saved import load, save
 from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.exports.onnx_export import program
+from rsdtr.models.model_loading import load_model
 from rsdtr.models.run import Example
-from rsdtr.models.zoo import load_model, own_model
+from rsdtr.models.zoo import own_model
 from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import CompressionPlan, plan, planned_bytes
 

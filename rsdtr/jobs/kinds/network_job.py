@@ -15,7 +15,8 @@ from rsdtr.errors import JobError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.running import Running
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.plan import CompressionPlan
 
 START = "start"  # the folder of the network as it was when the job was queued

@@ -14,7 +14,8 @@ from torch import nn
 
 from rsdtr.compressed.compress import compress
 from rsdtr.data.datasets import DataSplits, load_data
-from rsdtr.models.zoo import ModelSpec, load_model, model_spec, with_classes
+from rsdtr.models.model_loading import load_model, with_classes
+from rsdtr.models.zoo import ModelSpec, model_spec
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.damage import measure_damage
 from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile

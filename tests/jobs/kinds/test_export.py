@@ -18,7 +18,8 @@ from rsdtr.jobs.job import Job, read_spec
 from rsdtr.jobs.job_queue import find
 from rsdtr.jobs.kinds.export import ARTEFACTS, exported_files, queue_export, run
 from rsdtr.jobs.running import Running
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan
 from tests.support.waiting import ended

@@ -16,7 +16,8 @@ from rsdtr.jobs.running import Running
 from rsdtr.measuring import layer_times
 from rsdtr.measuring.fastest_rings import fastest_rings
 from rsdtr.measuring.layer_times import DeviceProfile, LayerCase
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import CompressionPlan, plan
 from tests.support import job_kinds

@@ -19,7 +19,8 @@ from rsdtr.jobs.kinds import finetune as finetune_job
 from rsdtr.jobs.kinds.finetune import best_model, curve, queue_finetuning
 from rsdtr.jobs.kinds.network_job import original
 from rsdtr.measuring.accuracy import accuracy
-from rsdtr.models.zoo import load_model, model_spec, weights_sha256
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec, weights_sha256
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan
 from rsdtr.recovery.finetune import finetune

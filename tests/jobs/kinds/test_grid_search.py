@@ -21,7 +21,8 @@ from rsdtr.jobs.job_queue import cancel, find, listed, submit
 from rsdtr.jobs.kinds import grid_search
 from rsdtr.jobs.kinds.grid_search import queue_search, search_job
 from rsdtr.jobs.running import Running
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning import winners_on_disk
 from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
 from rsdtr.planning.winners_on_disk import fill_store, load_winners

@@ -19,7 +19,8 @@ from rsdtr.jobs.job import Job
 from rsdtr.jobs.job_queue import cancel, find, resume
 from rsdtr.jobs.kinds import refit as refit_job
 from rsdtr.jobs.kinds.refit import expected_seconds, queue_refit, refit_model, report
-from rsdtr.models.zoo import load_model, model_spec, weights_sha256
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec, weights_sha256
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan
 from rsdtr.recovery.refit import Begun, Refitted, Step, refit

@@ -9,7 +9,8 @@ from rsdtr.commands.cli import cli
 from rsdtr.data.datasets import load_data
 from rsdtr.jobs.job_queue import cancel, find, resume
 from rsdtr.jobs.kinds.study import FIGURE, FILE, queue_study
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.recovery.options import FinetuneOptions

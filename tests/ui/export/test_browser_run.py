@@ -4,7 +4,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from rsdtr.errors import ExportError
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.ui.export import browser_run
@@ -19,7 +20,8 @@ GOOD = {
 def script() -> None:
     import streamlit as st
 
-    from rsdtr.models.zoo import load_model, model_spec
+    from rsdtr.models.model_loading import load_model
+    from rsdtr.models.zoo import model_spec
     from rsdtr.planning.model_profile import profile
     from rsdtr.planning.plan import plan
     from rsdtr.ui.export import browser_run
@@ -82,7 +84,8 @@ def offered(folder: str, identity: str | None) -> None:
     from pathlib import Path
 
     from rsdtr.jobs.kinds.export import ExportedFiles
-    from rsdtr.models.zoo import load_model, model_spec
+    from rsdtr.models.model_loading import load_model
+    from rsdtr.models.zoo import model_spec
     from rsdtr.planning.model_profile import profile
     from rsdtr.planning.plan import plan
     from rsdtr.ui.export import browser_run

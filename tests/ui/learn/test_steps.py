@@ -4,7 +4,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from rsdtr.learn.text import STEPS
-from rsdtr.models.zoo import load_model
+from rsdtr.models.model_loading import load_model
 from rsdtr.search.paper_rule import candidates, smallest
 from rsdtr.ui.shared import session
 from tests.support.pages import DIGITS, opened

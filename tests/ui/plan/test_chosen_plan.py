@@ -8,7 +8,8 @@ from streamlit.testing.v1 import AppTest
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.kinds import grid_search
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import Target, plan

@@ -13,7 +13,8 @@ from rsdtr.jobs.kinds.network_job import START
 from rsdtr.measuring import layer_times
 from rsdtr.measuring.fastest_rings import fastest_rings
 from rsdtr.measuring.layer_times import DeviceProfile
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.ui.plan import fastest_rings as shown_rings

@@ -16,7 +16,8 @@ from rsdtr.jobs.kinds.layer_times import KIND
 from rsdtr.measuring.latency import network_cases, network_latency
 from rsdtr.measuring.layer_times import DeviceProfile
 from rsdtr.measuring.stopwatch import machine
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.system import processes

@@ -11,7 +11,8 @@ from streamlit.testing.v1 import AppTest
 
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import read_spec
-from rsdtr.models.zoo import load_model, model_spec
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.system import cache_folder
