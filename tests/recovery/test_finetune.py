@@ -79,7 +79,7 @@ def test_the_best_epoch_is_kept_when_a_later_one_is_worse(
 
 def test_the_test_set_is_never_looked_at(light: DataSplits) -> None:
     class Forbidden(LabelledImages):
-        def pixels(self, indices: object) -> torch.Tensor:
+        def inputs(self, indices: object) -> torch.Tensor:
             raise AssertionError("the test set was looked at")
 
     test = Forbidden("no", ("a", "b"), torch.zeros(2).long(), ArrayPictures(torch.zeros(2)), SMALL)
