@@ -10,7 +10,7 @@ from rsdtr.commands import options
 from rsdtr.commands.console import progress
 from rsdtr.commands.inputs import check_data_is_read, plan_of
 from rsdtr.compressed.compress import compress as compressed
-from rsdtr.compressed.saved import save, weights_told, writable_folder
+from rsdtr.compressed.saved import check_writable, save, weights_told, writable_folder
 from rsdtr.data.datasets import load_data
 from rsdtr.jobs.kinds.refit import queue_refit
 from rsdtr.measuring.fastest_forms import measured_forms
@@ -73,6 +73,8 @@ def compress(
             decided = measured_forms(decided, profile(dense, spec), batch=batch, progress=show)
     with progress("computing the rings"):
         network = compressed(dense, decided)
+    if images is not None or refit_images is not None:
+        check_writable(network, decided)
     metrics: dict[str, Any] = weights_told(weights)
     if spec.task != "classification":  # `evaluate` compares with this network, and no other
         metrics["dense_sha256"] = weights_sha256(dense)

@@ -25,7 +25,7 @@ REFUSED = 3
 _OLD = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # the number torch's older files begin with
 CPU_SECONDS = 120
 SPARE_BYTES = 512 << 20  # beside four times the file: read, unwrapped, copied, written
-READ = {  # header.DTYPES, whose module this process does not need
+READ = {  # safetensors_format.DTYPES, whose module this process does not need
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
     torch.float16, torch.bfloat16, torch.float32, torch.float64,
 }  # fmt: skip
