@@ -72,6 +72,7 @@ def _no_process_outlives_its_file() -> Iterator[None]:
         "rsdtr.system.processes"
     )  # where no test has loaded it, there is none
     if process is not None:
+        process.close_servers()
         for child in process.started():
             child.kill()
 

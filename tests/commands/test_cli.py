@@ -56,7 +56,7 @@ def test_plan_prints_one_json_object_and_progress_elsewhere():
     found = json.loads(result.stdout)
     assert list(found) == [
         "model", "eps", "rule", "objective", "pcr", "fcr", "params", "macs", "seconds", "layers",
-        "target", "fcr_run", "measured_on",
+        "not_counted", "target", "fcr_run", "measured_on",
     ]  # fmt: skip
     assert list(found["layers"][0]) == [
         "name", "shape", "stride", "kept_dense", "shift", "r0", "ranks", "storage", "form",
