@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +43,6 @@ Crop = Literal["center", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 ChannelOrder = Literal["RGB", "BGR"]
 MOST_CLASSES = 1_000_000
-_log = logging.getLogger(__name__)
 
 _TASKS: dict[str, Task] = {"voc": "segmentation", "coco": "detection"}
 
