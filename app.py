@@ -10,18 +10,13 @@ import streamlit as st
 from rsdtr.ui.shared import address
 from rsdtr.ui.shared.frame import ICON, frame, import_for, log_in
 
-ICONS = {
-    "Explore": ":material/tune:",
-    "Layers": ":material/grid_view:",
-    "Recover": ":material/healing:",
-    "Compare": ":material/compare_arrows:",
-    "Export": ":material/download:",
-    "Learn": ":material/school:",
-}
-scripts = {name: Path(__file__).with_name("pages") / f"{name.lower()}.py" for name in ICONS}
+# Without icons of their own: Streamlit makes a page's icon that of the tab, and fetches the picture
+# of a named one from another host.
+PAGES = ("Explore", "Layers", "Recover", "Compare", "Export", "Learn")
+scripts = {name: Path(__file__).with_name("pages") / f"{name.lower()}.py" for name in PAGES}
 pages = [
-    st.Page(scripts[name], title=name, icon=icon, url_path=name, default=name == "Explore")
-    for name, icon in ICONS.items()
+    st.Page(script, title=name, url_path=name, default=name == "Explore")
+    for name, script in scripts.items()
 ]
 
 # Where the server's secrets have an [auth] section, a page is for those who have logged in.

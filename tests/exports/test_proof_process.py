@@ -24,6 +24,8 @@ def test_equal_functions_agree_in_every_batch_size():
         "mean_difference": 0.0,
         "argmax_agreement": 1.0,
         "n": 7,
+        "relative_error": 0.0,
+        "residual_error": None,
     }
     assert seen == [1] * 7 + [5, 2]
 
@@ -41,6 +43,9 @@ def test_the_differences_and_the_share_of_equal_classes():
         "mean_difference": pytest.approx(6.5 / 6),
         "argmax_agreement": 0.5,
         "n": 2,
+        # ‖(0.5, 0, 0)‖ / ‖(4, 0, 0)‖ of the first row, ‖(3, -3, 0)‖ / ‖(0, 1, 0)‖ of the second.
+        "relative_error": pytest.approx((0.5 / 4 + 18**0.5) / 2),
+        "residual_error": None,
     }
 
 
