@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from rsdtr.models.model_loading import with_classes
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import MOST_CLASSES
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.plan import Target, TargetKind
@@ -130,6 +131,7 @@ json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 _weights = click.option(
     "--weights",
     metavar="FILE|none",
+    callback=lambda context, option, word: WeightsSource.of(word),
     help="Own .safetensors, .pth or .ckpt file; none: seeded weights with a decaying spectrum.",
 )
 factory = click.option(
@@ -157,8 +159,8 @@ def weights(command: Command) -> Command:
         return _weights(command)
 
     @functools.wraps(command)
-    def with_weights(*args: Any, weights: str | None, classes: int | None, **others: Any) -> Any:
-        if classes is not None or weights not in (None, "none"):
+    def with_weights(*args: Any, weights: WeightsSource, classes: int | None, **others: Any) -> Any:
+        if classes is not None or weights.file is not None:
             others[named] = with_classes(others[named], weights, classes)
         return command(*args, weights=weights, **others)
 
