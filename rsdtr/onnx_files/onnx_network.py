@@ -192,7 +192,11 @@ def _not_counted(
 ) -> tuple[NotCounted, ...]:
     """What multiplies outside of the layers, most first."""
     found = [
-        (node_name(node), _macs(node, sizes), f"{node.op_type}: no product with a kernel of its own")
+        (
+            node_name(node),
+            _macs(node, sizes),
+            f"{node.op_type}: no product with a kernel of its own",
+        )
         for node in _others(model, layers)
     ]
     for node in model.graph.node:

@@ -297,7 +297,5 @@ def _dense(ring: TensorRing, part: Part) -> str:
         )
         return part.turned(part.reshaped(made, (o, kh, kw, i)), (0, 3, 1, 2))
     made = part.turned(part.reshaped(second, (o, bond, kw)), (0, 2, 1))  # (O·KW, P) by (P, I·KH)
-    made = part.product(
-        part.reshaped(made, (o * kw, bond)), part.reshaped(first, (bond, i * kh))
-    )
+    made = part.product(part.reshaped(made, (o * kw, bond)), part.reshaped(first, (bond, i * kh)))
     return part.turned(part.reshaped(made, (o, kw, i, kh)), (0, 2, 3, 1))
