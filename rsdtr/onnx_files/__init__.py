@@ -4,6 +4,7 @@ from rsdtr.onnx_files.compress_onnx import CompressedOnnx, compress_onnx
 from rsdtr.onnx_files.network_inputs import NetworkInputs, network_inputs
 from rsdtr.onnx_files.onnx_network import OnnxNetwork, read_onnx
 from rsdtr.onnx_files.refit_onnx import refit_onnx
+from rsdtr.onnx_files.verify_onnx import verify_onnx
 
 __all__ = [
     "CompressedOnnx",
@@ -13,4 +14,5 @@ __all__ = [
     "network_inputs",
     "read_onnx",
     "refit_onnx",
+    "verify_onnx",
 ]

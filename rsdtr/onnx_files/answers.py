@@ -78,7 +78,7 @@ def fidelity_of(found: Answers, expected: Answers) -> Fidelity:
 
 
 def largest_error(found: Arrays, expected: Arrays) -> float:
-    """The largest ‖y − ŷ‖/‖y‖ of arrays of the same names; sums below 1e-6 an element count as 0."""
+    """The largest ‖y − ŷ‖/‖y‖ of arrays of the same names; 1e-6 an element counts as nothing."""
     worst = 0.0
     for name, array in expected.items():
         wanted, have = array.astype(np.float64), found[name].astype(np.float64)

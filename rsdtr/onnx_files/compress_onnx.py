@@ -14,7 +14,7 @@ from rsdtr.errors import PlanError
 from rsdtr.onnx_files.constants import Constants, taken
 from rsdtr.onnx_files.form_choice import forms_by_time, forms_by_work
 from rsdtr.onnx_files.graph_layers import GraphLayer
-from rsdtr.onnx_files.onnx_file import nodes_within, tensors_of, write_model
+from rsdtr.onnx_files.onnx_file import model_sha256, nodes_within, tensors_of, write_model
 from rsdtr.onnx_files.onnx_network import OnnxNetwork
 from rsdtr.onnx_files.ring_nodes import (
     IR_WITH_FREE_INITIALIZERS,
@@ -66,7 +66,8 @@ class CompressedOnnx:
         model = rewritten(self.network, {k: write_of(k, one) for k, one in self.rings.items()})
         said = next((p for p in model.metadata_props if p.key == METADATA), None)
         said = model.metadata_props.add(key=METADATA) if said is None else said
-        said.value = json.dumps(self.manifest(), ensure_ascii=False, separators=(",", ":"))
+        manifest = self.manifest() | {"tensors": model_sha256(model)}
+        said.value = json.dumps(manifest, ensure_ascii=False, separators=(",", ":"))
         return model
 
     def rebuilt(self) -> ModelProto:
@@ -98,7 +99,7 @@ class CompressedOnnx:
     def save(self, path: str | Path) -> int:
         """Write the file, whole or not at all; its bytes, external data included.
 
-        PlanError for the place of the given network; ExportError where it cannot be written.
+        ExportError where it cannot be written.
         """
         return write_model(self.model(), Path(path))
 

@@ -92,8 +92,8 @@ def network_inputs(
         return _checked(network, arrays, f"pictures of {path}")
     if path.suffix.lower() not in (".npz", ".npy") or not path.is_file():
         raise DataError(
-            f"{data} is no folder of pictures and no .npz or .npy file: give one of these as inputs "
-            "of an ONNX file"
+            f"{data} is no folder of pictures and no .npz or .npy file: give one of these as "
+            "inputs of an ONNX file"
         )
     arrays = _stored(network, path)
     inputs = _checked(network, arrays, str(path))

@@ -261,7 +261,7 @@ _PACKED = {
 
 
 def _with_external(model: ModelProto, weights: Path, location: str) -> ModelProto:
-    """A copy whose large initializers lie in the file `weights`, which will be called `location`."""
+    """A copy whose large initializers lie in the file `weights`, to be called `location`."""
     light = ModelProto()
     light.CopyFrom(model)
     with weights.open("wb") as file:
