@@ -137,9 +137,8 @@ def texts(found: Array, wanted: Array) -> float:
     """Percent of the lines that are read the same, repetitions and blanks (class 0) left out."""
 
     def read(row: NDArray[np.int64]) -> list[int]:
-        return [
-            int(x) for x, before in zip(row, [-1, *row[:-1]], strict=True) if x not in (0, before)
-        ]
+        steps = zip(row, [-1, *row[:-1]], strict=True)
+        return [int(x) for x, before in steps if x not in (0, before)]
 
     pairs = zip(found.argmax(-1), wanted.argmax(-1), strict=True)
     same = [read(one) == read(other) for one, other in pairs]
@@ -264,8 +263,8 @@ def _told(row: dict[str, Any]) -> str:
     seconds = sum(row["seconds"].values())
     one, other = row["compressed"], row["refitted"]
     cells = [
-        row["network"], row["asked"], f"{row['pcr']:.2f}", f"{before / 1e6:.2f} → {after / 1e6:.2f}",
-        f"{before / after:.2f}", *ratios, f"{one['unchanged']:.1f}", f"{other['unchanged']:.1f}",
+        row["network"], row["asked"], f"{row['pcr']:.2f}",
+        f"{before / 1e6:.2f} → {after / 1e6:.2f}", f"{before / after:.2f}", *ratios, f"{one['unchanged']:.1f}", f"{other['unchanged']:.1f}",
         f"{one['relative_error']:.3f}", f"{other['relative_error']:.3f}", f"{seconds:.0f}",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"

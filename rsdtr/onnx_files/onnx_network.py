@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def read_onnx(path: str | Path, input_size: Size | None = None) -> OnnxNetwork:
         model=model,
         layers=layers,
         shapes=shapes,
-        profile=_profile(path.name, model, layers, sizes, size),
+        profile=_profile(path.name, model, layers, shapes, sizes, size),
         bytes=size,
         sha256=file_sha256(path),
     )
@@ -99,6 +100,7 @@ def _profile(
     name: str,
     model: ModelProto,
     layers: tuple[GraphLayer, ...],
+    shapes: Mapping[str, Shape],
     sizes: Mapping[str, Shape],
     file_bytes: int,
 ) -> ModelProfile:
@@ -113,9 +115,14 @@ def _profile(
         params=_params(model),
         macs=macs,
         not_counted=_not_counted(model, layers, sizes, macs),
-        weights_sha256=model_sha256(model),
+        weights_sha256=_identity(model, shapes),
         entries=_entries(layers, file_bytes),
     )
+
+
+def _identity(model: ModelProto, shapes: Mapping[str, Shape]) -> str:
+    """Of the weights, and of the sizes that costs are counted for: winners on disk are by both."""
+    return hashlib.sha256(f"{model_sha256(model)} {sorted(shapes.items())}".encode()).hexdigest()
 
 
 def _layer_profile(
@@ -195,7 +202,7 @@ def _not_counted(
         (
             node_name(node),
             _macs(node, sizes),
-            f"{node.op_type}: no product with a kernel of its own",
+            f"{node.op_type}: it has no constant kernel of two axes",
         )
         for node in _others(model, layers)
     ]

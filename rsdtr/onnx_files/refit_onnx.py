@@ -177,7 +177,7 @@ class _LayerFit:
         return moments[0], moments[1]
 
     def _seen(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """What the kernel meets (N, D), what should come of it, and what is added to that (N, O)."""
+        """What the kernel meets (N, D), what should come of it, and what is added to it (N, O)."""
         site, place = self.site, self.layer.place
         mine, other = self.ours.to(batch, place), self.theirs.to(batch, place)
         x = _tensor(mine[site.taken])
