@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import files
 from pathlib import Path
@@ -41,9 +41,6 @@ from rsdtr.planning.winners_on_disk import load_winners, save_winners
 
 Array = NDArray[np.float32]
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789     .,-:%$/"
-QUESTIONS: tuple[float | Target, ...] = (
-    0.3, 0.5, Target(kind="pcr", value=2), Target(kind="pcr", value=3),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -178,9 +175,9 @@ def times(one: Session, other: Session, values: Array, name: str, runs: int) -> 
 
 
 def rows(
-    name: str, images: int, held_out: int, runs: int, batch: int | None
+    name: str, asked: Sequence[float], images: int, held_out: int, runs: int, batch: int | None
 ) -> list[dict[str, Any]]:
-    """One row for each question."""
+    """One row for each number that is asked for: an ε_p below 1, or a PCR."""
     case = CASES[name]
     path = place(case)
     network = read_onnx(path, case.size)
@@ -196,7 +193,8 @@ def rows(
         judged = network_inputs(network, data, held_out)
     dense = Answers.of(network.model, judged)
     found = []
-    for question in QUESTIONS:
+    for number in asked:
+        question = number if number < 1 else Target(kind="pcr", value=number)
         started = time.perf_counter()
         try:
             decided = (
@@ -273,6 +271,7 @@ def _told(row: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", default=",".join(CASES))
+    parser.add_argument("--asked", default="0.3,0.5,2,3", help="ε_p below 1, PCR above")
     parser.add_argument("--images", type=int, default=200, help="to learn from")
     parser.add_argument("--held-out", type=int, default=100, help="to judge with")
     parser.add_argument("--runs", type=int, default=20)
@@ -286,7 +285,14 @@ def main() -> None:
     found = [
         row
         for name in asked.networks.split(",")
-        for row in rows(name, asked.images, asked.held_out, asked.runs, asked.batch)
+        for row in rows(
+            name,
+            [float(x) for x in asked.asked.split(",")],
+            asked.images,
+            asked.held_out,
+            asked.runs,
+            asked.batch,
+        )
     ]
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")

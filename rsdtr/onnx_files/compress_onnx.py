@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, ValueInfoProto
 from torch import Tensor
 
 from rsdtr.errors import PlanError
@@ -40,18 +40,32 @@ class LayerRing:
     ring: TensorRing
     bias: Tensor | None = None
 
+    @property
+    def kernel(self) -> Tensor:
+        return self.ring.to_tensor()
+
+
+@dataclass(frozen=True, eq=False)
+class DenseLayer:
+    """A layer that stays dense, with a kernel (O, I/groups, KH, KW) and bias of a refit."""
+
+    kernel: Tensor
+    bias: Tensor | None = None
+
 
 @dataclass(frozen=True, eq=False)
 class CompressedOnnx:
     """A network of an ONNX file whose planned layers are rings.
 
-    plan: what was obeyed, with the form of each ring; rings: by the layers' names; told: what else
-    the file is to say of itself, JSON-able, such as how it was refit and its fidelity.
+    plan: what was obeyed, with the form of each ring; rings: by the layers' names; dense: other
+    layers that a refit has changed; told: what else the file is to say of itself, JSON-able, such
+    as its fidelity.
     """
 
     network: OnnxNetwork
     plan: CompressionPlan
     rings: Mapping[str, LayerRing]
+    dense: Mapping[str, DenseLayer] = field(default_factory=dict)
     told: Mapping[str, object] = field(default_factory=dict)
 
     def model(self) -> ModelProto:
@@ -63,7 +77,9 @@ class CompressedOnnx:
                 layer, node, one.ring, forms[name], one.bias, part
             )
 
-        model = rewritten(self.network, {k: write_of(k, one) for k, one in self.rings.items()})
+        writes = {name: write_of(name, one) for name, one in self.rings.items()}
+        writes |= {name: _dense_write(one) for name, one in self.dense.items()}
+        model = rewritten(self.network, writes)
         said = next((p for p in model.metadata_props if p.key == METADATA), None)
         said = model.metadata_props.add(key=METADATA) if said is None else said
         manifest = self.manifest() | {"tensors": model_sha256(model)}
@@ -74,7 +90,7 @@ class CompressedOnnx:
         """The given graph with each ring's kernel in place of the layer's own: it answers the same
         as the compressed one, up to the precision of its numbers.
         """
-        return rebuilt(self.network, self.rings)
+        return rebuilt(self.network, {**self.rings, **self.dense})
 
     def manifest(self) -> dict[str, object]:
         """What the file says of itself: where it came from, what was asked for, its rings."""
@@ -117,7 +133,7 @@ def compress_onnx(
 ) -> CompressedOnnx:
     """The network with the rings of a plan, each in the form that suits ONNX Runtime.
 
-    batch: time every form on this machine for so many inputs, with two threads; by default the
+    batch: time every form on this machine for so many inputs, with one thread; by default the
     form is taken that has least to do. progress: called with (layers timed, layers to time).
     PlanError for a plan of another network.
     """
@@ -141,15 +157,13 @@ def compress_onnx(
     return CompressedOnnx(network, decided, {name: LayerRing(r) for name, r in rings.items()})
 
 
-def rebuilt(network: OnnxNetwork, rings: Mapping[str, LayerRing]) -> ModelProto:
-    """The network's graph with the kernels, rebuilt, and biases of some of its layers."""
+def rebuilt(network: OnnxNetwork, layers: Mapping[str, LayerRing | DenseLayer]) -> ModelProto:
+    """The network's graph with other kernels, dense ones, and biases in some of its layers."""
+    return rewritten(network, {name: _dense_write(one) for name, one in layers.items()})
 
-    def write_of(one: LayerRing) -> Write:
-        return lambda layer, node, part: dense_part(
-            layer, node, one.ring.to_tensor(), one.bias, part
-        )
 
-    return rewritten(network, {name: write_of(one) for name, one in rings.items()})
+def _dense_write(one: LayerRing | DenseLayer) -> Write:
+    return lambda layer, node, part: dense_part(layer, node, one.kernel, one.bias, part)
 
 
 def rewritten(network: OnnxNetwork, writes: Mapping[str, Write]) -> ModelProto:
@@ -192,7 +206,12 @@ def rewritten(network: OnnxNetwork, writes: Mapping[str, Write]) -> ModelProto:
     return model
 
 
-def _left(nodes, outputs, before: Constants, chains: set[int]) -> set[str]:  # type: ignore[no-untyped-def]
+def _left(
+    nodes: Iterable[NodeProto],
+    outputs: Iterable[ValueInfoProto],
+    before: Constants,
+    chains: set[int],
+) -> set[str]:
     """The values that are still taken, not counting by chains that lead to nothing."""
     chain_outputs = {
         name: before.graph.node[place]

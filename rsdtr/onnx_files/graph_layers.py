@@ -25,7 +25,8 @@ class GraphLayer:
 
     name: of the node, or else of its output; place: in graph.node; kernel: (O, I/groups, KH, KW),
     (O, I, 1, 1) of a matrix; weight: the constant; stride, dilation: of rows and columns; pads:
-    (top, left, bottom, right), empty where auto_pad says it; obstacle: why it cannot be a ring.
+    (top, left, bottom, right), empty where auto_pad says it; fixed: why its kernel may not change;
+    obstacle: why it cannot be a ring.
     """
 
     name: str
@@ -37,7 +38,14 @@ class GraphLayer:
     dilation: Pair = (1, 1)
     pads: tuple[int, ...] = (0, 0, 0, 0)
     auto_pad: str = "NOTSET"
-    obstacle: str | None = None
+    groups: int = 1
+    fixed: str | None = None
+
+    @property
+    def obstacle(self) -> str | None:
+        if self.groups != 1:
+            return f"grouped convolution (groups={self.groups}): a ring mixes all channels"
+        return self.fixed
 
     @property
     def is_matrix(self) -> bool:
@@ -82,9 +90,9 @@ def _layer(node: NodeProto, place: int, constants: Constants) -> GraphLayer | No
         if node.op_type == "Gemm" and bool(attribute(node, "transA", 0)):
             reason = "it takes its input transposed"
     kernel = torch.from_numpy(np.array(values, order="C"))
-    reason = reason or _obstacle(node, kernel, weight, constants)
+    reason = reason or _fixed(node, kernel, weight, constants)
     layer = GraphLayer(
-        node_name(node), place, cast(Operation, node.op_type), kernel, weight, obstacle=reason
+        node_name(node), place, cast(Operation, node.op_type), kernel, weight, fixed=reason
     )
     return layer if layer.is_matrix else _with_geometry(layer, node)
 
@@ -96,23 +104,21 @@ def _with_geometry(layer: GraphLayer, node: NodeProto) -> GraphLayer:
     assert isinstance(pads, list)
     assert isinstance(strides, list)
     assert isinstance(dilations, list)
+    groups = attribute(node, "group", 1)
+    assert isinstance(groups, int)
     if len(pads) != 4 or len(strides) != 2 or len(dilations) != 2:
-        return replace(layer, obstacle="its strides, pads or dilations are not of two axes")
+        return replace(layer, fixed="its strides, pads or dilations are not of two axes")
     return replace(
         layer,
         stride=(strides[0], strides[1]),
         dilation=(dilations[0], dilations[1]),
+        groups=groups,
         pads=() if auto_pad in ("SAME_UPPER", "SAME_LOWER") else tuple(pads),
         auto_pad=auto_pad if auto_pad != "VALID" else "NOTSET",
     )
 
 
-def _obstacle(
-    node: NodeProto, kernel: Tensor, weight: Constant, constants: Constants
-) -> str | None:
-    groups = attribute(node, "group", 1)
-    if node.op_type == "Conv" and groups != 1:
-        return f"grouped convolution (groups={groups}): a ring mixes all channels"
+def _fixed(node: NodeProto, kernel: Tensor, weight: Constant, constants: Constants) -> str | None:
     if kernel.dtype == torch.float16:
         return (
             "a kernel of float16 is too coarse for a ring: compress the network in float32, and "

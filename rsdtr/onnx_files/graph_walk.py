@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from rsdtr.onnx_files.compress_onnx import LayerRing
+from rsdtr.onnx_files.compress_onnx import DenseLayer, LayerRing
 from rsdtr.onnx_files.constants import taken
 from rsdtr.onnx_files.graph_layers import GraphLayer
 from rsdtr.onnx_files.onnx_network import OnnxNetwork
@@ -40,10 +40,10 @@ class GraphWalk:
     def __len__(self) -> int:
         return len(self._held)
 
-    def put(self, layer: GraphLayer, one: LayerRing) -> None:
-        """Let a layer have the kernel of a ring, and its bias."""
+    def put(self, layer: GraphLayer, one: LayerRing | DenseLayer) -> None:
+        """Let a layer have another kernel, and bias."""
         part = Part(Names(()), f"rebuilt/{layer.name}", layer.kernel.numpy().dtype)
-        dense_part(layer, self.nodes[layer.place], one.ring.to_tensor(), one.bias, part)
+        dense_part(layer, self.nodes[layer.place], one.kernel, one.bias, part)
         self._others[layer.place] = (part.nodes, part.tensors)
         self._sessions.clear()
 

@@ -7,8 +7,9 @@ are run piece by piece in ONNX Runtime, so that all layers together cost about o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from rsdtr.errors import RsdtrError
 from rsdtr.onnx_files.answers import Answers
-from rsdtr.onnx_files.compress_onnx import CompressedOnnx, LayerRing, rebuilt
+from rsdtr.onnx_files.compress_onnx import CompressedOnnx, DenseLayer, LayerRing
 from rsdtr.onnx_files.graph_layers import GraphLayer
 from rsdtr.onnx_files.graph_walk import GraphWalk
 from rsdtr.onnx_files.network_inputs import NetworkInputs
@@ -28,12 +29,14 @@ from rsdtr.recovery.refit import Step
 from rsdtr.recovery.second_moments import Inputs, Moments, Patches, Targets
 from rsdtr.ring.tensor_ring import TensorRing
 
-USUAL = RefitOptions(pixels=128)
+USUAL = RefitOptions(pixels=128, sweeps=2)
+Layer = LayerRing | DenseLayer
+Sums = TypeVar("Sums", Inputs, Targets)
 
 
 @dataclass(frozen=True, eq=False)
 class RefittedOnnx:
-    """A network with refitted rings, and every step on the way; held_out: what only judged."""
+    """A network with refitted layers, and every step on the way; held_out: what only judged."""
 
     compressed: CompressedOnnx
     steps: tuple[Step, ...]
@@ -48,12 +51,13 @@ def refit_onnx(
     options: RefitOptions = USUAL,
     progress: Callable[[int, int], None] | None = None,
 ) -> RefittedOnnx:
-    """The network whose rings do on these inputs what the original layers do; no labels.
+    """The network whose layers do on these inputs what the original ones do; no labels.
 
-    A convolution without a bias gets one. A layer's step is kept only if it helps on the inputs
-    held out, and all of them together only if the graph's own answers come closer there. Forms,
-    ranks and storage stay. DataError for fewer than 2 inputs; RsdtrError for a network without
-    rings, or values that are not finite.
+    Rings get other cores, the layers behind the first of them that stayed dense other kernels,
+    which costs nothing, and a convolution without a bias gets one. A layer's step is kept only if
+    it helps on the inputs held out, and all of them together only if the graph's own answers come
+    closer there. Forms, ranks and storage stay. DataError for fewer than 2 inputs; RsdtrError for
+    a network without rings, or values that are not finite.
     """
     network = compressed.network
     if not compressed.rings:
@@ -63,26 +67,65 @@ def refit_onnx(
     batches = judging + learning
     ours = GraphWalk(network, batches, options.budget / 2)
     theirs = GraphWalk(network, batches, options.budget / 2)
-    layers = [layer for layer in network.layers if layer.name in compressed.rings]
-    places = {layer.place for layer in layers}
+    places = {layer.place for layer in network.layers if layer.name in compressed.rings}
+    layers = [x for x in network.layers if x.place >= min(places) and x.fixed is None]
+    found: dict[str, Layer] = {x.name: DenseLayer(x.kernel) for x in layers}
+    found |= {**compressed.dense, **compressed.rings}
     for layer in layers:
-        ours.put(layer, compressed.rings[layer.name])
-    rings, steps = dict(compressed.rings), []
+        if layer.place in places:
+            ours.put(layer, found[layer.name])
+    steps: list[Step] = []
     for done, layer in enumerate(layers):
         if progress:
             progress(done, len(layers))
         fit = _LayerFit(layer, refit_site(layer, ours, places), ours, theirs, options, len(judging))
-        rings[layer.name], made = fit.run(rings[layer.name])
-        ours.put(layer, rings[layer.name])
+        changed, made = fit.run(found[layer.name])
         steps += made
+        if changed is not found[layer.name]:
+            found[layer.name] = changed
+            ours.put(layer, changed)
+    rings = {name: one for name, one in found.items() if isinstance(one, LayerRing)}
+    kernels = {x.name: x.kernel for x in layers}
+    dense = {
+        name: one
+        for name, one in found.items()
+        if isinstance(one, DenseLayer) and one.kernel is not kernels.get(name)
+    }
+    trial = replace(compressed, rings=rings, dense=dense)
     expected = Answers.of(network.model, judged)
     measure, before = Answers.of(compressed.rebuilt(), judged).divergence_from(expected)
-    _, after = Answers.of(rebuilt(network, rings), judged).divergence_from(expected)
+    _, after = Answers.of(trial.rebuilt(), judged).divergence_from(expected)
     last = Step("cores", measure, before, after)
     if progress:
         progress(len(layers), len(layers))
-    result = replace(compressed, rings=rings) if last.kept else compressed
-    return RefittedOnnx(result, (*steps, last), judged)
+    return RefittedOnnx(trial if last.kept else compressed, (*steps, last), judged)
+
+
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """The moments of each group of channels; one, but for a grouped convolution."""
+
+    parts: Sequence[Moments]
+
+    @property
+    def finite(self) -> bool:
+        return all(part.finite for part in self.parts)
+
+    @property
+    def power(self) -> float:
+        return max(sum(part.targets.power for part in self.parts), 1e-300)
+
+    def error(self, kernel: Tensor, bias: Tensor) -> float:
+        """Σ‖y − 𝓦x − b‖² for a kernel (O, I/groups, KH, KW) and a bias (O,)."""
+        pairs = zip(kernel.chunk(len(self.parts)), bias.chunk(len(self.parts)), strict=True)
+        return sum(
+            part.error(one, other) for part, (one, other) in zip(self.parts, pairs, strict=True)
+        )
+
+    def best_bias(self, kernel: Tensor) -> Tensor:
+        """The bias (O,) of least error beside a kernel."""
+        kernels = kernel.chunk(len(self.parts))
+        return torch.cat([p.best_bias(k) for p, k in zip(self.parts, kernels, strict=True)])
 
 
 class _LayerFit:
@@ -94,49 +137,67 @@ class _LayerFit:
     ) -> None:  # fmt: skip
         self.layer, self.site, self.asked, self.judging = layer, site, asked, judging
         self.ours, self.theirs = ours, theirs
+        self.scale = site.scale * site.gain
+        self.trained = self.scale[:, None, None, None] * layer.kernel.double()
 
-    def run(self, one: LayerRing) -> tuple[LayerRing, list[Step]]:
-        """The layer's ring and bias, as far as the inputs held out agree, and what was tried."""
+    def run(self, one: Layer) -> tuple[Layer, list[Step]]:
+        """The layer, as far as the inputs held out agree, and what was tried."""
         name, site = self.layer.name, self.site
         if reason := self._obstacle():
             return one, [Step(name, "relative error", 0.0, 0.0, skipped=reason)]
         assert site.bias is not None
-        scale = site.scale * site.gain
-        ring = _scaled(one.ring, scale)
-        trained = scale[:, None, None, None] * self.layer.kernel.double()
-        bias = site.scale * site.bias
+        # All in the space of the value that the rest of the graph sees.
+        ring = _scaled(one.ring, self.scale) if isinstance(one, LayerRing) else None
+        kernel = self.scale[:, None, None, None] * one.kernel.double()
+        own = site.bias if one.bias is None else one.bias.double()
+        bias = site.scale * own
         has_bias = self.layer.operation != "MatMul"
         steps: list[Step] = []
-        inputs: list[Inputs] | None = None
+        inputs: list[list[Inputs]] | None = None
         for turn in range(self.asked.rounds if site.relu else 1):
-            kernel = ring.to_tensor()
             judge, learnt = self._moments((kernel, bias) if turn else None, inputs)
-            inputs = [judge.inputs, learnt.inputs]
+            inputs = [[part.inputs for part in groups.parts] for groups in (judge, learnt)]
             if not (judge.finite and learnt.finite):
                 raise RsdtrError(
                     f"what goes in or out of layer {name} is not finite on these inputs: compress "
                     "the network less, or give other inputs"
                 )
-            prior = learnt.centred() if has_bias else learnt
-            prior = prior.with_prior(trained, self.asked.ridge)
-            trial = fitted(ring, prior, SWEEP[self.asked.cores], self.asked.sweeps)
-            new = trial.to_tensor()
-            trial_bias = learnt.best_bias(new) if has_bias else bias
-            power = max(judge.targets.power, 1e-300)
+            new_ring, new = self._solved(ring, learnt, has_bias)
+            new_bias = learnt.best_bias(new) if has_bias else bias
             step = Step(
                 name,
                 "rectified error" if turn else "relative error",
-                judge.error(kernel, bias) / power,
-                judge.error(new, trial_bias) / power,
+                judge.error(kernel, bias) / judge.power,
+                judge.error(new, new_bias) / judge.power,
             )
             steps.append(step)
             if not step.kept:
                 break
-            ring, bias = trial, trial_bias
+            ring, kernel, bias = new_ring, new, new_bias
         if not steps[0].kept:
             return one, steps
         found = bias / site.scale if has_bias else None
-        return LayerRing(_scaled(ring, 1 / scale), found), steps
+        if ring is not None:
+            return LayerRing(_scaled(ring, 1 / self.scale), found), steps
+        return DenseLayer(kernel / self.scale[:, None, None, None], found), steps
+
+    def _solved(
+        self, ring: TensorRing | None, learnt: _Groups, has_bias: bool
+    ) -> tuple[TensorRing | None, Tensor]:
+        """The best ring, or kernel of a dense layer, by these moments, with its kernel."""
+        trained = self.trained.chunk(len(learnt.parts))
+        priors = [
+            (part.centred() if has_bias else part).with_prior(kernel, self.asked.ridge)
+            for part, kernel in zip(learnt.parts, trained, strict=True)
+        ]
+        if ring is not None:
+            (prior,) = priors
+            found = fitted(ring, prior, SWEEP[self.asked.cores], self.asked.sweeps)
+            return found, found.to_tensor()
+        kernels = [
+            least_kernel(prior).reshape(k.shape) for prior, k in zip(priors, trained, strict=True)
+        ]
+        return None, torch.cat(kernels)
 
     def _obstacle(self) -> str | None:
         columns = self.layer.kernel[0].numel()
@@ -149,32 +210,29 @@ class _LayerFit:
         return None
 
     def _moments(
-        self, found: tuple[Tensor, Tensor] | None, known: list[Inputs] | None
-    ) -> tuple[Moments, Moments]:
+        self, found: tuple[Tensor, Tensor] | None, known: list[list[Inputs]] | None
+    ) -> tuple[_Groups, _Groups]:
         """The moments of the batches that judge, and of those to learn from; see `refit`."""
-        sums: list[tuple[Inputs | None, Targets] | None] = [None, None]
+        groups = self.layer.groups
+        seen: list[list[Inputs]] = [[], []]
+        sought: list[list[Targets]] = [[], []]
         generator = torch.Generator().manual_seed(self.asked.seed)
         for batch in range(len(self.ours)):
             part = int(batch >= self.judging)
             columns, target, rest = self._seen(batch, generator)
             if found is not None:
-                kernel, bias = (value.to(target.dtype) for value in found)
-                now = columns @ kernel.flatten(1).T + bias
+                now = _applied(columns, found[0].to(target.dtype), groups)
+                now = now + found[1].to(target.dtype)
                 target = torch.where((target < -rest) & (now < -rest), now, target)
-            inputs = None if known else Inputs.of(columns)
-            targets, before = Targets.of(columns, target), sums[part]
-            if before is not None:
-                targets = before[1] + targets
-                if inputs is not None and before[0] is not None:
-                    inputs = before[0] + inputs
-            sums[part] = (inputs, targets)
-        moments = []
-        for part, total in enumerate(sums):
-            assert total is not None  # each part has at least one input
-            inputs = known[part] if known else total[0]
-            assert inputs is not None
-            moments.append(Moments(inputs, total[1]))
-        return moments[0], moments[1]
+            pairs = list(zip(columns.chunk(groups, 1), target.chunk(groups, 1), strict=True))
+            if known is None:
+                _add(seen[part], [Inputs.of(x.contiguous()) for x, _ in pairs])
+            _add(sought[part], [Targets.of(x, y) for x, y in pairs])
+        first, second = (
+            _Groups([Moments(x, y) for x, y in zip(*sums, strict=True)])
+            for sums in zip(known or seen, sought, strict=True)
+        )
+        return first, second
 
     def _seen(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """What the kernel meets (N, D), what should come of it, and what is added to it (N, O)."""
@@ -202,6 +260,22 @@ class _LayerFit:
             if added is not None:
                 rest = rest + patches.at(added)
         return columns, target - rest, rest
+
+
+def least_kernel(prior: Moments) -> Tensor:
+    """The kernel (O, D) of least error by moments whose gram a ridge has made regular."""
+    return torch.linalg.lstsq(prior.inputs.gram, prior.targets.cross.T).solution.T
+
+
+def _applied(columns: Tensor, kernel: Tensor, groups: int) -> Tensor:
+    """What a kernel (O, I/groups, KH, KW) makes of columns (N, D): (N, O)."""
+    pairs = zip(columns.chunk(groups, 1), kernel.flatten(1).chunk(groups), strict=True)
+    return torch.cat([x @ one.T for x, one in pairs], 1)
+
+
+def _add(total: list[Sums], more: Sequence[Sums]) -> None:
+    """Add to the sums that the list holds, if any, one by one."""
+    total[:] = [a + b for a, b in zip(total, more, strict=True)] if total else list(more)
 
 
 def _tensor(array: NDArray[np.generic]) -> Tensor:

@@ -109,7 +109,7 @@ def ring_part(
 def dense_part(
     layer: GraphLayer, node: NodeProto, kernel: Tensor, bias: Tensor | None, part: Part
 ) -> None:
-    """The same with another dense kernel (O, I, KH, KW)."""
+    """The same with another dense kernel (O, I/groups, KH, KW)."""
     if layer.is_matrix:
         matrix = kernel[:, :, 0, 0].T  # (I, O)
         _last_product(layer, node, node.input[0], part.numbers(matrix, "matrix"), bias, part)
@@ -176,6 +176,8 @@ def _convolution(
         attributes["auto_pad"] = layer.auto_pad
     if original is None:
         return part.node("Conv", [value, weight], "conv", **attributes)
+    if layer.groups != 1:  # a dense one: no ring is grouped
+        attributes["group"] = layer.groups
     inputs = [value, weight]
     if bias is not None:
         inputs.append(part.numbers(bias, "bias"))
