@@ -262,7 +262,8 @@ def _told(row: dict[str, Any]) -> str:
     one, other = row["compressed"], row["refitted"]
     cells = [
         row["network"], row["asked"], f"{row['pcr']:.2f}",
-        f"{before / 1e6:.2f} → {after / 1e6:.2f}", f"{before / after:.2f}", *ratios, f"{one['unchanged']:.1f}", f"{other['unchanged']:.1f}",
+        f"{before / 1e6:.2f} → {after / 1e6:.2f}", f"{before / after:.2f}", *ratios,
+        f"{one['unchanged']:.1f}", f"{other['unchanged']:.1f}",
         f"{one['relative_error']:.3f}", f"{other['relative_error']:.3f}", f"{seconds:.0f}",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"

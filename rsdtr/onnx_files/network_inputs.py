@@ -120,18 +120,13 @@ def _random(network: OnnxNetwork, n: int, seed: int) -> Arrays:
 def _stored(network: OnnxNetwork, path: Path) -> Arrays:
     names = [value.name for value in true_inputs(network.model)]
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            found = {"": content}
-        else:
-            with content:
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                found = {"": content}
+            else:
                 found = {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise DataError(
-            f"{path} cannot be read ({first_line(error)}): give a file that numpy.save or "
-            "numpy.savez wrote"
-        ) from None
-    except Exception as error:  # zipfile's own kinds
+    except Exception as error:  # numpy's, zipfile's and zlib's own kinds
         raise DataError(
             f"{path} cannot be read ({first_line(error)}): give a file that numpy.save or "
             "numpy.savez wrote"

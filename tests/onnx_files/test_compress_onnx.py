@@ -195,13 +195,15 @@ def test_forms_by_time_are_measured_here(tmp_path):
 def test_a_plan_of_another_network_is_one_sentence(tmp_path):
     network = read_onnx(written(small_network(), tmp_path / "net.onnx"))
     decided = plan(network.profile, 0.3, layers="all")
-    other = read_onnx(written(one_conv(ring_kernel((8, 3, 3, 3), (1, 2, 2, 1))), tmp_path / "b.onnx"))
+    other = read_onnx(
+        written(one_conv(ring_kernel((8, 3, 3, 3), (1, 2, 2, 1))), tmp_path / "b.onnx")
+    )
     with pytest.raises(PlanError, match=r"a layer 'stem' that b\.onnx lacks"):
         compress_onnx(other, decided)
     changed = small_network()
     changed.graph.node[0].name, changed.graph.node[2].name = "block", "stem"
     swapped = read_onnx(written(changed, tmp_path / "c.onnx"))
-    with pytest.raises(PlanError, match=r"layer stem has a kernel \(12, 12, 3, 3\), the plan expects"):
+    with pytest.raises(PlanError, match=r"stem has a kernel \(12, 12, 3, 3\), the plan expects"):
         compress_onnx(swapped, decided)
     shared = small_network()
     shared.graph.output.append(helper.make_tensor_value_info("stem.weight", 1, [12, 3, 3, 3]))

@@ -78,7 +78,10 @@ def test_a_shared_kernel_stays_dense_and_says_with_whom():
 def test_a_kernel_that_is_an_output_as_well_stays_dense():
     outputs = MAPS | {"weight": [6, 3, 3, 3]}
     (layer,) = graph_layers(graph([conv("weight")], {"weight": KERNEL}, outputs=outputs).graph)
-    assert layer.obstacle == "shares its kernel with an output of the graph: give each a kernel of its own"
+    assert (
+        layer.obstacle
+        == "shares its kernel with an output of the graph: give each a kernel of its own"
+    )
 
 
 def test_half_precision_stays_dense_with_its_reason():
@@ -116,7 +119,10 @@ def test_a_computed_kernel_another_number_of_axes_and_another_domain_are_no_laye
 
 def test_nodes_of_one_name_are_told_apart_by_what_they_make():
     square = ring_kernel((3, 3, 3, 3), (1, 2, 1, 1))
-    nodes = [conv("w1", "one", "same"), conv("w2", "logits", "same", "one"), ]
+    nodes = [
+        conv("w1", "one", "same"),
+        conv("w2", "logits", "same", "one"),
+    ]
     model = graph(nodes, {"w1": square, "w2": square}, outputs=MAPS)
     assert [layer.name for layer in graph_layers(model.graph)] == ["one", "logits"]
     for node in model.graph.node:

@@ -48,9 +48,7 @@ def test_the_plan_is_json_and_its_pcr_is_that_of_the_scalars(network):
     assert CompressionPlan.from_json(decided.model_dump_json()) == decided
     rings = {layer.name: layer for layer in decided.layers if layer.ranks}
     assert set(rings) >= {"stem", "block", "point"}
-    saved = sum(
-        network.layer(name).kernel.numel() - ring.storage for name, ring in rings.items()
-    )
+    saved = sum(network.layer(name).kernel.numel() - ring.storage for name, ring in rings.items())
     assert decided.pcr == network.profile.params / (network.profile.params - saved)
     assert json.loads(decided.model_dump_json())["model"] == "net.onnx"
 
@@ -106,7 +104,9 @@ def test_what_runs_within_a_branch_is_told(tmp_path):
     del inner.input[:]
     inner.node[0].output[0] = inner.output[0].name = "inner"
     nodes = [
-        helper.make_node("If", ["flag"], ["branch"], "choice", then_branch=inner, else_branch=inner),
+        helper.make_node(
+            "If", ["flag"], ["branch"], "choice", then_branch=inner, else_branch=inner
+        ),
         helper.make_node("Conv", ["branch", "w"], ["logits"], "conv"),
     ]
     model = graph(nodes, {"flag": np.array(True), "w": ring_kernel((4, 4, 1, 1), (1, 2, 1, 1))},

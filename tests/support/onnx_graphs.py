@@ -26,9 +26,7 @@ def ring_kernel(
 ) -> Array:
     """float32 (O, I, KH, KW) of norm 1 per output on average: a random ring, and some noise."""
     generator = np.random.default_rng(seed)
-    cores = [
-        generator.standard_normal((ranks[k], shape[k], ranks[(k + 1) % 4])) for k in range(4)
-    ]
+    cores = [generator.standard_normal((ranks[k], shape[k], ranks[(k + 1) % 4])) for k in range(4)]
     kernel = traced(cores)
     kernel *= np.sqrt(shape[0]) / np.linalg.norm(kernel)
     kernel += noise * generator.standard_normal(kernel.shape) * np.sqrt(shape[0] / kernel.size)
