@@ -104,7 +104,7 @@ def test_forms_by_time(net, tmp_path):
     assert json.loads(result.stdout)["measured_on"]["batch"] == 1
 
 
-def test_bad_requests_get_one_sentence(net, tmp_path):
+def test_bad_requests_about_onnx_files_get_one_sentence(net, tmp_path):
     out = ["--out", str(tmp_path / "small.onnx")]
     for words, match in (
         (["plan", str(net), "--input-size", "big"], "give HEIGHTxWIDTH, as in 48x320"),
