@@ -12,9 +12,10 @@ from torch import Tensor
 
 from rsdtr.errors import PlanError
 from rsdtr.onnx_files.constants import Constants, taken
-from rsdtr.onnx_files.form_choice import forms_by_time, forms_by_work
+from rsdtr.onnx_files.form_choice import fastest_model, forms_by_time, forms_by_work, forms_dense
 from rsdtr.onnx_files.graph_layers import GraphLayer
-from rsdtr.onnx_files.onnx_file import model_sha256, nodes_within, tensors_of, write_model
+from rsdtr.onnx_files.network_inputs import network_inputs
+from rsdtr.onnx_files.onnx_file import model_sha256, nodes_within, opset_of, tensors_of, write_model
 from rsdtr.onnx_files.onnx_network import OnnxNetwork
 from rsdtr.onnx_files.ring_nodes import (
     IR_WITH_FREE_INITIALIZERS,
@@ -133,9 +134,10 @@ def compress_onnx(
 ) -> CompressedOnnx:
     """The network with the rings of a plan, each in the form that suits ONNX Runtime.
 
-    batch: time every form on this machine for so many inputs, with one thread; by default the
-    form is taken that has least to do. progress: called with (layers timed, layers to time).
-    PlanError for a plan of another network.
+    batch: time every form on this machine for so many inputs, with one thread, and of the whole
+    graphs that come of it, of the forms that have least to do and of one convolution for each ring
+    take the fastest; by default each form is the one that has least to do. progress: called with
+    (layers timed, layers to time). PlanError for a plan of another network.
     """
     rings = {}
     for layer in plan.layers:
@@ -150,11 +152,21 @@ def compress_onnx(
         if given.obstacle:
             raise PlanError(f"layer {layer.name} cannot be a ring: {given.obstacle}")
         rings[layer.name] = ring_svd(given.kernel, layer.shift, layer.ranks)
-    if batch is None:
-        decided = forms_by_work(plan, network)
-    else:
-        decided = forms_by_time(plan, network, rings, batch=batch, progress=progress)
-    return CompressedOnnx(network, decided, {name: LayerRing(r) for name, r in rings.items()})
+    layers = {name: LayerRing(ring) for name, ring in rings.items()}
+    by_work = CompressedOnnx(network, forms_by_work(plan, network), layers)
+    if batch is None or not rings:
+        return by_work
+    timed = forms_by_time(plan, network, rings, batch=batch, progress=progress)
+    plans = [timed, by_work.plan, forms_dense(plan, network)]
+    choices = [
+        CompressedOnnx(
+            network, decided.model_copy(update={"measured_on": timed.measured_on}), layers
+        )
+        for decided in plans
+    ]
+    inputs = network_inputs(network, None, batch)
+    models = [choice.model() for choice in choices]
+    return choices[fastest_model(models, next(inputs.batches()))]
 
 
 def rebuilt(network: OnnxNetwork, layers: Mapping[str, LayerRing | DenseLayer]) -> ModelProto:
@@ -175,7 +187,7 @@ def rewritten(network: OnnxNetwork, writes: Mapping[str, Write]) -> ModelProto:
     model.CopyFrom(network.model)
     graph = model.graph
     layers = {layer.place: layer for layer in network.layers if layer.name in writes}
-    names = Names(_names(network.model))
+    names, opset = Names(_names(network.model)), opset_of(network.model)
     tensors = []
     nodes = []
     for place, node in enumerate(network.model.graph.node):
@@ -183,7 +195,7 @@ def rewritten(network: OnnxNetwork, writes: Mapping[str, Write]) -> ModelProto:
         if layer is None:
             nodes.append(node)
             continue
-        part = Part(names, layer.name, layer.kernel.numpy().dtype)
+        part = Part(names, layer.name, layer.kernel.numpy().dtype, opset)
         writes[layer.name](layer, node, part)
         if model.ir_version < IR_WITH_FREE_INITIALIZERS:
             part.as_constants()

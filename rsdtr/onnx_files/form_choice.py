@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
-from onnx import helper
+from numpy.typing import NDArray
+from onnx import ModelProto, helper
 
 from rsdtr.measuring.stopwatch import interleaved, machine
 from rsdtr.onnx_files.graph_layers import GraphLayer
 from rsdtr.onnx_files.onnx_file import opset_of
 from rsdtr.onnx_files.onnx_network import OnnxNetwork
-from rsdtr.onnx_files.ring_nodes import Names, Part, dense_part, ring_part
+from rsdtr.onnx_files.ring_nodes import Names, Part, aligned, dense_part, ring_part
 from rsdtr.onnx_files.runtime import Session
 from rsdtr.planning.model_profile import LayerProfile
 from rsdtr.planning.plan import CompressionPlan, LayerPlan, MeasuredOn, Milliseconds
 from rsdtr.ring.cost import form_activations, form_macs
-from rsdtr.ring.forms import Form
+from rsdtr.ring.forms import Form, sublayers
 from rsdtr.ring.tensor_ring import TensorRing
 from rsdtr.typing import Progress
 
@@ -28,7 +29,7 @@ BY_TIME: tuple[Form, ...] = (*BY_WORK, "pipeline")
 # that a layer takes or gives, one that lies between its convolutions, and a convolution as such.
 MACS_PER_END, MACS_PER_ELEMENT, MACS_PER_NODE = 18, 33, 400_000
 # A form must take less than this part of the dense one, by its work or by its time.
-WORTH_OF_WORK, WORTH_OF_TIME = 0.9, 0.95
+WORTH_OF_WORK, WORTH_OF_TIME = 0.8, 0.95
 _RUNS, _SECONDS, _AT_LEAST_MS = 7, 1.0, 2.0
 
 
@@ -84,6 +85,23 @@ def forms_by_time(
     return decided.model_copy(update={"layers": tuple(layers), "measured_on": where})
 
 
+def forms_dense(plan: CompressionPlan, network: OnnxNetwork) -> CompressionPlan:
+    """The plan with every ring as one convolution, whose kernel is rebuilt as a file is opened."""
+    forms: dict[str, Form] = {layer.name: "dense" for layer in plan.layers if layer.ranks}
+    return _with_forms(plan, network, forms)
+
+
+def fastest_model(models: Sequence[ModelProto], inputs: Mapping[str, NDArray[np.generic]]) -> int:
+    """Which of some whole graphs takes least of the processor's time, on one thread."""
+    sessions = [Session(model, threads=1) for model in models]
+    works = {
+        str(k): (lambda session=session: session(inputs))  # type: ignore[misc]
+        for k, session in enumerate(sessions)
+    }
+    spread = interleaved(works, runs=_RUNS, seconds=5 * _SECONDS, clock=time.process_time)
+    return min(range(len(models)), key=lambda k: spread[str(k)].best_ms)
+
+
 def _least_work(layer: LayerPlan, network: OnnxNetwork) -> Form:
     profile = network.profile.layer(layer.name)
     o, i, _, _ = layer.shape
@@ -92,10 +110,11 @@ def _least_work(layer: LayerPlan, network: OnnxNetwork) -> Form:
     def work(form: Form) -> float:
         assert layer.ranks is not None
         sizes = layer.shape, layer.ranks, profile.input_size, profile.output_size
-        between = 2 * form_activations(form, *sizes)  # written, and read
+        wider = _wider(form, layer, network.layer(layer.name).is_matrix)
+        between = 2 * wider * form_activations(form, *sizes)  # written, and read
         nodes = 1 if form == "dense" else 2
         moved = MACS_PER_END * ends + MACS_PER_ELEMENT * between
-        return form_macs(form, *sizes) + moved + MACS_PER_NODE * nodes
+        return wider * form_macs(form, *sizes) + moved + MACS_PER_NODE * nodes
 
     best = min(BY_WORK, key=work)
     return best if work(best) < WORTH_OF_WORK * work("dense") else "dense"
@@ -129,6 +148,15 @@ def _fastest(
     return best, Milliseconds(original=dense, compressed=spread[best].best_ms)
 
 
+def _wider(form: Form, layer: LayerPlan, is_matrix: bool) -> float:
+    """How many times as many channels lie between two convolutions as the ring has there."""
+    assert layer.ranks is not None
+    if is_matrix or form in ("dense", "pipeline"):
+        return 1.0
+    bond = sublayers(form, layer.shape, layer.ranks)[0].kernel[0]
+    return aligned(bond) / bond
+
+
 def _input_shape(layer: GraphLayer, profile: LayerProfile, batch: int) -> tuple[int, ...]:
     _, i, _, _ = layer.kernel.shape
     height, width = profile.input_size
@@ -140,7 +168,8 @@ def _alone(network: OnnxNetwork, layer: GraphLayer, ring: TensorRing, form: Form
     node = type(network.model.graph.node[layer.place])()
     node.CopyFrom(network.model.graph.node[layer.place])
     node.input[:], node.output[:] = ["x", node.input[1]], ["y"]
-    part = Part(Names(["x", "y"]), "layer", layer.kernel.numpy().dtype)
+    opset = opset_of(network.model)
+    part = Part(Names(["x", "y"]), "layer", layer.kernel.numpy().dtype, opset)
     if form == "dense":
         dense_part(layer, node, layer.kernel, None, part)
     else:
@@ -154,9 +183,7 @@ def _alone(network: OnnxNetwork, layer: GraphLayer, ring: TensorRing, form: Form
         [helper.make_tensor_value_info("y", kind, [None] * axes)],
         part.tensors,
     )
-    model = helper.make_model(
-        graph, ir_version=8, opset_imports=[helper.make_opsetid("", opset_of(network.model))]
-    )
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", opset)])
     return Session(model, threads=1)
 
 
@@ -170,6 +197,7 @@ def _with_forms(
             macs = form_macs(
                 form, layer.shape, layer.ranks, profile.input_size, profile.output_size
             )
+            macs = round(macs * _wider(form, layer, network.layer(layer.name).is_matrix))
             layer = layer.model_copy(update={"form": form, "macs_run": macs})
         layers.append(layer)
     run = plan.macs.original - sum(

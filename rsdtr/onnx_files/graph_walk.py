@@ -9,6 +9,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from rsdtr.onnx_files.compress_onnx import DenseLayer, LayerRing
 from rsdtr.onnx_files.constants import taken
 from rsdtr.onnx_files.graph_layers import GraphLayer
+from rsdtr.onnx_files.onnx_file import opset_of
 from rsdtr.onnx_files.onnx_network import OnnxNetwork
 from rsdtr.onnx_files.ring_nodes import IR_WITH_FREE_INITIALIZERS, Names, Part, dense_part
 from rsdtr.onnx_files.runtime import Arrays, Session, value_info
@@ -42,7 +43,8 @@ class GraphWalk:
 
     def put(self, layer: GraphLayer, one: LayerRing | DenseLayer) -> None:
         """Let a layer have another kernel, and bias."""
-        part = Part(Names(()), f"rebuilt/{layer.name}", layer.kernel.numpy().dtype)
+        dtype, opset = layer.kernel.numpy().dtype, opset_of(self.model)
+        part = Part(Names(()), f"rebuilt/{layer.name}", dtype, opset)
         dense_part(layer, self.nodes[layer.place], one.kernel, one.bias, part)
         self._others[layer.place] = (part.nodes, part.tensors)
         self._sessions.clear()

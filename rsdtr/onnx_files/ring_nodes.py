@@ -21,6 +21,11 @@ from rsdtr.ring.forms import Form, Sublayer, sublayer_kernels, sublayers
 from rsdtr.ring.tensor_ring import TensorRing
 
 IR_WITH_FREE_INITIALIZERS = 4  # before it, every initializer had to be an input of the graph
+OPSET_WITH_ZEROS = 9  # that of ConstantOfShape
+# ONNX Runtime keeps convolutions in its blocked layout where the channels between them are as many
+# as a block and a multiple of four (core/optimizer/nchwc_transformer.cc): elsewhere it turns every
+# value back and forth, which takes longer than the ring saves.
+BLOCK, ALIGNED = 16, 4
 Array = NDArray[np.generic]
 
 
@@ -47,6 +52,7 @@ class Part:
     names: Names
     prefix: str
     dtype: np.dtype[np.generic]
+    opset: int
     nodes: list[NodeProto] = field(default_factory=list)
     tensors: list[TensorProto] = field(default_factory=list)
 
@@ -77,6 +83,16 @@ class Part:
 
     def turned(self, value: str, order: Sequence[int]) -> str:
         return self.node("Transpose", [value], "turned", perm=list(order))
+
+    def widened(self, value: str, shape: Sequence[int], axis: int, size: int) -> str:
+        """A kernel of this shape with zeros behind it along an axis, up to a size."""
+        missing = [size - length if k == axis else length for k, length in enumerate(shape)]
+        if missing[axis] == 0 or self.opset < OPSET_WITH_ZEROS:
+            return value
+        shaped = self.stored(np.array(missing, np.int64), "shape")
+        zero = numpy_helper.from_array(np.zeros(1, self.dtype))
+        zeros = self.node("ConstantOfShape", [shaped], "zeros", value=zero)
+        return self.node("Concat", [value, zeros], "widened", axis=axis)
 
     def as_constants(self) -> None:
         """Let nodes hold the tensors, for a graph that would have to list them as inputs."""
@@ -119,6 +135,11 @@ def dense_part(
     _convolution(layer, Sublayer((o, i, kh, kw), (0, 1)), node.input[0], weight, part, node, bias)
 
 
+def aligned(channels: int) -> int:
+    """How many channels lie between the two convolutions of a form, some of them of zeros."""
+    return max(BLOCK, -(-channels // ALIGNED) * ALIGNED)
+
+
 def stored_scalars(form: Form, shape: Sequence[int], ranks: Sequence[int]) -> int:
     """Scalars that a file holds for a ring in this form: never more than the cores' and ring's."""
     if form == "dense":
@@ -148,6 +169,12 @@ def _convolutions(
 ) -> None:  # fmt: skip
     steps = sublayers(form, ring.shape, ring.ranks)
     weights = _weights(ring, form, part)
+    if form in _TWO:
+        bond = aligned(steps[0].kernel[0])
+        weights = [
+            part.widened(weight, step.kernel, axis, bond)
+            for axis, (weight, step) in enumerate(zip(weights, steps, strict=True))
+        ]
     value, copies = node.input[0], 1
     for number, (step, weight) in enumerate(zip(steps, weights, strict=True)):
         if step.copies != copies:  # R_1 into the batch, or back into the channels

@@ -185,11 +185,10 @@ def test_forms_by_time_are_measured_here(tmp_path):
     small = compressed(small_network(), tmp_path, batch=2)
     assert small.plan.measured_on.batch == 2
     rings = [layer for layer in small.plan.layers if layer.ranks]
-    assert all(layer.latency_ms is not None for layer in rings)
-    assert all(
-        layer.latency_ms.compressed < 0.95 * layer.latency_ms.original or layer.form == "dense"
-        for layer in rings
-    )
+    for layer in rings:
+        told = layer.latency_ms
+        # Nothing is told where the forms of least work made the faster graph.
+        assert told is None or layer.form == "dense" or told.compressed < 0.95 * told.original
 
 
 def test_a_plan_of_another_network_is_one_sentence(tmp_path):

@@ -22,11 +22,12 @@ def test_a_wide_kernel_of_small_ranks_runs_as_two_convolutions(tmp_path):
     assert layer.form in ("O|IHW", "I|HWO", "IH|WO")
     assert layer.macs_run < 0.5 * layer.macs.original
     assert found.fcr_run == pytest.approx(layer.macs.original / layer.macs_run)
-    costs = [
-        form_macs(form, layer.shape, layer.ranks, (56, 56), (56, 56))
-        for form in ("O|IHW", "I|HWO", "IH|WO")
-    ]
-    assert layer.macs_run == min(costs)
+    # 8, 16 and 16 channels lie between: ONNX Runtime computes 16 of all.
+    macs = {
+        form: form_macs(form, layer.shape, layer.ranks, (56, 56), (56, 56)) * 16 // channels
+        for form, channels in {"O|IHW": 8, "I|HWO": 16, "IH|WO": 16}.items()
+    }
+    assert layer.macs_run == macs[layer.form] == min(macs.values())
 
 
 def test_a_thin_one_stays_one_convolution_with_its_kernel_rebuilt(tmp_path):
