@@ -26,6 +26,7 @@ OPSET_WITH_ZEROS = 9  # that of ConstantOfShape
 # as a block and a multiple of four (core/optimizer/nchwc_transformer.cc): elsewhere it turns every
 # value back and forth, which takes longer than the ring saves.
 BLOCK, ALIGNED = 16, 4
+NOTHING = 1e-9  # beside the largest number of a tensor, in single precision
 Array = NDArray[np.generic]
 
 
@@ -63,8 +64,14 @@ class Part:
         return name
 
     def numbers(self, values: Tensor, word: str) -> str:
-        """The same of values in the network's own precision."""
-        return self.stored(values.detach().cpu().numpy().astype(self.dtype), word)
+        """The same of values in the network's own precision.
+
+        What is nothing beside the largest is 0: processors take many times as long for the
+        denormal products of such numbers.
+        """
+        array = values.detach().cpu().numpy().astype(self.dtype)
+        array[np.abs(array) < NOTHING * np.abs(array).max(initial=0)] = 0
+        return self.stored(array, word)
 
     def node(self, operation: str, inputs: Sequence[str], word: str, **attributes: object) -> str:
         """One more node with one output: the name of that."""
