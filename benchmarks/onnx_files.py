@@ -97,13 +97,14 @@ def direction(generator: np.random.Generator) -> Array:
     """A line of text, upright or upside down, in -1..1."""
     picture = _line(generator, 48, 192)
     picture = picture.rotate(180) if generator.random() < 0.5 else picture
-    return (_noisy(generator, picture).transpose(2, 0, 1) / 255 - 0.5) / np.float32(0.5)
+    scaled = (_noisy(generator, picture).transpose(2, 0, 1) / 255 - 0.5) / 0.5
+    return scaled.astype(np.float32)
 
 
 def recognition(generator: np.random.Generator) -> Array:
     """A line of text in -1..1."""
     line = _noisy(generator, _line(generator, 48, 320))
-    return (line.transpose(2, 0, 1) / 255 - 0.5) / np.float32(0.5)
+    return ((line.transpose(2, 0, 1) / 255 - 0.5) / 0.5).astype(np.float32)
 
 
 def detection(generator: np.random.Generator) -> Array:
@@ -116,14 +117,18 @@ def detection(generator: np.random.Generator) -> Array:
         height, width = int(generator.integers(16, 40)), int(generator.integers(60, 260))
         at = int(generator.integers(0, side - width)), int(generator.integers(0, side - height))
         page.paste(_line(generator, height, width), at)
-    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-    return ((_noisy(generator, page) / 255 - mean) / std).transpose(2, 0, 1).astype(np.float32)
+    mean, std = (
+        np.array([0.485, 0.456, 0.406], np.float32),
+        np.array([0.229, 0.224, 0.225], np.float32),
+    )
+    scaled = (_noisy(generator, page) / 255 - mean) / std
+    return scaled.transpose(2, 0, 1).astype(np.float32)
 
 
 def photograph(generator: np.random.Generator) -> Array:
     """A part of a photograph, (H, W, C) in the order BGR less a mean of each colour."""
     crop = _noisy(generator, _crop(generator, 224, 224))
-    return (crop[:, :, ::-1] - np.float32([104, 117, 123])).astype(np.float32)
+    return (crop[:, :, ::-1] - np.array([104, 117, 123], np.float32)).astype(np.float32)
 
 
 def classes(found: Array, wanted: Array) -> float:

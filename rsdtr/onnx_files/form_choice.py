@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -95,8 +96,7 @@ def fastest_model(models: Sequence[ModelProto], inputs: Mapping[str, NDArray[np.
     """Which of some whole graphs takes least of the processor's time, on one thread."""
     sessions = [Session(model, threads=1) for model in models]
     works = {
-        str(k): (lambda session=session: session(inputs))  # type: ignore[misc]
-        for k, session in enumerate(sessions)
+        str(k): (lambda session=session: session(inputs)) for k, session in enumerate(sessions)
     }
     spread = interleaved(works, runs=_RUNS, seconds=5 * _SECONDS, clock=time.process_time)
     return min(range(len(models)), key=lambda k: spread[str(k)].best_ms)
@@ -129,9 +129,8 @@ def _fastest(
     values = np.random.default_rng(0).standard_normal(shape).astype(dtype)
     forms = BY_WORK if layer.is_matrix else BY_TIME
     sessions = {form: _alone(network, layer, ring, form) for form in forms}
-    works = {
-        form: (lambda session=session: session({"x": values}))  # type: ignore[misc]
-        for form, session in sessions.items()
+    works: dict[str, Callable[[], object]] = {
+        form: partial(session, {"x": values}) for form, session in sessions.items()
     }
     spread = interleaved(
         works,

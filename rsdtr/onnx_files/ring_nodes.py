@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +74,7 @@ class Part:
         array[np.abs(array) < NOTHING * np.abs(array).max(initial=0)] = 0
         return self.stored(array, word)
 
-    def node(self, operation: str, inputs: Sequence[str], word: str, **attributes: object) -> str:
+    def node(self, operation: str, inputs: Sequence[str], word: str, **attributes: Any) -> str:
         """One more node with one output: the name of that."""
         name = self.names.new(f"{self.prefix}/{word}")
         self.nodes.append(
@@ -255,7 +256,7 @@ def _last_product(
 
 
 def _take_place(
-    original: NodeProto, operation: str, inputs: Sequence[str], part: Part, **attributes: object
+    original: NodeProto, operation: str, inputs: Sequence[str], part: Part, **attributes: Any
 ) -> None:
     """The node that makes the original's output, under its name and with what it is told of it."""
     node = helper.make_node(operation, list(inputs), list(original.output), **attributes)
@@ -267,8 +268,8 @@ def _take_place(
 def _weights(ring: TensorRing, form: Form, part: Part, matrices: bool = False) -> list[str]:
     """The kernels of a form, as names; matrices: as (I, P) and (P, O), for KH = KW = 1."""
     if form == "dense":
-        kernel = _dense(ring, part)
-        return [part.turned(part.reshaped(kernel, ring.shape[:2]), (1, 0)) if matrices else kernel]
+        whole = _dense(ring, part)
+        return [part.turned(part.reshaped(whole, ring.shape[:2]), (1, 0)) if matrices else whole]
     merged = sublayer_kernels(form, ring.cores)
     if form == "pipeline":
         return [part.numbers(kernel, "core") for kernel in merged]

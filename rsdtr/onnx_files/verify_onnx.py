@@ -66,14 +66,14 @@ def prove(small: CompressedOnnx, model: ModelProto, inputs: NetworkInputs) -> On
     names = list(dict.fromkeys(names))
     batch = next(inputs.batches())
     found = Session(with_outputs(model, names))(batch)
-    error = largest_error(found, Session(with_outputs(small.rebuilt(), names))(batch))
-    if not error <= TOLERANCE:
+    off = largest_error(found, Session(with_outputs(small.rebuilt(), names))(batch))
+    if not off <= TOLERANCE:
         raise ExportError(
             f"the compressed graph computes something else than its rings: a relative error of "
-            f"{error:.2g} where at most {TOLERANCE:.0e} was expected, and nothing was kept: leave "
+            f"{off:.2g} where at most {TOLERANCE:.0e} was expected, and nothing was kept: leave "
             "layers dense (--keep-dense), or compress less"
         )
-    return OnnxProof(error, len(names), len(next(iter(batch.values()))))
+    return OnnxProof(off, len(names), len(next(iter(batch.values()))))
 
 
 def verify_onnx(
