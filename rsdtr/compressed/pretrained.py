@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from rsdtr.compressed.saved import load, save
-from rsdtr.models.zoo import ModelSpec, model_spec
+from rsdtr.models.zoo import ModelSpec, spec_of
 from rsdtr.planning.plan import CompressionPlan
 
 
@@ -32,7 +32,7 @@ class RingNetwork(nn.Module):
     @property
     def spec(self) -> ModelSpec:
         """How images are prepared for it, and its classes."""
-        return model_spec(self.plan.model)
+        return spec_of(self.model, self.plan.model)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.model(images)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from rsdtr.compressed.manifest import (
 )
 from rsdtr.errors import ExportError, RsdtrError, UnknownName
 from rsdtr.models.weights import fill, read_for
-from rsdtr.models.zoo import ModelSpec, model_names, model_spec
+from rsdtr.models.own_networks import read_spec
+from rsdtr.models.zoo import ModelSpec, is_model, model_spec, remember, spec_of
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.folder_exchange import put, sibling
 from rsdtr.system.state_file import state_bytes
@@ -57,7 +58,7 @@ def save(
     try:
         with sibling(target) as temporary:
             write_into(temporary, model, plan, metrics)
-            _check_read_back(temporary)
+            _check_read_back(temporary, model, plan)
             put(temporary, target)
     except OSError as error:
         raise ExportError(
@@ -70,12 +71,13 @@ def check_writable(model: nn.Module, plan: CompressionPlan) -> None:
     """ExportError unless `save` will write this model: asked before hours of work on its values."""
     with tempfile.TemporaryDirectory() as temporary:
         write_into(Path(temporary), model, plan)
-        _check_read_back(Path(temporary))
+        _check_read_back(Path(temporary), model, plan)
 
 
-def _check_read_back(folder: Path) -> None:
+def _check_read_back(folder: Path, model: nn.Module, plan: CompressionPlan) -> None:
+    spec = spec_of(model, plan.model)
     try:
-        load(folder)
+        load(folder, spec.build if spec.own else None)
     except RsdtrError as error:
         reason = str(error).replace(f"{folder}{os.sep}", "")
         raise ExportError(
@@ -84,9 +86,14 @@ def _check_read_back(folder: Path) -> None:
         ) from error
 
 
-def load(folder: str | Path) -> Saved:
+def load(
+    folder: str | Path, network: nn.Module | Callable[[], nn.Module] | None = None
+) -> Saved:
     """Read a folder that `save` wrote, after checking the SHA-256 of its file.
 
+    network: that of one's own which was compressed, or what answers it, where no name stands for
+    it; its weights do not matter, and it is not changed. The model read has then `.plan` and
+    `.spec`, as one of `rsdtr.shrink`.
     ExportError for a folder that is incomplete, changed or of another format; UnknownName,
     PlanError or WeightsError if its content does not fit this program's models.
     """
@@ -97,14 +104,19 @@ def load(folder: str | Path) -> Saved:
         raise ExportError(f"{folder} was exported without {WEIGHTS}: export it as safetensors")
     check_file(path, manifest.files[WEIGHTS])
     told = manifest.spec
-    if told is not None and told.family.startswith("own ") and manifest.model not in model_names():
+    if network is not None and told is not None:
+        spec: ModelSpec = read_spec(told, network)
+    elif told is not None and told.own and not is_model(manifest.model):
         raise UnknownName(
             f"{folder} holds {manifest.model}, a network of one's own that this process cannot "
-            "build: name what builds it, --factory package.module:function, or make it known with "
-            "rsdtr.models.own_model; evaluate and verify take --trust-program too, which runs "
-            "rsdtr_model.py of an export"
+            "build: name what builds it, --factory package.module:function, or in Python give it "
+            "to load, or make it known with rsdtr.models.own_model; evaluate and verify take "
+            "--trust-program too, which runs rsdtr_model.py of an export"
         )
-    spec = model_spec(manifest.model)
+    else:
+        if told is not None:
+            remember(told)
+        spec = model_spec(manifest.model)
     rings = sum(layer.storage for layer in manifest.plan.layers if layer.ranks is not None)
     if rings > path.stat().st_size:  # before room is made for them
         raise ExportError(
@@ -114,7 +126,23 @@ def load(folder: str | Path) -> Saved:
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and thrown away
         model = skeleton(spec.build(), manifest.plan)
     fill(model, read_for(model, path), str(path))
+    if network is not None:
+        carry(model, manifest.plan, spec)
     return Saved(model.eval(), manifest.plan, spec, manifest.metrics, folder)
+
+
+def carry(model: nn.Module, plan: CompressionPlan, spec: ModelSpec) -> None:
+    """Let a compressed network say `.plan` and `.spec` itself.
+
+    RsdtrError for one that says something else by these names.
+    """
+    for name, kind in (("plan", CompressionPlan), ("spec", ModelSpec)):
+        if hasattr(model, name) and not isinstance(getattr(model, name), kind):
+            raise RsdtrError(
+                f"{type(model).__name__} has an attribute {name!r} of its own, where that of the "
+                "compressed network would stand: use rsdtr.compress, and own_model"
+            )
+    model.plan, model.spec = plan, spec  # type: ignore[assignment]  # no submodules
 
 
 def writable_folder(folder: str | Path) -> Path:
@@ -159,7 +187,8 @@ def write_into(
     """Write both files into an existing folder of one's own; the manifest last."""
     # Not save_file: its files can be read by nobody but their owner.
     (folder / WEIGHTS).write_bytes(state_bytes(model.state_dict()))
-    new_manifest(folder, [WEIGHTS], plan, metrics).write(folder)
+    spec = spec_of(model, plan.model)
+    new_manifest(folder, [WEIGHTS], plan, metrics, spec=spec).write(folder)
 
 
 def weights_told(weights: str | None) -> dict[str, JsonValue]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdtr.errors import RsdtrError, WeightsError
-from rsdtr.models import torchvision_networks
+from rsdtr.models import hub, torchvision_networks
 from rsdtr.models.synthetic_weights import decaying_spectrum_
 from rsdtr.models.weights import fill, read_for
 from rsdtr.models.zoo import (
@@ -21,7 +21,6 @@ from rsdtr.models.zoo import (
     ModelSpec,
     model_spec,
     name_and_classes,
-    of_classes,
 )
 from rsdtr.system.download import published_file
 from rsdtr.typing import Progress
@@ -44,7 +43,7 @@ def load_model(
     model = _fresh(spec)
     if weights == "none":
         return decaying_spectrum_(model).eval()
-    if weights is None and spec.family.startswith("own "):
+    if weights is None and spec.own:
         return model.eval()
     path = Path(weights) if weights is not None else _published(spec, progress)
     state = _read(model, spec, path)
@@ -64,10 +63,10 @@ def with_classes(name: str, weights: str | Path | None, classes: int | None = No
     """
     spec = model_spec(name)
     if classes is not None:
-        if spec.family.startswith("own "):
+        if spec.own:
             raise RsdtrError(f"{name} has the classes that it was made known with: name no others")
         return model_spec(f"{name_and_classes(name)[0]}@{classes}").name
-    if weights in (None, "none") or spec.family.startswith("own ") or name_and_classes(name)[1]:
+    if weights in (None, "none") or spec.own or name_and_classes(name)[1]:
         return name
     model = _fresh(spec)
     told = _classes_told(model, _read(model, spec, Path(str(weights))), spec)
@@ -81,7 +80,7 @@ def _fresh(spec: ModelSpec) -> nn.Module:
 
 
 def _read(model: nn.Module, spec: ModelSpec, path: Path) -> OrderedDict[str, Any]:
-    base = name_and_classes(spec.name)[0]
+    base = spec.architecture.removeprefix("torchvision:") or name_and_classes(spec.name)[0]
     return read_for(
         model,
         path,
@@ -93,7 +92,7 @@ def _read(model: nn.Module, spec: ModelSpec, path: Path) -> OrderedDict[str, Any
 
 def _classes_told(model: nn.Module, state: Mapping[str, Any], spec: ModelSpec) -> int | None:
     """How many classes a file is for, where that is all that its shapes differ by; else None."""
-    if spec.family.startswith("own ") or name_and_classes(spec.name)[1] is not None:
+    if spec.own or name_and_classes(spec.name)[1] is not None:
         return None
     told = set()
     for name, own in model.state_dict().items():
@@ -106,7 +105,7 @@ def _classes_told(model: nn.Module, state: Mapping[str, Any], spec: ModelSpec) -
         told.add(value.shape[0] // each)
     if len(told) != 1 or not 0 < (classes := told.pop()) <= MOST_CLASSES:
         return None
-    shapes = _fresh(of_classes(spec, classes)).state_dict()
+    shapes = _fresh(spec.of_classes(classes)).state_dict()
     fits = all(name in shapes and shapes[name].shape == v.shape for name, v in state.items())
     return classes if fits else None
 
@@ -114,6 +113,8 @@ def _classes_told(model: nn.Module, state: Mapping[str, Any], spec: ModelSpec) -
 def _published(spec: ModelSpec, progress: Progress | None) -> Path:
     if spec.bundled and spec.weights_file:
         return ASSETS / spec.weights_file
+    if spec.hub or (spec.weights_file and hub.is_pretrained(Path(spec.name))):
+        return hub.weights(spec)
     if spec.weights_file is None or spec.weights_url is None or spec.sha256 is None:
         raise WeightsError(
             f"{spec.name} has no published weights: give your own file (.safetensors, .pth …), or "

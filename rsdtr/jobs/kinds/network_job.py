@@ -76,7 +76,7 @@ def queue_on(
 
 def check_buildable(model: str) -> None:
     """JobError for a network of one's own: no other process knows how to build it."""
-    if model_spec(model).family.startswith("own "):
+    if model_spec(model).own:
         raise JobError(
             f"{model} is a network of one's own, which the process of a job cannot build: run it "
             "here, with rsdtr.refit, rsdtr.finetune or rsdtr.export"
