@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
 
 from rsdtr.models.model_loading import with_classes
-from rsdtr.models.zoo import MOST_CLASSES
+from rsdtr.models.own_networks import factory_spec, is_factory, server_models
+from rsdtr.models.zoo import MOST_CLASSES, know
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.plan import Target, TargetKind
 from rsdtr.search.candidate import OBJECTIVES, RULES, Objective, Rule
@@ -142,6 +145,11 @@ trust_program = click.option(
     is_flag=True,
     help="Run rsdtr_model.py of the folder of a network of somebody's own: it is code.",
 )
+_input_size = click.option(
+    "--input-size",
+    metavar="CxHxW",
+    help="What a network of package.module:function takes, where that does not say it.",
+)
 _classes = click.option(
     "--classes",
     type=click.IntRange(min=1, max=MOST_CLASSES),
@@ -157,12 +165,29 @@ def weights(command: Command) -> Command:
         return _weights(command)
 
     @functools.wraps(command)
-    def with_weights(*args: Any, weights: str | None, classes: int | None, **others: Any) -> Any:
+    def with_weights(
+        *args: Any, weights: str | None, classes: int | None, input_size: str | None, **others: Any
+    ) -> Any:
+        _know(others[named], input_size)
         if classes is not None or weights not in (None, "none"):
             others[named] = with_classes(others[named], weights, classes)
         return command(*args, weights=weights, **others)
 
-    return _weights(_classes(with_weights))  # type: ignore[return-value]  # click's decorators
+    return _weights(_classes(_input_size(with_weights)))  # type: ignore[return-value]  # click's decorators
+
+
+def _know(word: str, input_size: str | None) -> None:
+    """Import what a MODEL names, if it is package.module:function: its owner has typed it."""
+    typed = is_factory(word) and not Path(word).exists() and word not in server_models()
+    if not typed:
+        if input_size is not None:
+            raise click.UsageError(f"--input-size is for package.module:function: {word} says its")
+        return
+    shape = None if input_size is None else re.fullmatch(r"(\d+)[x×](\d+)[x×](\d+)", input_size)
+    if input_size is not None and shape is None:
+        raise click.UsageError(f"--input-size is {input_size!r}: give CxHxW, as in 3x224x224")
+    sizes = None if shape is None else (int(shape[1]), int(shape[2]), int(shape[3]))
+    know(factory_spec(word, sizes))
 
 
 _MODEL_WORDS = ("model", "model_or_dir")

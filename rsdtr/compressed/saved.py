@@ -23,7 +23,7 @@ from rsdtr.compressed.manifest import (
 )
 from rsdtr.errors import ExportError, RsdtrError, UnknownName
 from rsdtr.models.weights import fill, read_for
-from rsdtr.models.own_networks import read_spec
+from rsdtr.models.own_networks import is_factory, read_spec
 from rsdtr.models.zoo import ModelSpec, is_model, model_spec, remember, spec_of
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.folder_exchange import put, sibling
@@ -109,8 +109,8 @@ def load(
     elif told is not None and told.own and not is_model(manifest.model):
         raise UnknownName(
             f"{folder} holds {manifest.model}, a network of one's own that this process cannot "
-            "build: name what builds it, --factory package.module:function, or in Python give it "
-            "to load, or make it known with rsdtr.models.own_model; evaluate and verify take "
+            f"build: name what builds it, --factory {_factory(manifest.model)}, or in Python give "
+            "it to load, or make it known with rsdtr.models.own_model; evaluate and verify take "
             "--trust-program too, which runs rsdtr_model.py of an export"
         )
     else:
@@ -143,6 +143,10 @@ def carry(model: nn.Module, plan: CompressionPlan, spec: ModelSpec) -> None:
                 "compressed network would stand: use rsdtr.compress, and own_model"
             )
     model.plan, model.spec = plan, spec  # type: ignore[assignment]  # no submodules
+
+
+def _factory(model: str) -> str:
+    return model if is_factory(model) else "package.module:function"
 
 
 def writable_folder(folder: str | Path) -> Path:

@@ -37,6 +37,7 @@ from rsdtr.models.surgery import copied, made_by
 from rsdtr.models.weights import fill, read_for
 
 Shape = tuple[int, int, int]
+_OTHER_SOURCES = ("timm:", "hf:")
 FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -105,6 +106,8 @@ def own_spec(
     **said: Unpack[Preparation],
 ) -> OwnSpec:
     """The spec of a network of one's own, as `own_model` describes it; RsdtrError as there."""
+    if unknown := sorted(said.keys() - Preparation.__annotations__.keys()):
+        raise TypeError(f"unexpected keyword argument {unknown[0]!r}")
     names = tuple(said.get("class_names") or ())
     crop, resize = said.get("crop", "center"), said.get("resize")
     interpolation = said.get("interpolation", "bilinear")
@@ -231,8 +234,8 @@ def _outputs(answer: object) -> tuple[int, Task]:
 
 
 def is_factory(word: str) -> bool:
-    """Whether a word has the form package.module:function."""
-    return FACTORY.fullmatch(word) is not None
+    """Whether a word has the form package.module:function, and is none of another source."""
+    return FACTORY.fullmatch(word) is not None and not word.startswith(_OTHER_SOURCES)
 
 
 def imported_factory(name: str) -> Callable[[], Any]:

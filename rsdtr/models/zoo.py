@@ -26,10 +26,12 @@ __all__ = [
     "class_names",
     "decaying_spectrum_",
     "is_model",
+    "know",
     "model_names",
     "model_spec",
     "name_and_classes",
     "own_model",
+    "remember",
     "spec_of",
     "weights_sha256",
 ]

@@ -25,7 +25,7 @@ from rsdtr.data.image_sources import ArrayPictures
 from rsdtr.errors import ExportError, JobError, RsdtrError, UnknownName
 from rsdtr.exports import proof as proofs
 from rsdtr.exports.export import Artefact, export
-from rsdtr.exports.own_network import imported_factory
+from rsdtr.models.own_networks import imported_factory
 from rsdtr.exports.proof_process import compared
 from rsdtr.exports.verify import verify
 from rsdtr.jobs import job_queue

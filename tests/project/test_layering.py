@@ -18,7 +18,7 @@ PACKAGE = ROOT / "rsdtr"
 # Data flows one way: a package imports only from itself and from those before it.
 PACKAGES = (
     "errors", "typing",
-    "system", "ring", "search", "models", "data", "planning", "compressed", "measuring", "recovery", "shrink",
+    "system", "ring", "search", "models", "data", "planning", "compressed", "measuring", "recovery",
     "exports", "baselines", "charts", "learn", "jobs", "commands", "ui",
 )  # fmt: skip
 # Within ui: what all pages share, then a folder for each page, which know nothing of each other.

@@ -186,6 +186,8 @@ def test_what_cannot_be_run_is_told(net: nn.Module) -> None:
         rsdtr.shrink(net, torch.rand(1, 5, 8, 8), eps=0.5)
     with pytest.raises(RsdtrError, match="was given str as example inputs: give a tensor"):
         rsdtr.shrink(net, "image", eps=0.5)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'epsilon'"):
+        rsdtr.shrink(net, images(1), eps=0.5, epsilon=0.5)
     with pytest.raises(RsdtrError, match="has layers without weights yet"):
         rsdtr.shrink(nn.LazyConv2d(8, 3), images(1), eps=0.5)
 
