@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from rsdtr.compressed.compress import skeleton
 from rsdtr.compressed.manifest import (
+    CARD,
     MANIFEST,
     WEIGHTS,
     check_file,
@@ -47,17 +48,18 @@ def save(
     folder: str | Path,
     *,
     metrics: Mapping[str, object] | None = None,
+    card: str | None = None,
 ) -> Path:
     """Write the compressed model into `folder`, which appears complete or not at all.
 
-    metrics: numbers worth keeping, JSON-able. A folder that `save` wrote is replaced. It is read
+    metrics: numbers worth keeping, JSON-able; card: the text of README.md. A folder that `save` wrote is replaced. It is read
     back before it gets its name. ExportError if the place is taken by anything else, or if the
     model cannot be written or read back; nothing is changed then.
     """
     target = writable_folder(folder)
     try:
         with sibling(target) as temporary:
-            write_into(temporary, model, plan, metrics)
+            write_into(temporary, model, plan, metrics, card)
             _check_read_back(temporary, model, plan)
             put(temporary, target)
     except OSError as error:
@@ -166,11 +168,22 @@ def writable_folder(folder: str | Path) -> Path:
             f"{target} exists and holds no model of this program: give a folder that does not "
             "exist yet"
         )
-    if others := sorted(found - {WEIGHTS, MANIFEST}):
+    if others := sorted(found - {WEIGHTS, MANIFEST, *_own_card(target, found)}):
         raise ExportError(
             f"{target} also holds {', '.join(others[:3])}, which would be lost: give another folder"
         )
     return target
+
+
+def _own_card(folder: Path, found: Set[str]) -> Set[str]:
+    """The model card in a folder, if it is as it was written: it is replaced with the rest."""
+    try:
+        if CARD in found:
+            check_file(folder / CARD, read_manifest(folder).files[CARD])
+            return {CARD}
+    except (ExportError, LookupError):  # somebody has changed it, or written it
+        pass
+    return set()
 
 
 def is_saved(folder: Path) -> bool:
@@ -187,12 +200,17 @@ def write_into(
     model: nn.Module,
     plan: CompressionPlan,
     metrics: Mapping[str, object] | None = None,
+    card: str | None = None,
 ) -> None:
-    """Write both files into an existing folder of one's own; the manifest last."""
+    """Write the files into an existing folder of one's own; the manifest last."""
     # Not save_file: its files can be read by nobody but their owner.
     (folder / WEIGHTS).write_bytes(state_bytes(model.state_dict()))
+    names = [WEIGHTS]
+    if card is not None:
+        (folder / CARD).write_bytes(card.encode())
+        names.append(CARD)
     spec = spec_of(model, plan.model)
-    new_manifest(folder, [WEIGHTS], plan, metrics, spec=spec).write(folder)
+    new_manifest(folder, names, plan, metrics, spec=spec).write(folder)
 
 
 def weights_told(weights: str | None) -> dict[str, JsonValue]:

@@ -33,6 +33,11 @@ def is_pretrained(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and not (folder / MANIFEST).exists()
 
 
+def is_repository(name: str) -> bool:
+    """Whether a text has the form owner/name, or owner/name@revision."""
+    return _REPOSITORY.fullmatch(name) is not None
+
+
 @functools.lru_cache(maxsize=64)
 def spec(word: str) -> ModelSpec:
     """The spec of hf:owner/name, hf:owner/name@revision, or a folder.
@@ -45,7 +50,7 @@ def spec(word: str) -> ModelSpec:
     repository = word.removeprefix(PREFIX)
     path = file(repository, CONFIG)
     name, _, _ = repository.partition("@")
-    commit = _commit(path)
+    commit = commit_of(path)
     pinned = f"{name}@{commit}" if commit else repository
     return _spec(word, pinned, _config(path), f"Hugging Face, {pinned}")
 
@@ -76,7 +81,7 @@ def file(repository: str, name: str) -> Path:
     repository: owner/name, or owner/name@revision. WeightsError, in a sentence that says which
     file goes where, if there is no network, no such repository or file, or if its SHA-256 is wrong.
     """
-    if not _REPOSITORY.fullmatch(repository):
+    if not is_repository(repository):
         raise WeightsError(f"{repository!r} is no repository: give hf:owner/name")
     try:
         import huggingface_hub
@@ -88,10 +93,13 @@ def file(repository: str, name: str) -> Path:
     except ModuleNotFoundError as error:
         raise missing_extra(error) or error from None
     owner_name, _, revision = repository.partition("@")
-    address = f"{huggingface_hub.constants.ENDPOINT}/{owner_name}"
+    endpoint = os.environ.get("HF_ENDPOINT", huggingface_hub.constants.ENDPOINT)
+    address = f"{endpoint}/{owner_name}"
     try:
         path = Path(
-            huggingface_hub.hf_hub_download(owner_name, name, revision=revision or None)
+            huggingface_hub.hf_hub_download(
+                owner_name, name, revision=revision or None, endpoint=endpoint
+            )
         )
     except LocalEntryNotFoundError:
         raise WeightsError(_offline(owner_name, name, address)) from None
@@ -101,7 +109,7 @@ def file(repository: str, name: str) -> Path:
         ) from None
     except EntryNotFoundError:
         raise WeightsError(
-            f"{address} holds no {name}: only {CONFIG} and {WEIGHTS} are read of a repository"
+            f"{address} holds no {name}: only JSON and safetensors files are read of a repository"
         ) from None
     except (OSError, ValueError, RuntimeError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -131,7 +139,7 @@ def _check(path: Path, address: str) -> None:
         )
 
 
-def _commit(path: Path) -> str:
+def commit_of(path: Path) -> str:
     """The commit of a file in the hub's cache folder, …/snapshots/COMMIT/NAME."""
     return path.parent.name if path.parent.parent.name == "snapshots" else ""
 
