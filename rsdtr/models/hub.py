@@ -84,7 +84,7 @@ def file(repository: str, name: str) -> Path:
     if not is_repository(repository):
         raise WeightsError(f"{repository!r} is no repository: give hf:owner/name")
     try:
-        import huggingface_hub
+        from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import (
             EntryNotFoundError,
             LocalEntryNotFoundError,
@@ -93,11 +93,11 @@ def file(repository: str, name: str) -> Path:
     except ModuleNotFoundError as error:
         raise missing_extra(error) or error from None
     owner_name, _, revision = repository.partition("@")
-    endpoint = os.environ.get("HF_ENDPOINT", huggingface_hub.constants.ENDPOINT)
+    endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
     address = f"{endpoint}/{owner_name}"
     try:
         path = Path(
-            huggingface_hub.hf_hub_download(
+            hf_hub_download(
                 owner_name, name, revision=revision or None, endpoint=endpoint
             )
         )

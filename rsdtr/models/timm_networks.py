@@ -55,7 +55,7 @@ def build(architecture: str, arguments: Mapping[str, Argument], classes: int) ->
         network: nn.Module = _timm().create_model(
             architecture, pretrained=False, num_classes=classes, **arguments
         )
-    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
+    except Exception as error:  # whatever a class raises at arguments that it does not know
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RsdtrError(f"timm does not build {architecture} ({first})") from error
     return network

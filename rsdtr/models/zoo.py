@@ -135,7 +135,7 @@ def model_names() -> tuple[str, ...]:
 def is_model(name: str) -> bool:
     """Whether `model_spec` has an answer, as far as can be said without a network."""
     if name.startswith(hub.PREFIX):
-        return True
+        return hub.is_repository(name.removeprefix(hub.PREFIX))
     try:
         model_spec(name)
     except RsdtrError:
