@@ -26,6 +26,7 @@ from rsdtr.commands.ratio import ratio
 from rsdtr.commands.report import report
 from rsdtr.commands.study import study
 from rsdtr.commands.verify import verify
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import ModelSpec, model_names, model_spec
 from rsdtr.planning.choices import Choices
 from rsdtr.system.app_folder import APP_FOLDER
@@ -84,7 +85,7 @@ def _weights_of(spec: ModelSpec) -> str:
 @options.data
 @options.json
 def plan(
-    model: str, choices: Choices, calibrate: int | None, weights: str | None,
+    model: str, choices: Choices, calibrate: int | None, weights: WeightsSource,
     data: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Decide which ring every convolution of MODEL becomes; nothing is changed."""

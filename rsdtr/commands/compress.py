@@ -14,6 +14,7 @@ from rsdtr.compressed.saved import check_writable, save, weights_told, writable_
 from rsdtr.data.datasets import load_data
 from rsdtr.jobs.kinds.refit import queue_refit
 from rsdtr.measuring.fastest_forms import measured_forms
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import weights_sha256
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
@@ -56,7 +57,7 @@ from rsdtr.recovery.refit import refit, refit_record
     help="Queue the refit, and return: `jobs show` tells how far it is and where the result lies.",
 )
 def compress(
-    model: str, choices: Choices, calibrate: int | None, weights: str | None, data: str | None,
+    model: str, choices: Choices, calibrate: int | None, weights: WeightsSource, data: str | None,
     out: str | None, images: int | None, refit_images: int | None, batch: int | None, job: bool,
 ) -> None:  # fmt: skip
     """Compress MODEL and save it in a folder."""

@@ -13,6 +13,7 @@ import click
 
 from rsdtr.models.model_loading import with_classes
 from rsdtr.models.own_networks import factory_spec, is_factory, server_models
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import MOST_CLASSES, know
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.plan import Target, TargetKind
@@ -133,6 +134,7 @@ json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 _weights = click.option(
     "--weights",
     metavar="FILE|none",
+    callback=lambda context, option, word: WeightsSource.of(word),
     help="Own .safetensors, .pth or .ckpt file; none: seeded weights with a decaying spectrum.",
 )
 factory = click.option(
@@ -166,10 +168,14 @@ def weights(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_weights(
-        *args: Any, weights: str | None, classes: int | None, input_size: str | None, **others: Any
+        *args: Any,
+        weights: WeightsSource,
+        classes: int | None,
+        input_size: str | None,
+        **others: Any,
     ) -> Any:
         _know(others[named], input_size)
-        if classes is not None or weights not in (None, "none"):
+        if classes is not None or weights.file is not None:
             others[named] = with_classes(others[named], weights, classes)
         return command(*args, weights=weights, **others)
 

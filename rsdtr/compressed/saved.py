@@ -23,8 +23,9 @@ from rsdtr.compressed.manifest import (
     read_manifest,
 )
 from rsdtr.errors import ExportError, RsdtrError, UnknownName
-from rsdtr.models.weights import fill, read_for
 from rsdtr.models.own_networks import is_factory, read_spec
+from rsdtr.models.weights import fill, read_for
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import ModelSpec, is_model, model_spec, remember, spec_of
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.folder_exchange import put, sibling
@@ -88,9 +89,7 @@ def _check_read_back(folder: Path, model: nn.Module, plan: CompressionPlan) -> N
         ) from error
 
 
-def load(
-    folder: str | Path, network: nn.Module | Callable[[], nn.Module] | None = None
-) -> Saved:
+def load(folder: str | Path, network: nn.Module | Callable[[], nn.Module] | None = None) -> Saved:
     """Read a folder that `save` wrote, after checking the SHA-256 of its file.
 
     network: that of one's own which was compressed, or what answers it, where no name stands for
@@ -213,8 +212,6 @@ def write_into(
     new_manifest(folder, names, plan, metrics, spec=spec).write(folder)
 
 
-def weights_told(weights: str | None) -> dict[str, JsonValue]:
+def weights_told(weights: WeightsSource) -> dict[str, JsonValue]:
     """What a network's metrics say of the weights it was made from: of published ones nothing."""
-    if weights is None:
-        return {}
-    return {"weights": Path(weights).name}  # "none" is its own name
+    return {} if weights.published else {"weights": weights.without_folder().word}

@@ -96,11 +96,7 @@ def file(repository: str, name: str) -> Path:
     endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
     address = f"{endpoint}/{owner_name}"
     try:
-        path = Path(
-            hf_hub_download(
-                owner_name, name, revision=revision or None, endpoint=endpoint
-            )
-        )
+        path = Path(hf_hub_download(owner_name, name, revision=revision or None, endpoint=endpoint))
     except LocalEntryNotFoundError:
         raise WeightsError(_offline(owner_name, name, address)) from None
     except RepositoryNotFoundError:

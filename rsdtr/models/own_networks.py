@@ -330,7 +330,9 @@ def _answered(word: str, build: Callable[[], Any]) -> tuple[nn.Module, dict[str,
         answer = build()
     except Exception as error:  # whatever somebody's code raises
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RsdtrError(f"{word} raises {type(error).__name__} ({first}): call it by hand") from error
+        raise RsdtrError(
+            f"{word} raises {type(error).__name__} ({first}): call it by hand"
+        ) from error
     network, facts = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, {})
     if not isinstance(network, nn.Module) or not isinstance(facts, Mapping):
         raise RsdtrError(

@@ -90,7 +90,9 @@ def facts(architecture: str, config: Mapping[str, Any]) -> TimmFacts:
 
     try:
         # timm asks for a model only where there is no config.
-        asked = resolve_model_data_config(None, pretrained_cfg=dict(config) or {"num_classes": 1000})
+        asked = resolve_model_data_config(
+            None, pretrained_cfg=dict(config) or {"num_classes": 1000}
+        )
         channels, height, width = (int(size) for size in asked["input_size"])
         classes = int(config.get("num_classes", IMAGENET_CLASSES))
         mean, std = (_each(asked[word], channels) for word in ("mean", "std"))

@@ -74,7 +74,9 @@ def shrink(
         refitted = refit(small, net, seen, n)
         small = refitted.model
         kept = sum(step.kept for step in refitted.steps)
-        done += f"; refit on {min(n, len(seen)):,} images, {kept} of {len(refitted.steps)} steps kept"
+        done += (
+            f"; refit on {min(n, len(seen)):,} images, {kept} of {len(refitted.steps)} steps kept"
+        )
     _log.info("%s", done)
     return small
 

@@ -82,7 +82,10 @@ def test_timm_s_own_preparation_and_classes() -> None:
     ("name", "said"),
     [
         ("timm:resnet_of_nobody", "timm .* has no model 'resnet_of_nobody': it has .*resnet"),
-        ("timm:resnet50d.nope", r"timm has no weights 'resnet50d\.nope': it has resnet50d\.a1_in1k"),
+        (
+            "timm:resnet50d.nope",
+            r"timm has no weights 'resnet50d\.nope': it has resnet50d\.a1_in1k",
+        ),
         ("timm:", "has no model ''"),
     ],
 )

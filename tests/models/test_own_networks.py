@@ -17,7 +17,7 @@ from rsdtr.models import load_model, model_names, model_spec, zoo
 from rsdtr.models.own_networks import factory_spec, is_factory, server_models
 from tests.support.command_line import done, refused
 
-CODE = '''
+CODE = """
 from torch import nn
 
 def plain():
@@ -38,7 +38,7 @@ def odd():
 
 def broken():
     raise ValueError("no disk\\nmore")
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +122,10 @@ def test_what_the_function_tells_is_taken(code: Path) -> None:
         (("theirs:none",), "cannot be imported"),
         (("theirs:plain", "--input-size", "3x10"), "give CxHxW, as in 3x224x224"),
         (("digits_resnet20", "--input-size", "3x9x9"), "--input-size is for package.module:func"),
-        (("theirs:plain", "--input-size", "4x9x9"), "does not run on example inputs of shape (1, 4"),
+        (
+            ("theirs:plain", "--input-size", "4x9x9"),
+            "does not run on example inputs of shape (1, 4",
+        ),
     ],
 )
 def test_what_makes_no_model_is_one_sentence(code: Path, words: tuple[str, ...], said: str) -> None:
@@ -142,7 +145,9 @@ def test_a_server_s_owner_names_models_at_the_start(
     torch.manual_seed(7)
     import theirs
 
-    assert all(torch.equal(value, state[name]) for name, value in theirs.plain().state_dict().items())
+    assert all(
+        torch.equal(value, state[name]) for name, value in theirs.plain().state_dict().items()
+    )
     check_buildable("theirs:told")  # every process of this server knows it
     with pytest.raises(JobError, match="name what builds it in RSDTR_MODELS"):
         check_buildable("theirs:other")

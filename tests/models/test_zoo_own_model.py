@@ -104,7 +104,9 @@ def test_the_network_itself_serves_as_well_as_what_builds_it() -> None:
     spec = own_model("itself", mine, SHAPE, 2)
     built = spec.build()
     assert built is not mine
-    assert all(torch.equal(a, b) for a, b in zip(built.parameters(), mine.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(built.parameters(), mine.parameters(), strict=True)
+    )
 
 
 def test_a_binary_network_has_two_classes_of_folders(tmp_path: Path) -> None:

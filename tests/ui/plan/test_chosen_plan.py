@@ -9,6 +9,7 @@ from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.kinds import grid_search
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import PUBLISHED
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
@@ -256,7 +257,7 @@ def test_a_cold_network_never_blocks_the_page(digits):
     assert not test.metric
     assert any("being searched" in info.value for info in test.info)
     # The worker finds two ε_p: the nearest one is shown, and the page says which.
-    network = networks.network(DIGITS, None)
+    network = networks.network(DIGITS, PUBLISHED)
     for eps in (0.4, 0.7):
         networks.planned(network, Choices(eps=eps))
     test.run()
@@ -347,7 +348,7 @@ def test_what_the_worker_has_stored_is_taken_over(digits):
 
 
 def test_solved_fronts_do_no_more_damage_than_uniform_ones(digits):
-    network = networks.network(DIGITS, None)
+    network = networks.network(DIGITS, PUBLISHED)
     fronts = tradeoff.fronts(network, Choices())
     uniform = {round(point.reached, 6): point.damage for point in fronts.uniform}
     assert len(fronts.solved) == len(fronts.uniform) > 10
