@@ -164,7 +164,7 @@ def _spec(word: str, repository: str, config: Mapping[str, Any], source: str) ->
         )
     told = config.get("pretrained_cfg")
     legacy = not isinstance(told, dict)
-    cfg = dict(config if legacy else told)
+    cfg: dict[str, Any] = dict(told if isinstance(told, dict) else config)
     for key in ("num_classes", "label_names"):
         if config.get(key) is not None:
             cfg[key] = config[key]

@@ -86,7 +86,7 @@ def published(name: str) -> TimmFacts:
 
 def facts(architecture: str, config: Mapping[str, Any]) -> TimmFacts:
     """What a `pretrained_cfg` tells; RsdtrError for one that describes no classifier of images."""
-    from timm.data import resolve_model_data_config
+    from timm.data.config import resolve_model_data_config
 
     try:
         # timm asks for a model only where there is no config.
@@ -122,7 +122,7 @@ def facts(architecture: str, config: Mapping[str, Any]) -> TimmFacts:
 @functools.cache
 def wordnet_ids(classes: int) -> tuple[str, ...]:
     """The WordNet ids of the subset of ImageNet that has so many classes; none if there is none."""
-    from timm.data import ImageNetInfo, infer_imagenet_subset
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset({"num_classes": classes})
     return () if subset is None else tuple(ImageNetInfo(subset).label_names())
