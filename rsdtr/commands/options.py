@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from rsdtr.models.factories import factory_spec, is_factory, server_models
 from rsdtr.models.model_loading import with_classes
-from rsdtr.models.own_networks import factory_spec, is_factory, server_models
 from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import MOST_CLASSES, know
 from rsdtr.planning.choices import Choices

@@ -106,8 +106,8 @@ class RingNetwork(nn.Module):
             except (OSError, ValueError, RuntimeError) as error:
                 first = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise WeightsError(
-                    f"{repo_id} could not be pushed ({first}): log in by `hf auth login`, or give a "
-                    "token that may write there"
+                    f"{repo_id} could not be pushed ({first}): log in by `hf auth login`, or give "
+                    "a token that may write there"
                 ) from error
         return str(commit.commit_url)
 

@@ -23,7 +23,8 @@ from rsdtr.compressed.manifest import (
     read_manifest,
 )
 from rsdtr.errors import ExportError, RsdtrError, UnknownName
-from rsdtr.models.own_networks import is_factory, read_spec
+from rsdtr.models.factories import is_factory
+from rsdtr.models.own_networks import read_spec
 from rsdtr.models.weights import fill, read_for
 from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import ModelSpec, is_model, model_spec, remember, spec_of
@@ -53,7 +54,8 @@ def save(
 ) -> Path:
     """Write the compressed model into `folder`, which appears complete or not at all.
 
-    metrics: numbers worth keeping, JSON-able; card: the text of README.md. A folder that `save` wrote is replaced. It is read
+    metrics: numbers worth keeping, JSON-able; card: the text of README.md. A folder that `save`
+    wrote is replaced. It is read
     back before it gets its name. ExportError if the place is taken by anything else, or if the
     model cannot be written or read back; nothing is changed then.
     """

@@ -12,7 +12,8 @@ from torch import nn
 
 from rsdtr.compressed.manifest import FILES, WEIGHTS, Manifest, check_file
 from rsdtr.errors import ExportError, RsdtrError
-from rsdtr.models.own_networks import network_factory, read_spec
+from rsdtr.models.factories import network_factory
+from rsdtr.models.own_networks import read_spec
 from rsdtr.models.zoo import ModelSpec, know
 
 PROGRAM = FILES["python"]

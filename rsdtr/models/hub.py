@@ -159,8 +159,8 @@ def _spec(word: str, repository: str, config: Mapping[str, Any], source: str) ->
         kind = config.get("model_type") or config.get("library_name")
         of = f" of {kind}" if isinstance(kind, str) else ""
         raise RsdtrError(
-            f"{word} is a network{of} whose {CONFIG} names no `architecture`: only networks of timm "
-            "and torchvision are read; give others from Python, with rsdtr.shrink"
+            f"{word} is a network{of} whose {CONFIG} names no `architecture`: only networks of "
+            "timm and torchvision are read; give others from Python, with rsdtr.shrink"
         )
     told = config.get("pretrained_cfg")
     legacy = not isinstance(told, dict)

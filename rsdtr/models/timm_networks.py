@@ -101,8 +101,8 @@ def facts(architecture: str, config: Mapping[str, Any]) -> TimmFacts:
         hub = str(config.get("hf_hub_id") or "")
     except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
         raise RsdtrError(
-            f"what is told of {architecture} cannot be read ({error}): its pretrained_cfg has to be "
-            "one that timm writes"
+            f"what is told of {architecture} cannot be read ({error}): its pretrained_cfg has to "
+            "be one that timm writes"
         ) from error
     if min(channels, height, width) < 1 or classes < 0 or resize < min(height, width):
         raise RsdtrError(

@@ -12,7 +12,7 @@ from typing import Unpack
 from torch import nn
 
 from rsdtr.errors import RsdtrError, UnknownName
-from rsdtr.models import hub, own_networks, timm_networks, torchvision_networks
+from rsdtr.models import factories, hub, timm_networks, torchvision_networks
 from rsdtr.models.own_networks import OwnSpec, Preparation, own_spec
 from rsdtr.models.run import Example
 from rsdtr.models.spec import MOST_CLASSES, ModelSpec, Task, without_classes
@@ -128,7 +128,7 @@ def model_names() -> tuple[str, ...]:
     `own_model` and of RSDTR_MODELS, then torchvision's CNNs for classification, segmentation and
     detection. Beside them are words: `timm:NAME`, `hf:owner/name`, and a folder of such a network.
     """
-    own = dict.fromkeys((*_OWN, *own_networks.server_models()))
+    own = dict.fromkeys((*_OWN, *factories.server_models()))
     return (*_PUBLISHED, *own, *torchvision_networks.names())
 
 
@@ -152,9 +152,9 @@ def model_spec(name: str) -> ModelSpec:
     """
     if name in _OWN:
         return _OWN[name]
-    server = own_networks.server_models()
+    server = factories.server_models()
     if name in server:
-        return own_networks.server_spec(name, server[name])
+        return factories.server_spec(name, server[name])
     base, classes = name_and_classes(name)
     found = _spec(base)
     if found is not None:

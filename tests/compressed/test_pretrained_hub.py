@@ -49,12 +49,12 @@ def test_pushed_and_downloaded_it_is_the_same(
 def test_a_repository_that_is_none_and_one_that_is_closed(
     network: RingNetwork, hub: dict[str, bytes]
 ) -> None:
-    with pytest.raises(ExportError, match="nobody/none is no folder.*there is no repository http"):
+    with pytest.raises(ExportError, match=r"nobody/none is no folder.*there is no repository http"):
         RingNetwork.from_pretrained("nobody/none")
     hub["somebody/other/config.json"] = b"{}"
     with pytest.raises(ExportError, match=r"holds no manifest\.json: only JSON and safetensors"):
         RingNetwork.from_pretrained("somebody/other")
-    with pytest.raises(WeightsError, match="closed/rings could not be pushed .*hf auth login"):
+    with pytest.raises(WeightsError, match=r"closed/rings could not be pushed .*hf auth login"):
         network.push_to_hub("closed/rings", token="hf_x")
 
 

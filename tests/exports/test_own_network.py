@@ -34,7 +34,7 @@ from rsdtr.jobs.kinds.finetune import queue_finetuning
 from rsdtr.jobs.kinds.refit import queue_refit
 from rsdtr.jobs.kinds.study import queue_study
 from rsdtr.models import model_loading, zoo
-from rsdtr.models.own_networks import imported_factory
+from rsdtr.models.factories import imported_factory
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan

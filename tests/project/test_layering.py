@@ -33,7 +33,8 @@ PUBLIC = {
         "smallest",
     },
     "models": {
-        "ModelSpec", "WeightsSource", "load_model", "model_names", "model_spec", "own_model", "weights_sha256",
+        "ModelSpec", "WeightsSource", "load_model", "model_names", "model_spec", "own_model",
+        "weights_sha256",
     },
     "data": {"DataSplits", "LabelledImages", "images_of", "load_data"},
     "planning": {

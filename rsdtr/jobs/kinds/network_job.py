@@ -15,8 +15,8 @@ from rsdtr.errors import JobError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.running import Running
+from rsdtr.models.factories import server_models
 from rsdtr.models.model_loading import load_model
-from rsdtr.models.own_networks import server_models
 from rsdtr.models.weights_source import WeightsField, WeightsSource
 from rsdtr.models.zoo import is_model, model_spec
 from rsdtr.planning.plan import CompressionPlan

@@ -64,7 +64,8 @@ def ask_network() -> None:
         accept_new_options=True,
         width=200,
         on_change=layer_overrides.forget,
-        help="Type to search, or type timm:NAME or hf:owner/name. The digits model comes with the app; weights of the others are "
+        help="Type to search, or type timm:NAME or hf:owner/name. "
+        "The digits model comes with the app; weights of the others are "
         "looked for in the folder RSDTR_WEIGHTS, then downloaded.",
     )
     _switch(
