@@ -12,9 +12,7 @@ from rsdtr.ui.shared import session
 from tests.support.pages import app, shown
 
 
-def test_words_that_can_be_looked_up_and_never_a_folder_or_code(
-    tmp_path: Path, monkeypatch
-) -> None:
+def test_words_are_taken_and_never_a_folder_or_code(tmp_path: Path, monkeypatch) -> None:
     for word in ("resnet18", "timm:resnet10t", "timm:resnet10t@7", "hf:owner/name"):
         assert _model(word) == word
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet10t"}))
