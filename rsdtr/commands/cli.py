@@ -86,7 +86,6 @@ def _weights_of(spec: ModelSpec) -> str:
 @options.calibrate
 @options.weights
 @options.data
-@options.size
 @options.json
 def plan(
     model: str, choices: Choices, calibrate: int | None, weights: WeightsSource,
