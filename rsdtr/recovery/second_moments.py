@@ -9,12 +9,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdtr.compressed.tr_conv2d import TRConv2d
+Pair = tuple[int, int]
+
+
+class Window(Protocol):
+    """How a kernel moves over its input; margins: rows above and below, columns left and right."""
+
+    @property
+    def kernel_size(self) -> Pair: ...
+    @property
+    def stride(self) -> Pair: ...
+    @property
+    def dilation(self) -> Pair: ...
+    @property
+    def margins(self) -> tuple[Pair, Pair]: ...
+    @property
+    def padding_mode(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +45,7 @@ class Patches:
     cols: Tensor
 
     @classmethod
-    def of(cls, layer: TRConv2d, x: Tensor, pixels: int, generator: torch.Generator) -> Patches:
+    def of(cls, layer: Window, x: Tensor, pixels: int, generator: torch.Generator) -> Patches:
         """Of the layer's input x (B, I, H, W), at so many pixels drawn at random; at most all."""
         (top, bottom), (left, right) = layer.margins
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
