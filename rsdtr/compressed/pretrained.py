@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rsdtr.compressed.manifest import MANIFEST, WEIGHTS
 from rsdtr.compressed.saved import load, save
-from rsdtr.errors import ExportError, WeightsError
+from rsdtr.errors import ExportError, WeightsError, first_line
 from rsdtr.models import hub
 from rsdtr.models.zoo import ModelSpec, spec_of
 from rsdtr.planning.plan import CompressionPlan
@@ -104,7 +104,7 @@ class RingNetwork(nn.Module):
                     commit_message=commit_message,
                 )  # fmt: skip
             except (OSError, ValueError, RuntimeError) as error:
-                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                first = first_line(error)
                 raise WeightsError(
                     f"{repo_id} could not be pushed ({first}): log in by `hf auth login`, or give "
                     "a token that may write there"

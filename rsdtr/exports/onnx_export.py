@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdtr.compressed.fuse import fuse
-from rsdtr.errors import ExportError
+from rsdtr.errors import ExportError, first_line
 from rsdtr.models.zoo import ModelSpec
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def program(network: nn.Module, spec: ModelSpec) -> torch.export.ExportedProgram
             network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
         )
     except Exception as error:  # whatever torch, or the network's own code, raises
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise ExportError(
             f"{spec.name} cannot be turned into a graph by torch.export ({first}): {_instead(spec)}"
         ) from error

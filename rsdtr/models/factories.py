@@ -18,17 +18,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from rsdtr.errors import RsdtrError
+from rsdtr.errors import RsdtrError, first_line
+from rsdtr.models import hub, timm_networks
 from rsdtr.models.own_networks import OwnSpec, Shape, described, own_spec
 from rsdtr.models.weights import fill, read_for
 
-_OTHER_SOURCES = ("timm:", "hf:")
 FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def is_factory(word: str) -> bool:
     """Whether a word has the form package.module:function, and is none of another source."""
-    return FACTORY.fullmatch(word) is not None and not word.startswith(_OTHER_SOURCES)
+    return FACTORY.fullmatch(word) is not None and not word.startswith(
+        (timm_networks.PREFIX, hub.PREFIX)
+    )
 
 
 def imported_factory(name: str) -> Callable[[], Any]:
@@ -112,9 +114,9 @@ def _answered(word: str, build: Callable[[], Any]) -> tuple[nn.Module, dict[str,
     try:
         answer = build()
     except Exception as error:  # whatever somebody's code raises
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = first_line(error)
         raise RsdtrError(
-            f"{word} raises {type(error).__name__} ({first}): call it by hand"
+            f"{word} raises {type(error).__name__} ({said}): call it by hand"
         ) from error
     network, facts = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, {})
     if not isinstance(network, nn.Module) or not isinstance(facts, Mapping):

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rsdtr.errors import RsdtrError, WeightsError
+from rsdtr.errors import RsdtrError, WeightsError, first_line
 from rsdtr.models import timm_networks, torchvision_networks
 from rsdtr.models.spec import ModelSpec
 from rsdtr.system.download import file_sha256
@@ -108,7 +108,7 @@ def file(repository: str, name: str) -> Path:
             f"{address} holds no {name}: only JSON and safetensors files are read of a repository"
         ) from None
     except (OSError, ValueError, RuntimeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise WeightsError(f"{_offline(owner_name, name, address)} ({first[:120]})") from error
     _check(path, address)
     return path

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from rsdtr.errors import RsdtrError
+from rsdtr.errors import RsdtrError, first_line
 from rsdtr.models import torchvision_networks
 from rsdtr.models.outputs import tensors
 from rsdtr.models.run import (
@@ -76,8 +76,7 @@ class OwnSpec(ModelSpec):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        written = self.written
-        return ModelSpec, tuple(getattr(written, name) for name in written.__dataclass_fields__)
+        return ModelSpec, tuple(vars(self.written).values())
 
 
 def own_spec(
@@ -128,8 +127,6 @@ def own_spec(
             f"{name} was given input {input_shape}, {classes} classes, {len(mean)} means and "
             f"{len(std)} deviations: give (C, H, W), at least one class, and C of each"
         )
-    # A module is callable too: what it answers is no network.
-    held = network
     return OwnSpec(
         name=name,
         family=f"own {task}",
@@ -148,7 +145,7 @@ def own_spec(
         sha256=None,
         bundled=False,
         source=source,
-        factory=(lambda: held) if isinstance(held, nn.Module) else held,
+        factory=_builder(network),
         example_inputs=example_inputs,
     )
 
@@ -189,7 +186,7 @@ def described(
             answer = called(copy, alone)
     except Exception as error:  # whatever a network raises that takes something else
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(alone))
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise RsdtrError(
             f"{name} does not run on example inputs of shape {shapes} ({first}): give a tensor, a "
             "tuple of its arguments, or a dict of its keyword arguments, with a batch in front"
@@ -223,7 +220,9 @@ def read_spec(
     told: ModelSpec, network: nn.Module | Callable[[], nn.Module], example: Example | None = None
 ) -> OwnSpec:
     """The spec that a saved folder tells of a network of one's own, with what builds that."""
-    held = network
-    factory = (lambda: held) if isinstance(held, nn.Module) else held
-    said = {name: getattr(told, name) for name in ModelSpec.__dataclass_fields__}
-    return OwnSpec(**said, factory=factory, example_inputs=example)
+    return OwnSpec(**vars(told.written), factory=_builder(network), example_inputs=example)
+
+
+def _builder(network: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """What answers a network. A module is callable too: what it answers is no network."""
+    return (lambda: network) if isinstance(network, nn.Module) else network

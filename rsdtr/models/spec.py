@@ -20,6 +20,8 @@ Crop = Literal["center", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 ChannelOrder = Literal["RGB", "BGR"]
 MOST_CLASSES = 1_000_000
+# Per channel of RGB, of pixels in 0..1, as most networks of photographs are trained with.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _TASKS: dict[str, Task] = {"voc": "segmentation", "coco": "detection"}
 # A manifest says only what differs from the usual: those written before there was a choice stay

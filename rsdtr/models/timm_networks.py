@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from rsdtr.errors import RsdtrError, UnknownName
+from rsdtr.errors import RsdtrError, UnknownName, first_line
 from rsdtr.system.extras import missing_extra
 
 PREFIX = "timm:"
@@ -56,7 +56,7 @@ def build(architecture: str, arguments: Mapping[str, Argument], classes: int) ->
             architecture, pretrained=False, num_classes=classes, **arguments
         )
     except Exception as error:  # whatever a class raises at arguments that it does not know
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise RsdtrError(f"timm does not build {architecture} ({first})") from error
     return network
 

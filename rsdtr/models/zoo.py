@@ -15,7 +15,14 @@ from rsdtr.errors import RsdtrError, UnknownName
 from rsdtr.models import factories, hub, timm_networks, torchvision_networks
 from rsdtr.models.own_networks import OwnSpec, Preparation, own_spec
 from rsdtr.models.run import Example
-from rsdtr.models.spec import MOST_CLASSES, ModelSpec, Task, without_classes
+from rsdtr.models.spec import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MOST_CLASSES,
+    ModelSpec,
+    Task,
+    without_classes,
+)
 from rsdtr.models.synthetic_weights import decaying_spectrum_
 from rsdtr.models.weights import weights_sha256
 
@@ -36,8 +43,6 @@ __all__ = [
     "weights_sha256",
 ]
 _AKAMASTER = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 # CIFAR-10's own, as in github.com/chenyaofo/pytorch-cifar-models, whose VGG files fit ours.
 _CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 _CIFAR10_STD = (0.2023, 0.1994, 0.2010)
@@ -81,8 +86,8 @@ def _cifar10(name: str, file: str | None = None, sha256: str | None = None) -> M
         family="cifar10",
         input_shape=(3, 32, 32),
         classes=10,
-        mean=_IMAGENET_MEAN if file else _CIFAR10_MEAN,
-        std=_IMAGENET_STD if file else _CIFAR10_STD,
+        mean=IMAGENET_MEAN if file else _CIFAR10_MEAN,
+        std=IMAGENET_STD if file else _CIFAR10_STD,
         resize=None,
         data="cifar10",
         weights_file=file,
