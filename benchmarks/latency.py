@@ -29,7 +29,7 @@ from paper_pipeline import paper_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsdtr.baselines.benchmark import network_variants
+from rsdtr.baselines.benchmark import network_forms, network_variants
 from rsdtr.compressed.compress import skeleton
 from rsdtr.compressed.fuse import fuse
 from rsdtr.exports.onnx_export import onnx_file
@@ -144,7 +144,8 @@ def network_part(
         fast = measured_forms(decided, found, batch=batch, threads=args.threads)
         ratio = fast.fcr_run or 0.0
         images = torch.randn(batch, *spec.input_shape)
-        made = network_variants(dense, ring_network(spec, decided), fast, found)
+        ring = ring_network(spec, decided)
+        made = network_variants(dense, ring, network_forms(ring, decided, found), fast)
         chosen = {name: made[name] for name in ("dense", "paper", "pipeline", "auto")}
         works = {name: forward(network, images) for name, network in chosen.items()}
         works["dense, channels-last"] = forward(channels_last, images)

@@ -4,56 +4,64 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from importlib import import_module
 from typing import Any
 
 import onnxruntime
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.errors import RsdtrError, UnknownName
 from rsdtr.exports.onnx_export import onnx_file
 from rsdtr.measuring.fastest_forms import in_one_form, use_forms
-from rsdtr.measuring.stopwatch import Run, Timing, eager, timings
+from rsdtr.measuring.stopwatch import Run, Timing, Told, eager, timings
+from rsdtr.measuring.times_in_network import times_in_networks
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import CompressionPlan
-from rsdtr.ring.forms import FORMS
+from rsdtr.ring.forms import FORMS, Form
 from rsdtr.system.app_folder import APP_FOLDER
 
 ENGINES = ("eager", "onnxruntime", "openvino", "torch.compile")
 PEER = APP_FOLDER / "benchmarks" / "paper_pipeline.py"
 
 
+def network_forms(
+    ring: nn.Module, plan: CompressionPlan, profile: ModelProfile
+) -> dict[Form, nn.Module]:
+    """The compressed network in each form. They lie channels-last, see `use_forms`, and share their
+    weights; `ring` is not changed.
+    """
+    flat = {id(p): p for p in ring.parameters() if p.ndim != 4}
+    base = copy.deepcopy(ring, flat)
+    return {form: in_forms(base, in_one_form(plan, profile, form)) for form in FORMS}
+
+
+def in_forms(network: nn.Module, plan: CompressionPlan) -> nn.Module:
+    """The network in the forms of the plan, channels-last; it shares the weights of the given."""
+    shared = {id(value): value for value in (*network.parameters(), *network.buffers())}
+    new = copy.deepcopy(network, shared)
+    use_forms(new, plan)
+    return new
+
+
 def network_variants(
-    dense: nn.Module, ring: nn.Module, fast: CompressionPlan, profile: ModelProfile
+    dense: nn.Module, ring: nn.Module, forms: Mapping[Form, nn.Module], fast: CompressionPlan
 ) -> dict[str, nn.Module]:
     """`dense`, `paper` where the repository has it, each form, and `auto`: the forms of `fast`.
 
-    `ring` is the compressed network. Those in forms of ours lie channels-last, see
-    `fast.use_forms`, and share their weights.
+    `ring` is the compressed network and `forms` what `network_forms` made of it.
     """
     variants = {"dense": dense}
     peer = paper_network()
     if peer is not None and (rewritten := _written_by(peer, ring)) is not None:
         variants["paper"] = rewritten
-    flat = {id(p): p for p in ring.parameters() if p.ndim != 4}
-    base = copy.deepcopy(ring, flat)
-    shared = {id(value): value for value in (*base.parameters(), *base.buffers())}
-    for form in FORMS:
-        if form != "dense":  # that is what "dense" is for
-            variants[form] = copy.deepcopy(base, dict(shared))
-            use_forms(variants[form], in_one_form(fast, profile, form))
-    variants["auto"] = base
-    use_forms(base, fast)
-    return variants
-
-
-def layer_variants(variants: Mapping[str, nn.Module], layer: str) -> dict[str, nn.Module]:
-    """The same layer of every variant of a network."""
-    return {name: network.get_submodule(layer) for name, network in variants.items()}
+    variants |= {form: network for form, network in forms.items() if form != "dense"}
+    return variants | {"auto": in_forms(forms["pipeline"], fast)}
 
 
 def paper_network() -> Callable[[nn.Module], nn.Module] | None:
@@ -94,16 +102,26 @@ def network_rows(
     batch: int,
     runs: int,
     threads: int,
+    seconds: float = math.inf,
+    written: MutableMapping[nn.Module, bytes] | None = None,
+    progress: Told | None = None,
 ) -> list[Timing]:
     """Time all variants of a network in one engine; those that it cannot run have no row.
 
-    `onnxruntime` and `openvino` run what `export` writes: fused, of plain convolutions.
+    `onnxruntime` and `openvino` run what `export` writes: fused, of plain convolutions. seconds:
+    about as long as it may take, see `interleaved`; written: the ONNX files of networks, which are
+    added to it.
     """
+    started = time.perf_counter()
     running = {}
-    noise = torch.zeros(batch, *spec.input_shape)
-    for name, network in variants.items():
-        run = _in_engine(network, spec, engine, threads)
+    noise = torch.zeros(1, *spec.input_shape)
+    files = {} if written is None else written
+    for done, (name, network) in enumerate(variants.items()):
+        if progress:
+            left = max(0.0, seconds - (time.perf_counter() - started))
+            progress(done, (1 + runs) * len(variants), left)
         try:
+            run = _in_engine(network, spec, engine, threads, files)
             run(noise)
         except RuntimeError as error:
             # Inductor without a C++ compiler, for one: no failure of ours, and no row.
@@ -111,66 +129,53 @@ def network_rows(
                 raise RsdtrError(f"{engine} cannot run the {name} network: {error}") from error
             continue
         running[name] = run
+
+    def told(done: int, total: int, left: float) -> None:
+        if progress:
+            progress(len(variants) + done, len(variants) + total, left)
+
     return timings(
-        running, spec.input_shape, engine=engine, batch=batch, runs=runs, threads=threads
-    )
+        running, spec.input_shape, engine=engine, batch=batch, runs=runs, threads=threads,
+        seconds=seconds - (time.perf_counter() - started), progress=told,
+    )  # fmt: skip
 
 
 def layer_rows(
     variants: Mapping[str, nn.Module],
-    profile: ModelProfile,
+    spec: ModelSpec,
     *,
     batch: int,
     runs: int,
     threads: int,
-    progress: Callable[[int, int], None] | None = None,
+    seconds: float = math.inf,
+    progress: Told | None = None,
 ) -> list[Timing]:
-    """Time every ring layer by itself, eagerly: what it gets is laid out as in its network.
-
-    progress: called with (layers done, layers in all).
+    """Time every ring layer inside each variant of its network, eagerly; seconds: as `network_rows`
+    has them.
     """
     rings = [n for n, m in variants["auto"].named_modules() if isinstance(m, TRConv2d)]
-    rows: list[Timing] = []
-    for done, layer in enumerate(rings):
-        if progress:
-            progress(done, len(rings))
-        found = profile.layer(layer)
-        rows += timings(
-            {
-                name: _laid_out(module, name)
-                for name, module in layer_variants(variants, layer).items()
-            },
-            (found.shape[1], *found.input_size),
-            scope=layer,
-            batch=batch,
-            runs=runs,
-            threads=threads,
-        )
-    if progress:
-        progress(len(rings), len(rings))
-    return rows
+    found = times_in_networks(
+        variants, rings, torch.randn(batch, *spec.input_shape),
+        runs=runs, seconds=seconds, threads=threads, progress=progress,
+    )  # fmt: skip
+    return [
+        Timing(layer, "eager", batch, name, taken.median_ms, taken.iqr_ms)
+        for layer, times in found.items()
+        for name, taken in times.items()
+    ]
 
 
-def _laid_out(module: nn.Module, variant: str) -> Run:
-    if variant in ("dense", "paper"):
-        return eager(module)
-    kept: dict[str, Tensor] = {}
-
-    def run(x: Tensor) -> None:
-        if "x" not in kept:  # not timed: the first runs warm up
-            kept["x"] = x.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            module(kept["x"])
-
-    return run
-
-
-def _in_engine(network: nn.Module, spec: ModelSpec, engine: str, threads: int) -> Run:
+def _in_engine(
+    network: nn.Module, spec: ModelSpec, engine: str, threads: int,
+    written: MutableMapping[nn.Module, bytes],
+) -> Run:  # fmt: skip
     if engine == "eager":
         return eager(network)
     if engine == "torch.compile":
         return eager(torch.compile(network))  # type: ignore[arg-type]  # it is a module again
-    content = onnx_file(network, spec)
+    if network not in written:
+        written[network] = onnx_file(network, spec)
+    content = written[network]
     return (
         _onnxruntime(content, threads) if engine == "onnxruntime" else _openvino(content, threads)
     )

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import click
+import torch
+from torch import nn
 
 from rsdtr.baselines.benchmark import (
     ENGINES,
     checked_engines,
     layer_rows,
+    network_forms,
     network_rows,
     network_variants,
 )
 from rsdtr.commands import options
-from rsdtr.commands.console import emit, progress, table
+from rsdtr.commands.console import Progress, emit, progress, table
 from rsdtr.commands.inputs import decide, find
 from rsdtr.compressed.compress import compress as compressed
-from rsdtr.measuring.fastest_forms import measured_forms
+from rsdtr.measuring.fastest_forms import layer_cases, with_forms
 from rsdtr.measuring.stopwatch import Timing, machine
+from rsdtr.measuring.times_in_network import profile_in_network
 from rsdtr.models.weights_source import WeightsSource
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.winners_on_disk import load_winners
+
+_SECONDS, _SECONDS_WITH_LAYERS = 90.0, 240.0
+_RUNS_OF_FORMS = 10  # are enough to tell which is faster
 
 
 @click.command()
@@ -45,19 +54,26 @@ from rsdtr.planning.winners_on_disk import load_winners
 @click.option(
     "--scope",
     type=click.Choice(["network", "layers", "all"]),
-    default="all",
+    default="network",
     show_default=True,
-    help="The whole network, each of its rings, or both.",
+    help="The whole network, each of its rings as it runs inside, or both.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1),
+    default=None,
+    help="About how long all timing may take, beyond three runs each: there are fewer runs then."
+    "  [default: 90; with layers 240]",
 )
 @options.json
 def bench(
     model_or_dir: str, choices: Choices, weights: WeightsSource, factory: str | None,
-    batch: str, threads: int, runs: int, engines: Sequence[str], scope: str, as_json: bool,
+    batch: str, threads: int, runs: int, engines: Sequence[str], scope: str,
+    seconds: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Time the dense network, the paper's pipeline, every form and the fastest, side by side.
 
-    The forms of `auto` are chosen from this machine's device profile, which is measured first
-    where it lacks a layer. Layers are timed eagerly.
+    The forms of `auto` are those whose layers take least inside the network, eagerly.
     """
     try:
         batches = [int(text) for text in batch.split(",")]
@@ -82,22 +98,33 @@ def bench(
         # How long a network takes does not depend on the values of its weights.
         ring, dense = dense, spec.build()
     found = profile(dense, spec)
+    forms = network_forms(ring.eval(), decided, found)
+    written: dict[nn.Module, bytes] = {}
     rows: list[Timing] = []
+    whole, parts = scope != "layers", scope != "network"
+    budget = seconds or (_SECONDS_WITH_LAYERS if parts else _SECONDS)
+    steps = _Steps(budget, len(batches) * (1 + whole * len(engines) + parts))
     for size in batches:
-        with progress(f"measuring forms at batch {size}", "layers") as show:
-            fast = measured_forms(decided, found, batch=size, threads=threads, progress=show)
-        variants = network_variants(dense.eval(), ring.eval(), fast, found)
-        if scope != "layers":
-            for engine in engines:
-                with progress(f"timing {spec.name} at batch {size} in {engine}"):
-                    rows += network_rows(
-                        variants, spec, engine, batch=size, runs=runs, threads=threads
-                    )
-        if scope != "network":
-            with progress(f"timing its rings at batch {size}", "layers") as show:
+        with steps.next(f"timing forms inside {spec.name} at batch {size}") as (show, share):
+            measured = profile_in_network(
+                forms, layer_cases(decided, found, batch=size, threads=threads),
+                torch.randn(size, *spec.input_shape), runs=min(runs, _RUNS_OF_FORMS),
+                seconds=share, threads=threads, progress=show,
+            )  # fmt: skip
+        fast = with_forms(decided, found, measured, batch=size, threads=threads)
+        variants = network_variants(dense.eval(), ring, forms, fast)
+        for engine in engines if whole else ():
+            with steps.next(f"timing {spec.name} at batch {size} in {engine}") as (show, share):
+                rows += network_rows(
+                    variants, spec, engine, batch=size, runs=runs, threads=threads,
+                    seconds=share, written=written, progress=show,
+                )  # fmt: skip
+        if parts:
+            with steps.next(f"timing its rings at batch {size}") as (show, share):
                 rows += layer_rows(
-                    variants, found, batch=size, runs=runs, threads=threads, progress=show
-                )
+                    variants, spec, batch=size, runs=runs, threads=threads, seconds=share,
+                    progress=show,
+                )  # fmt: skip
     if as_json:
         emit({"machine": machine(), "threads": threads, "rows": [asdict(row) for row in rows]})
         return
@@ -119,3 +146,21 @@ def bench(
     ]
     header = ("scope", "engine", "batch", "variant", "median ms", "IQR ms", "of dense")
     click.echo(table(header, cells))
+
+
+class _Steps:
+    """The steps of a benchmark, which share the time that it may take.
+
+    What a step leaves of its share is the next ones'.
+    """
+
+    def __init__(self, seconds: float, count: int) -> None:
+        self._ends, self._count, self._done = time.perf_counter() + seconds, count, 0
+
+    @contextmanager
+    def next(self, doing: str) -> Iterator[tuple[Progress, float]]:
+        """The next step's progress on stderr, and its share in seconds."""
+        share = (self._ends - time.perf_counter()) / (self._count - self._done)
+        self._done += 1
+        with progress(f"step {self._done} of {self._count}, {doing}", "runs") as show:
+            yield show, max(share, 0.0)

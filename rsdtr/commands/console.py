@@ -31,6 +31,7 @@ _SIGNS = {
     "ε": "eps", "ρ": "rho", "σ": "sigma", "×": "x", "→": "->", "…": "...", "–": "-", "±": "+-",
     "≤": "<=", "≥": ">=", "·": "*", "²": "^2", "‖": "||", "𝓦": "W", "’": "'", "“": '"', "”": '"',
 }  # fmt: skip
+_TOLD_SECONDS = 10.0  # between two lines of progress where none can be redrawn
 BAD_REQUEST, OUR_FAULT, INTERRUPTED = 2, 1, 130
 
 
@@ -77,18 +78,24 @@ def _our_fault(error: Exception) -> NoReturn:
 
 @contextmanager
 def progress(doing: str, unit: str = "") -> Iterator[Progress]:
-    """A line on stderr: redrawn on a terminal, and elsewhere written once when the work is done."""
+    """A line on stderr: redrawn on a terminal; elsewhere written when the work is done, and every
+    ten seconds until then.
+    """
     started = time.perf_counter()
     terminal = sys.stderr.isatty()
-    drawn = 0.0
+    drawn, told = 0.0, started
 
     def show(done: int, total: int, seconds_left: float | None = None, /) -> None:
-        nonlocal drawn
+        nonlocal drawn, told
         now = time.perf_counter()
+        rest = "" if seconds_left is None else f", {seconds_left:.0f} s left"
+        line = f"{doing}: {done:,} of {total:,} {unit}{rest}"
         if terminal and (now - drawn > 0.1 or done == total):
             drawn = now
-            rest = "" if seconds_left is None else f", {seconds_left:.0f} s left"
-            click.echo(f"\r{doing}: {done:,} of {total:,} {unit}{rest}\033[K", err=True, nl=False)
+            click.echo(f"\r{line}\033[K", err=True, nl=False)
+        elif not terminal and now - told >= _TOLD_SECONDS:
+            told = now
+            click.echo(line, err=True)
 
     try:
         yield show

@@ -28,7 +28,9 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]  # asked for before it is used
 
 Work = Callable[[], object]
+Told = Callable[[int, int, float], None]  # measurements done, in all, seconds left at most
 _LEAST_ROUNDS = 3
+_WARM_MS = 1000.0  # a work that takes longer is warm after one run
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,10 @@ def interleaved(
     hopeless: float = math.inf,
     device: torch.device | str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
+    progress: Told | None = None,
 ) -> dict[str, Spread]:
-    """Time several works, one run of each in turn, after two rounds that warm up.
+    """Time several works, one run of each in turn, after two rounds that warm up (one of a work
+    that takes longer than a second).
 
     Only so are their times comparable: what else the machine does meanwhile meets all of them.
     Threads that wait for each other lose whole time slices when another program takes a core, so
@@ -67,6 +71,7 @@ def interleaved(
     rounds there are no more once `seconds` have passed, nor for a work whose best time is more
     than `hopeless` times the best of all, unless it was interrupted each time. clock: tells the
     time in seconds; with one thread, `time.process_time` leaves out what other programs take.
+    progress: called before every measurement with (done, in all, seconds left at most).
     """
     synchronise = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
 
@@ -81,7 +86,9 @@ def interleaved(
 
     repeats = {}
     for name, work in works.items():
-        warm = min(measure(work, 1)[0] for _ in range(2))
+        warm = measure(work, 1)[0]
+        if warm <= _WARM_MS:
+            warm = min(warm, measure(work, 1)[0])
         repeats[name] = max(1, min(1000, math.ceil(at_least_ms / max(warm, 1e-6))))
     quiet: dict[str, list[float]] = {name: [] for name in works}
     disturbed: dict[str, list[float]] = {name: [] for name in works}
@@ -98,9 +105,22 @@ def interleaved(
         if not running or (done >= _LEAST_ROUNDS and time.perf_counter() - started > seconds):
             break
         for name in running:
+            if progress:
+                _tell_left(progress, quiet, disturbed, runs, started, seconds)
             spent, interrupted = measure(works[name], repeats[name])
             (disturbed if interrupted else quiet)[name].append(spent)
-    return {name: _spread(quiet[name], disturbed[name]) for name in works}
+    return {name: spread(quiet[name], disturbed[name]) for name in works}
+
+
+def _tell_left(
+    progress: Told, quiet: Mapping[str, list[float]], disturbed: Mapping[str, list[float]],
+    runs: int, started: float, seconds: float,
+) -> None:  # fmt: skip
+    done, total = sum(map(len, quiet.values())), runs * len(quiet)
+    spent = time.perf_counter() - started
+    made = done + sum(map(len, disturbed.values()))
+    at_this_pace = spent / made * (total - done) if made else seconds
+    progress(done, total, max(0.0, min(at_this_pace, seconds - spent)))
 
 
 def _interruptions() -> int:
@@ -108,7 +128,8 @@ def _interruptions() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource is not None else 0
 
 
-def _spread(quiet: list[float], disturbed: list[float]) -> Spread:
+def spread(quiet: list[float], disturbed: list[float]) -> Spread:
+    """Of times in ms, those that nothing interrupted and the others."""
     times = quiet or disturbed
     low, _, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
     return Spread(
@@ -220,10 +241,13 @@ def timings(
     batch: int = 1,
     runs: int = 30,
     threads: int = 2,
+    seconds: float = math.inf,
+    progress: Told | None = None,
 ) -> list[Timing]:
     """Time functions of the same (batch, *input_shape) noise in turns; a row for each.
 
-    Measurements that another program interrupted are made again, see `measure.interleaved`.
+    Measurements that another program interrupted are made again, and there are fewer once `seconds`
+    have passed, see `interleaved`.
     RsdtrError when batch, runs or threads is not at least 1.
     """
     for name, value in (("batch", batch), ("runs", runs), ("threads", threads)):
@@ -232,10 +256,10 @@ def timings(
     noise = torch.randn(batch, *input_shape, generator=torch.Generator().manual_seed(0))
     works = {name: _work(run, noise.clone()) for name, run in variants.items()}
     with thread_count(threads):
-        found = interleaved(works, runs=runs)
+        found = interleaved(works, runs=runs, seconds=seconds, progress=progress)
     return [
-        Timing(scope, engine, batch, name, spread.median_ms, spread.iqr_ms)
-        for name, spread in found.items()
+        Timing(scope, engine, batch, name, taken.median_ms, taken.iqr_ms)
+        for name, taken in found.items()
     ]
 
 

@@ -4,13 +4,12 @@ import importlib.util
 
 import pytest
 import torch
-from torch import nn
 
 from rsdtr.baselines import benchmark
 from rsdtr.baselines.benchmark import (
     checked_engines,
     layer_rows,
-    layer_variants,
+    network_forms,
     network_rows,
     network_variants,
     paper_network,
@@ -36,7 +35,12 @@ def planned():
 def variants(planned):
     found, decided = planned
     ring = compress(varied(), decided)
-    return network_variants(varied(), ring, in_one_form(decided, found, "IH|WO"), found)
+    return made_of(varied(), ring, decided, found)
+
+
+def made_of(dense, ring, decided, found):
+    forms = network_forms(ring, decided, found)
+    return network_variants(dense, ring, forms, in_one_form(decided, found, "IH|WO"))
 
 
 def test_every_variant_computes_the_compressed_network(variants):
@@ -61,7 +65,7 @@ def test_every_variant_computes_the_compressed_network(variants):
 def test_the_given_networks_are_not_touched_and_weights_are_shared(planned):
     found, decided = planned
     dense, ring = varied(), compress(varied(), decided)
-    made = network_variants(dense, ring, in_one_form(decided, found, "IH|WO"), found)
+    made = made_of(dense, ring, decided, found)
     assert made["dense"] is dense
     assert dense.body.weight.is_contiguous()
     assert ring.stem.weight.is_contiguous()
@@ -89,7 +93,7 @@ def test_a_padding_that_the_paper_cannot_do_has_no_paper_row(planned):
                          padding_mode="reflect")  # fmt: skip
     with pytest.raises(RingError, match="pads with numbers of zeros, not padding="):
         paper_network()(ring)
-    made = network_variants(varied(), ring, decided, found)
+    made = made_of(varied(), ring, decided, found)
     assert list(made) == [name for name in VARIANTS if name != "paper"]
 
 
@@ -97,7 +101,7 @@ def test_without_the_repository_there_is_no_paper_row(planned, tmp_path, monkeyp
     monkeypatch.setattr(benchmark, "PEER", tmp_path / "paper_pipeline.py")
     assert paper_network() is None
     found, decided = planned
-    made = network_variants(varied(), compress(varied(), decided), decided, found)
+    made = made_of(varied(), compress(varied(), decided), decided, found)
     assert list(made) == [name for name in VARIANTS if name != "paper"]
 
 
@@ -110,15 +114,30 @@ def test_a_row_for_every_variant_of_the_network(variants, engine):
     assert all(row.median_ms > 0 for row in rows)
 
 
-def test_a_row_for_every_variant_of_every_ring(variants, planned):
+def test_a_row_for_every_variant_of_every_ring(variants):
     seen = []
-    rows = layer_rows(variants, planned[0], batch=1, runs=2, threads=1,
-                      progress=lambda done, total: seen.append((done, total)))  # fmt: skip
-    assert [(r.scope, r.variant) for r in rows] == [
-        (layer, name) for layer in ("body", "wide") for name in VARIANTS
+    rows = layer_rows(variants, varied_spec(), batch=1, runs=2, threads=1,
+                      progress=lambda done, total, left: seen.append((done, total)))  # fmt: skip
+    assert [(r.scope, r.engine, r.variant) for r in rows] == [
+        (layer, "eager", name) for layer in ("body", "wide") for name in VARIANTS
     ]
-    assert seen == [(0, 2), (1, 2), (2, 2)]
-    assert isinstance(layer_variants(variants, "body")["dense"], nn.Conv2d)
+    assert seen[0] == (0, 2 * len(VARIANTS))
+    assert all(row.median_ms > 0 for row in rows)
+
+
+def test_an_onnx_file_is_written_once_for_all_batches(variants, monkeypatch):
+    writing = []
+    real = benchmark.onnx_file
+    monkeypatch.setattr(
+        benchmark, "onnx_file", lambda *given: writing.append(given[0]) or real(*given)
+    )
+    few = {name: variants[name] for name in ("dense", "auto")}
+    written = {}
+    for batch in (1, 2):
+        rows = network_rows(few, varied_spec(), "onnxruntime", batch=batch, runs=2, threads=1,
+                            written=written)  # fmt: skip
+        assert [row.variant for row in rows] == ["dense", "auto"]
+    assert writing == [variants["dense"], variants["auto"]]
 
 
 def test_compiled_networks_that_cannot_be_compiled_have_no_row(variants, monkeypatch):

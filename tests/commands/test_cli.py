@@ -269,6 +269,7 @@ def own_cache(tmp_path, monkeypatch) -> Path:
 
 def test_bench_times_network_and_layers_in_every_form(folder, own_cache):
     words = ["--batch", "1,2", "--runs", "2", "--threads", "1", "--engine", "eager"]
+    words += ["--scope", "all"]
     found = json.loads(done("bench", str(folder), *words, "--json").stdout)
     assert list(found) == ["machine", "threads", "rows"]
     assert found["threads"] == 1
@@ -283,15 +284,16 @@ def test_bench_times_network_and_layers_in_every_form(folder, own_cache):
         "scope", "engine", "batch", "variant", "median_ms", "iqr_ms",
     ]  # fmt: skip
     assert all(row["median_ms"] > 0 for row in found["rows"])
-    (measured,) = (own_cache / "device").iterdir()
-    assert len(json.loads(measured.read_text())["layers"]) == 2
+    assert not (own_cache / "device").exists()  # the times of layers alone are another matter
 
 
 @pytest.mark.usefixtures("own_cache")
 def test_bench_of_a_model_is_a_table_for_people():
-    words = ["--runs", "2", "--threads", "1", "--engine", "eager", "--scope", "network"]
-    text = done("bench", NAME, *ONE_LAYER, "--weights", "none", *words).stdout
-    lines = text.splitlines()
+    words = ["--runs", "2", "--threads", "1", "--engine", "eager", "--seconds", "1"]
+    ended = done("bench", NAME, *ONE_LAYER, "--weights", "none", *words)
+    lines = ended.stdout.splitlines()
+    assert f"step 1 of 2, timing forms inside {NAME} at batch 1: " in ended.stderr
+    assert f"step 2 of 2, timing {NAME} at batch 1 in eager: " in ended.stderr
     assert lines[0].startswith(f"{NAME} on ")
     assert [line.split()[:4] for line in lines[2:]] == [
         ["network", "eager", "1", variant] for variant in VARIANTS
