@@ -36,7 +36,7 @@ from rsdtr.models.weights_source import PUBLISHED, WeightsField
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.recovery.finetune import finetune
 from rsdtr.recovery.options import FinetuneOptions
-from rsdtr.recovery.recalibrate import move_statistics, recalibrate
+from rsdtr.recovery.recalibrate import move_statistics, nothing_to_recalibrate, recalibrate
 from rsdtr.system.atomic_files import replace_file
 from rsdtr.system.safetensors_format import saved_bytes
 from rsdtr.typing import Frozen
@@ -68,6 +68,12 @@ class Comparison(Frozen):
             if not pcr > 1:
                 raise ValueError(f"a PCR of {pcr:g} makes nothing smaller: give numbers above 1")
         return pcrs
+
+    def for_network(self, model: nn.Module) -> Comparison:
+        """The same without recalibration where the network has nothing to recalibrate."""
+        if self.recalibrate is None or nothing_to_recalibrate(model) is None:
+            return self
+        return self.model_copy(update={"recalibrate": None})
 
     @property
     def pairs(self) -> tuple[tuple[str, float], ...]:

@@ -83,7 +83,8 @@ def comparison_figure(
             )  # fmt: skip
         figure.update_xaxes(title=title, row=row, col=1)
         figure.update_yaxes(title="Top-1 accuracy (%)", row=row, col=1)
-    titled(figure, f"{model}: accuracy against size, FLOPs and latency")
+    assumed = next((cell.assumed for cell in shown if cell.assumed), None)
+    titled(figure, f"{model}: accuracy against size, FLOPs and latency", note=assumed)
     return hang_legend(figure, 1040)
 
 

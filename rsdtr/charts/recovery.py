@@ -120,7 +120,7 @@ def study_figure(study: Study, dense_percent: float | None = None) -> go.Figure:
         f"{study.plan.model}, {study.plan.label}, PCR {study.plan.pcr:.2f}: the same rings from "
         f"their factors and from scratch, {seeds} seed{'s' * (seeds != 1)}"
     )
-    return titled(figure, title, height=430)
+    return titled(figure, title, height=430, note=study.assumed)
 
 
 MOST_POINTS = 1000  # of a line: a figure that is drawn again every second must stay small
@@ -181,7 +181,9 @@ def training_figure(
     figure.update_yaxes(title="Learning rate", rangemode="tozero", row=1, col=2)
     figure.update_xaxes(title="Epoch", dtick=1 if len(epochs) <= 20 else None, row=1, col=3)
     figure.update_yaxes(title="Validation top-1 (%)", row=1, col=3)
-    return titled(figure, "Fine-tuning: loss, learning rate, validation accuracy")
+    assumed = next((each.validation.assumed for each in epochs if each.validation.assumed), None)
+    title = "Fine-tuning: loss, learning rate, validation accuracy"
+    return titled(figure, title, note=assumed)
 
 
 def runs_figure(runs: Mapping[str, Sequence[EpochResult]]) -> go.Figure:
@@ -192,7 +194,8 @@ def runs_figure(runs: Mapping[str, Sequence[EpochResult]]) -> go.Figure:
         _add_epochs(figure, name, epochs, _RUN_COLOURS[place % len(_RUN_COLOURS)], 1, symbol)
     figure.update_xaxes(title="Epoch")
     figure.update_yaxes(title="Validation top-1 (%)")
-    return titled(figure, "Runs from this plan")
+    assumed = (each.validation.assumed for epochs in runs.values() for each in epochs)
+    return titled(figure, "Runs from this plan", note=next(filter(None, assumed), None))
 
 
 def _thinned(values: Sequence[float]) -> dict[str, list[float]]:

@@ -6,6 +6,7 @@ styles say the same again. Backgrounds are transparent, so that figures fit a li
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -17,12 +18,23 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, GREY = "#CC79A7", "#8C8C8C"
 RATIO_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 Trace = dict[str, object]
+_NOTE = 20  # pixels of a line under the title
 _NARROW, _LINE = 420, 21  # pixels of a legend's line in a narrow window: its width and height
 
 
-def titled(figure: go.Figure, title: str, *, height: int = 420) -> go.Figure:
-    """What every figure shares: a title on the left, the legend under it, nothing behind."""
+def titled(
+    figure: go.Figure, title: str, *, height: int = 420, note: str | None = None
+) -> go.Figure:
+    """What every figure shares: a title on the left, the legend under it, nothing behind.
+
+    note: what belongs beside its numbers, in a smaller line under the title.
+    """
     figure.update_layout(_shared(title, height, figure.layout.showlegend is not False))
+    if note is not None:
+        figure.update_layout(
+            title={"subtitle": {"text": html.escape(note), "font": {"size": 11}}},
+            margin={"t": figure.layout.margin.t + _NOTE},
+        )
     figure.update_xaxes(automargin=True)
     figure.update_yaxes(automargin=True)
     return figure

@@ -195,7 +195,11 @@ def runs_table(runs: Sequence[TrainingRun]) -> pd.DataFrame:
 
 
 def cells_table(cells: Sequence[Cell]) -> pd.DataFrame:
-    """One row per method and PCR: what was reached, or why nothing was."""
+    """One row per method and PCR: what was reached, or why nothing was.
+
+    What labels take for granted has a column where they do.
+    """
+    assuming = any(cell.assumed for cell in cells)
     return pd.DataFrame(
         [
             {
@@ -212,6 +216,7 @@ def cells_table(cells: Sequence[Cell]) -> pd.DataFrame:
                 "seconds": cell.seconds,
                 "failed": cell.failed,
             }
+            | ({"assumed": cell.assumed} if assuming else {})
             for cell in cells
         ]
     ).astype({"bytes": "Int64", "images": "Int64"})

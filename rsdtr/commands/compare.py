@@ -21,6 +21,7 @@ from rsdtr.measuring.stopwatch import machine
 from rsdtr.models.model_loading import load_model
 from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import model_spec
+from rsdtr.recovery.recalibrate import nothing_to_recalibrate
 from rsdtr.system.atomic_files import replace_file
 
 TABLE, FIGURE = "compare", "compare.html"
@@ -63,6 +64,9 @@ def compare(
         writable_folder(out)
     spec = model_spec(model)
     subject = Subject(load_model(model, weights), spec, load_data(data, spec))
+    if asked.recalibrate is not None and (reason := nothing_to_recalibrate(subject.model)):
+        click.echo(f"{model} has {reason}", err=True)
+    asked = asked.for_network(subject.model)
     cells: list[Cell] = []
     with progress(f"comparing methods on {model}", "cells") as show:
         for cell in run(asked, subject, folder, progress=lambda _, done, total: show(done, total)):
@@ -72,6 +76,8 @@ def compare(
         emit(_content(asked, tuple(cells)))
         return
     click.echo(table(_HEADER, [_row(cell) for cell in cells]))
+    for assumed in dict.fromkeys(cell.assumed for cell in cells if cell.assumed):
+        click.echo(f"By labels of which {assumed}")
     click.echo(", ".join(str(folder / name) for name in (f"{TABLE}.csv", f"{TABLE}.json", FIGURE)))
 
 

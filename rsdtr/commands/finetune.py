@@ -193,8 +193,9 @@ def _train(
     save(saved.model, saved.plan, target, metrics=metrics)
     checkpoint.unlink(missing_ok=True)
     if kept := kept_epoch(results):
-        reached = results[kept - 1].validation.percent
-        click.echo(f"{target}: best validation accuracy {reached:.2f} %")
+        reached = results[kept - 1].validation
+        assumed = f" ({reached.assumed})" if reached.assumed else ""
+        click.echo(f"{target}: best validation accuracy {reached.percent:.2f} %{assumed}")
     else:
         click.echo(f"{target}: the network as it was, for no epoch was as good: try a lower --lr")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -23,6 +24,7 @@ from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.planning.target_solver import Damage
 from rsdtr.planning.winners_on_disk import load_winners
+from rsdtr.search.candidate import GRID
 
 
 def read_saved(folder: str | Path, factory: str | None = None) -> Saved:
@@ -72,10 +74,15 @@ def read_model(model: str, weights: WeightsSource) -> nn.Module:
         return load_model(model, weights, progress=show)
 
 
-def decide(costs: ModelProfile, choices: Choices, damage: Damage | None = None) -> CompressionPlan:
-    """The plan that answers the choices, with its progress on stderr."""
+def decide(
+    costs: ModelProfile,
+    choices: Choices,
+    damage: Damage | None = None,
+    grid: Sequence[float] = GRID,
+) -> CompressionPlan:
+    """The plan that answers the choices, with its progress on stderr; grid: as `Choices.decide`."""
     with progress(f"planning {costs.model}", "layers") as show:
-        decided = choices.decide(costs, damage, show)
+        decided = choices.decide(costs, damage, show, grid)
     if choices.objective != "latency":
         return decided
     with progress(f"measuring rings at batch {choices.latency_batch}", "rings") as show:

@@ -146,7 +146,8 @@ factory = click.option(
 trust_program = click.option(
     "--trust-program",
     is_flag=True,
-    help="Run rsdtr_model.py of the folder of a network of somebody's own: it is code.",
+    help="Run rsdtr_model.py, and model.pt2, of the folder of a network of somebody's own: both "
+    "are code.",
 )
 
 

@@ -74,6 +74,8 @@ def factors_vs_scratch(
             latest.save(folder / FILE)
     write_study(latest, dense, splits, folder)
     click.echo(table(("start", "seeds", "test accuracy", "lowest", "highest"), _rows(latest)))
+    if latest.assumed:
+        click.echo(f"By labels of which {latest.assumed}")
     click.echo(f"{folder / FILE}, {folder / FIGURE}")
 
 

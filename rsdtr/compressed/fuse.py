@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from rsdtr.compressed.tr_conv2d import TRConv2d, along
@@ -22,12 +23,27 @@ def fuse(model: nn.Module) -> nn.Module:
     Each ring layer becomes the convolutions of its form (in `pipeline` grouped ones, whose kernel
     is repeated R_1 times); a BatchNorm that only follows a convolution is folded into it. Where
     torch.fx cannot trace the whole, it is folded within the parts that can be traced, each of which
-    is taken to be called as a whole. It is larger than the cores: keep the given model, which is
-    not changed, for storing and training.
+    is taken to be called as a whole. A parametrised tensor is computed once. It is
+    larger than the cores: keep the given model, which is not changed, for storing and training.
     """
     rings = [module for module in model.modules() if isinstance(module, TRConv2d)]
     new = replaced(model, {ring: plain_convolutions(ring) for ring in rings}).eval()
+    _compute_parametrised(new)
     return _folded(new)
+
+
+@torch.no_grad()
+def _compute_parametrised(model: nn.Module) -> None:
+    """Let every parametrised tensor be what it is computed to be, in place."""
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            names = list(cast(nn.ModuleDict, module.parametrizations))
+            values = {name: getattr(module, name).detach().clone() for name in names}
+            # Not remove_parametrizations: it changes the class, which the given model has as well.
+            del module._modules["parametrizations"]
+            module.__class__ = type(module).__bases__[0]
+            for name, value in values.items():
+                module.register_parameter(name, nn.Parameter(value))
 
 
 class MergedRing(ConvReplacement, nn.Sequential):

@@ -48,7 +48,8 @@ class Proof(Frozen):
 
     relative_error: the mean over images of ‖z − ẑ‖/‖z‖, z all numbers of an answer; residual_error:
     of ‖z − ẑ‖/‖x − z‖ where an image x is answered with a picture of its shape, else None. Older
-    proofs have neither.
+    proofs have neither. also_at: another (height, width) that it takes, and was run on two images
+    of: max_difference is of those as well; None, and not written, for a file of one size.
     """
 
     max_difference: float = Field(ge=0)
@@ -57,13 +58,16 @@ class Proof(Frozen):
     n: int = Field(ge=1)
     relative_error: float | None = Field(default=None, ge=0)
     residual_error: float | None = Field(default=None, ge=0)
+    also_at: tuple[int, int] | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def told(self) -> str:
         """What it says of all answers together, in words."""
+        also = "" if self.also_at is None else f", and at {self.also_at[0]}×{self.also_at[1]}"
         if self.argmax_agreement is not None:
-            return f"{100 * self.argmax_agreement:.4g} % of {self.n}"
-        return f"no classes; answers off by {100 * (self.relative_error or 0):.2g} % in {self.n}"
+            return f"{100 * self.argmax_agreement:.4g} % of {self.n}{also}"
+        error = 100 * (self.relative_error or 0)
+        return f"no classes; answers off by {error:.2g} % in {self.n}{also}"
 
 
 class Manifest(Frozen):

@@ -43,6 +43,11 @@ class LabelledImages:
         assumed: str | None = None,
         unknown: str | None = None,
     ) -> None:
+        if spec.inputs != 1:
+            raise DataError(
+                f"{spec.name} takes {spec.inputs} inputs, and a set of images tells one of them: "
+                "plan, compress, save and load it, and measure it by code of your own"
+            )
         self.name = name
         self.classes = classes
         self.spec = spec

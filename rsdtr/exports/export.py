@@ -70,6 +70,7 @@ class Artefact:
     seconds: float
     relative_error: float | None = None
     residual_error: float | None = None
+    also_at: tuple[int, int] | None = None
 
     @property
     def proof(self) -> Proof:
@@ -81,6 +82,7 @@ class Artefact:
             n=self.n,
             relative_error=self.relative_error,
             residual_error=self.residual_error,
+            also_at=self.also_at,
         )
 
 
@@ -104,11 +106,13 @@ def export(
     logit off by 1e-4 or more (or by 1e-6 of the largest logit, if that is more: what float32
     resolves) is an ExportError and leaves nothing; of int8, a class agreement below 90 %, or where
     there are no classes answers off by more than 10 %, or by 30 % of what they change in a picture.
-    onnx, int8 and pt2 take any batch; they hold the fused network, plain convolutions in the forms
-    of `model`. safetensors holds the cores, and rsdtr_model.py beside it needs torch alone to run
-    them. Of a network that answers boxes only safetensors, for `load` to read: it is proved by what
-    it says of all anchors, before boxes are chosen. That of `zoo.own_model` is proved by
-    rsdtr_model.py. The same model, images and libraries give the same bytes.
+    onnx, int8 and pt2 take any batch, and of a network that tells more than classes any height and
+    width that it does, which is proved at another size as well; they hold the fused network, plain
+    convolutions in the forms of `model`. safetensors holds the cores, and rsdtr_model.py beside it
+    needs torch alone to run them. Of a network that answers boxes only safetensors, for `load` to
+    read: it is proved by what it says of all anchors, before boxes are chosen. That of
+    `zoo.own_model` is proved by rsdtr_model.py. The same model, images and libraries give the same
+    bytes.
     calibration: whose images set the ranges of int8, by default `images`, from behind. report: the
     text of report.html, as rsdtr.charts.html_report makes it. progress: called with (steps done,
     steps in all). UnknownName for a format not in FORMATS.
@@ -134,7 +138,7 @@ def export(
         files = temporary / (target.stem or "files")
         files.mkdir()
         cases = temporary / "cases.safetensors"
-        bound = write_cases(network, images, cases)
+        bound = write_cases(network, images, cases, writer.other_size)
         for position, form in enumerate(chosen):
             _tell(progress, 2 * position, 2 * len(chosen))
             started = time.perf_counter()
@@ -146,7 +150,7 @@ def export(
                 writer.write(by, files / FILES[by])
             size = _dense_bytes(form, spec)
             _tell(progress, 2 * position + 1, 2 * len(chosen))
-            proof = proved(by, files / FILES[by], cases, bound)
+            proof = proved(by, files / FILES[by], cases, bound, resized=writer.takes_sizes(by))
             artefacts.append(
                 Artefact(
                     format=form,
@@ -301,7 +305,7 @@ def _dense(spec: ModelSpec) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = spec.build().eval().requires_grad_(False)
+        model = spec.build().eval().requires_grad_(False).float()
         for value in stored(model.state_dict()).tensors.values():
             if value.is_floating_point():
                 value.uniform_(0.5, 1.5)

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from rsdtr.compressed.fuse import fuse
 from rsdtr.errors import ExportError, first_line
+from rsdtr.models.run import fresh_input
 from rsdtr.models.zoo import ModelSpec
+from rsdtr.ring.cost import Size
 
 if TYPE_CHECKING:
     from onnx import AttributeProto
 
 OPSET = 20
+_BATCH = torch.export.Dim("batch", min=1)
 _CALIBRATION_BATCH = 16
 
 
@@ -27,9 +30,13 @@ def onnx_file(network: nn.Module, spec: ModelSpec) -> bytes:
     return onnx_bytes(program(fuse(network), spec))
 
 
-def program(network: nn.Module, spec: ModelSpec) -> torch.export.ExportedProgram:
-    """The network as a graph that takes any batch; ExportError where torch.export finds none, or
-    where the network answers anything but one tensor.
+def program(
+    network: nn.Module, spec: ModelSpec, *, any_size: bool = True
+) -> torch.export.ExportedProgram:
+    """The network as a graph that takes any batch, and where it tells more than classes, any height
+    and width that the network does, if `any_size` and torch.export can follow; see `takes_sizes`.
+
+    ExportError where torch.export finds no graph, or the network answers anything but one tensor.
     """
     if spec.task == "detection":  # torch would take half a minute to find that out
         raise ExportError(
@@ -38,11 +45,10 @@ def program(network: nn.Module, spec: ModelSpec) -> torch.export.ExportedProgram
         )
     # The example is stored in a .pt2: it must be nobody's picture. Two, not one: torch.export
     # takes a batch of one for a constant.
-    example = torch.zeros(2, *spec.input_shape)
+    example = fresh_input(network, torch.zeros(2, *spec.input_shape))
     try:
-        graph = torch.export.export(
-            network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
-        )
+        graph = _of_any_size(network, example, spec) if any_size else None
+        graph = graph or torch.export.export(network, (example,), dynamic_shapes=({0: _BATCH},))
     except Exception as error:  # whatever torch, or the network's own code, raises
         first = first_line(error)
         raise ExportError(
@@ -62,6 +68,52 @@ def program(network: nn.Module, spec: ModelSpec) -> torch.export.ExportedProgram
     return graph
 
 
+@torch.no_grad()
+def runs_at(network: nn.Module, spec: ModelSpec) -> Size | None:
+    """Another height and width that the network takes, to prove on; None for one that tells classes
+    or boxes, and for one of a single size.
+
+    It is larger by multiples of 32, so that what is halved five times comes out even.
+    """
+    if spec.task in ("classification", "detection"):
+        return None
+    channels, height, width = spec.input_shape
+    size = height + 32, width + 64
+    try:
+        network(fresh_input(network, torch.zeros(1, channels, *size)))
+    except Exception:  # whatever the network's own code raises at the sight of it
+        return None
+    return size
+
+
+def takes_sizes(graph: torch.export.ExportedProgram) -> bool:
+    """Whether a graph takes images of another height and width than its example's."""
+    (name,) = graph.graph_signature.user_inputs
+    (entry,) = (node for node in graph.graph.nodes if node.name == name)
+    return not any(isinstance(size, int) for size in entry.meta["val"].shape[2:])
+
+
+def _of_any_size(
+    network: nn.Module, example: Tensor, spec: ModelSpec
+) -> torch.export.ExportedProgram | None:
+    """The graph that takes images of other sizes; None where there is none."""
+    size = runs_at(network, spec)
+    if size is None:
+        return None
+    blank = fresh_input(network, torch.zeros(1, spec.input_shape[0], *size))
+    free = torch.export.Dim.AUTO  # torch finds out what sizes the network can do
+    try:
+        graph = torch.export.export(
+            network, (example,), dynamic_shapes=({0: _BATCH, 2: free, 3: free},)
+        )
+        if not takes_sizes(graph):
+            return None
+        graph.module()(blank)
+    except Exception:  # whatever torch says of a size that it cannot do
+        return None
+    return graph
+
+
 def _instead(spec: ModelSpec) -> str:
     """What to do where there is no graph: a network of one's own is proved by its graph alone."""
     if spec.own:
@@ -70,18 +122,20 @@ def _instead(spec: ModelSpec) -> str:
 
 
 def onnx_bytes(graph: torch.export.ExportedProgram) -> bytes:
-    """One ONNX file: input `images` (batch, C, H, W), output `logits` (batch, classes, …)."""
-    written = torch.onnx.export(
-        graph,
-        dynamo=True,
-        verbose=False,
-        opset_version=OPSET,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: "batch"},),
-        external_data=False,
-    )
-    assert written is not None  # only the old exporter answers with nothing
+    """One ONNX file: input `images` (batch, C, H, W), output `logits` (batch, classes, …).
+
+    ExportError for what ONNX has no operator for.
+    """
+    try:
+        written = _written(graph)
+    except torch.onnx.OnnxExporterError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ExportError(
+            f"the network cannot be written as ONNX ({first_line(cause)}): export it as "
+            "safetensors or pt2"
+        ) from error
     model = written.model_proto
     said = model.graph
     for parts in ([said], said.node, said.input, said.output, said.initializer):
@@ -89,6 +143,21 @@ def onnx_bytes(graph: torch.export.ExportedProgram) -> bytes:
             # torch's notes on where each node came from: most of a small file, and local paths.
             part.ClearField("metadata_props")
     return model.SerializeToString()
+
+
+def _written(graph: torch.export.ExportedProgram) -> torch.onnx.ONNXProgram:
+    written = torch.onnx.export(
+        graph,
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"} | ({2: "height", 3: "width"} if takes_sizes(graph) else {}),),
+        external_data=False,
+    )
+    assert written is not None  # only the old exporter answers with nothing
+    return written
 
 
 def quantised(onnx: bytes, calibration: Tensor) -> bytes:

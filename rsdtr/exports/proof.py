@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rsdtr.compressed.manifest import Proof
 from rsdtr.data.image_sets import LabelledImages
 from rsdtr.errors import ExportError
 from rsdtr.models.outputs import compared_output
 from rsdtr.models.zoo import Task
+from rsdtr.ring.cost import Size
 from rsdtr.system.processes import prepare, quiet, run
 
 TOLERANCE = 1e-4  # of a float32 logit
@@ -37,11 +39,14 @@ def _has_classes(task: Task, inputs: Tensor, answers: Tensor) -> bool:
 
 
 @torch.inference_mode()
-def write_cases(network: nn.Module, images: LabelledImages, path: Path) -> float:
+def write_cases(
+    network: nn.Module, images: LabelledImages, path: Path, other_size: Size | None = None
+) -> float:
     """Write 64 inputs and their logits, or 5 of a network that tells more than classes; returns the
     difference that a logit may show.
 
-    Few pictures are used again. ExportError for no pictures, or logits that are not finite.
+    other_size: a height and width that two of them are resized to as well. Few pictures are used
+    again. ExportError for no pictures, or logits that are not finite.
     """
     if len(images) == 0:
         raise ExportError("there are no images to prove the export on: give at least one")
@@ -52,7 +57,11 @@ def write_cases(network: nn.Module, images: LabelledImages, path: Path) -> float
     inputs = whole.inputs([index % len(whole) for index in range(count)]).contiguous()
     logits = torch.cat([compared_output(network, part) for part in inputs.split(_BATCH)])
     classes = torch.tensor(_has_classes(images.spec.task, inputs, logits))
-    path.write_bytes(save({"inputs": inputs, "logits": logits, "classes": classes}))
+    cases = {"inputs": inputs, "logits": logits, "classes": classes}
+    if other_size is not None:
+        resized = F.interpolate(inputs[:2], other_size, mode="bilinear")
+        cases |= {"resized": resized, "resized_logits": compared_output(network, resized)}
+    path.write_bytes(save(cases))
     if not logits.isfinite().all():
         raise ExportError(
             "the model answers real images with NaN or infinite logits: recover it, or compress "
@@ -66,8 +75,9 @@ def prepare_proofs() -> None:
     prepare(IMPORTS, quiet())
 
 
-def proved(form: str, path: Path, cases: Path, bound: float) -> Proof:
-    """Have a fresh process read `path` back; its answer, if all logits are within `bound`.
+def proved(form: str, path: Path, cases: Path, bound: float, *, resized: bool = False) -> Proof:
+    """Have a fresh process read `path` back; its answer, if all logits are within `bound`, those of
+    other sizes as well where it takes them (`resized`).
 
     It has imported torch before, and seen nothing of the network. int8 is held to its classes
     instead, or where there are none to the relative error of its answers and of what it changes in
@@ -78,7 +88,7 @@ def proved(form: str, path: Path, cases: Path, bound: float) -> Proof:
     command = [sys.executable, "-P", str(PROOF), form, str(path), str(cases), str(answer_path)]
     try:
         ended = run(
-            [*command, str(torch.get_num_threads())],
+            [*command, str(torch.get_num_threads()), str(int(resized))],
             PROOF_SECONDS,
             environment=quiet(),
             imports=IMPORTS,

@@ -1,12 +1,14 @@
 """The other side of an export: runs in a fresh process, reads a file back and compares.
 
-    python -P proof_process.py FORMAT ARTEFACT CASES.safetensors ANSWER.json THREADS
+    python -P proof_process.py FORMAT ARTEFACT CASES.safetensors ANSWER.json THREADS RESIZED
 
 CASES holds inputs (n, C, H, W) and logits (n, classes, …), float32, and whether there are classes;
-they are run one by one and in fives. Run as a file, not as a module: only the safetensors format
-needs this program to be read back, and the proofs of the others would be worth less if they had
-imported it. They cannot: it is made unimportable there, and torchvision with it. Nor has the server
-that the process may be a fork of: it has imported torch and safetensors, and seen no model.
+they are run one by one and in fives. With RESIZED (1, else 0) two of another height and width, too.
+
+Run as a file, not as a module: only the safetensors format needs this program to be read back, and
+the proofs of the others would be worth less if they had imported it. They cannot: it is made
+unimportable there, and torchvision with it. Nor has the server that the process may be a fork of:
+it has imported torch and safetensors, and seen no model.
 """
 
 from __future__ import annotations
@@ -76,10 +78,12 @@ def _class(answer: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int | None]:
+def compared(
+    run: Network, cases: dict[str, Tensor], resized: bool = False
+) -> dict[str, float | int | list[int] | None]:
     """Largest and mean absolute difference of a logit, the share of images, or of their pixels,
     whose class is the same in every batch size (None without classes), how many images were
-    compared, and the relative errors of a `manifest.Proof`.
+    compared, the relative errors of a `manifest.Proof`, and the other height and width.
     """
     inputs, expected = cases["inputs"], cases["logits"]
     has_classes = bool(cases.get("classes", True))
@@ -97,10 +101,19 @@ def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int | 
         differences.append((found - expected).abs())
         if classes is not None:
             agreeing.append(_class(found) == classes)
+    other = None
+    if resized:
+        wanted, found = cases["resized_logits"], run(cases["resized"].clone())
+        if found.shape != wanted.shape:
+            raise ValueError(f"logits are {tuple(found.shape)}, not {tuple(wanted.shape)}")
+        other = (found - wanted).abs()
     # NaN is no number of JSON's, and no agreement.
     all_of_them = torch.cat(differences).nan_to_num(nan=1e38, posinf=1e38).clamp(max=1e38)
+    largest = all_of_them.max()
+    if other is not None:
+        largest = max(largest, other.nan_to_num(nan=1e38, posinf=1e38).clamp(max=1e38).max())
     return {
-        "max_difference": all_of_them.max().item(),
+        "max_difference": largest.item(),
         "mean_difference": all_of_them.double().mean().item(),
         "argmax_agreement": torch.stack(agreeing).all(0).double().mean().item()
         if agreeing
@@ -110,6 +123,7 @@ def compared(run: Network, cases: dict[str, Tensor]) -> dict[str, float | int | 
         "residual_error": _relative(all_of_them, inputs - expected)
         if not has_classes and inputs.shape == expected.shape
         else None,
+        "also_at": None if other is None else list(cases["resized"].shape[2:]),
     }
 
 
@@ -123,11 +137,11 @@ def _relative(off: Tensor, of: Tensor) -> float:
     return ratios.nan_to_num(1e38, 1e38).clamp(max=1e38).mean().item()
 
 
-def main(form: str, artefact: str, cases: str, answer: str, threads: str) -> None:
+def main(form: str, artefact: str, cases: str, answer: str, threads: str, resized: str) -> None:
     torch.set_num_threads(int(threads))
     if form != "safetensors":
         sys.modules |= {"rsdtr": None, "torchvision": None}  # type: ignore[dict-item]
-    result = compared(network(form, Path(artefact)), load_file(cases))
+    result = compared(network(form, Path(artefact)), load_file(cases), resized == "1")
     Path(answer).write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
 
 

@@ -29,6 +29,8 @@ def readme(manifest: Manifest, spec: ModelSpec) -> str:
         std=", ".join(map(str, spec.std)),
         origin=_origin(spec, manifest.metrics.get("weights")),
         accuracy=_accuracy(manifest.metrics),
+        sizes=_sizes(manifest, spec),
+        seen=".shape" if spec.task == "other" else ".argmax(1)",
     )
 
 
@@ -39,6 +41,26 @@ def _runs(manifest: Manifest) -> str:
     if FILES["pt2"] in manifest.files and len(manifest.proofs) == 1:
         return FILES["pt2"]
     return FILES["onnx"] if "onnx" in manifest.proofs else FILES["int8"]
+
+
+def _sizes(manifest: Manifest, spec: ModelSpec) -> str:
+    """Which files take images of another height and width; of one that tells classes, nothing."""
+    if spec.task in ("classification", "detection"):
+        return ""
+    proofs = manifest.proofs.items()
+    free = {FILES[form]: proof.also_at for form, proof in proofs if proof.also_at is not None}
+    fixed = [FILES[form] for form, proof in proofs if proof.also_at is None]
+    told = []
+    if free:
+        height, width = next(iter(free.values()))
+        told.append(
+            f"Height and width may be others that the network takes in {', '.join(sorted(free))} "
+            f"(proved at {height}×{width} as well)."
+        )
+    if fixed:
+        size = "×".join(map(str, spec.input_shape[1:]))
+        told.append(f"{', '.join(sorted(fixed))} takes images of {size} alone.")
+    return " ".join(told)
 
 
 def _origin(spec: ModelSpec, weights: JsonValue) -> str:
@@ -59,5 +81,10 @@ def _accuracy(metrics: Mapping[str, JsonValue]) -> str:
         within = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})"
     return (
         f"Accuracy {accuracy:.2f} %{within} of {metrics.get('n', '?')} images of "
-        f"{metrics.get('data', 'the test set')}."
+        f"{metrics.get('data', 'the test set')}{_assumed(metrics)}."
     )
+
+
+def _assumed(metrics: Mapping[str, JsonValue]) -> str:
+    assumed = metrics.get("assumed")
+    return f"; {assumed}" if isinstance(assumed, str) else ""

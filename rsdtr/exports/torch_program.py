@@ -59,6 +59,11 @@ def source(
             if node.name in stored and stored[node.name] in graph.state_dict:
                 name = stored[node.name]
                 weights.append(f"    {node.name!r}: {written.aliases.get(name, name)!r},")
+                if written.aliases.get(name, name) in written.dtypes:  # only complex ones get here
+                    prepared.append(
+                        f'        self.register_buffer("{node.name}", '
+                        f"torch.view_as_complex(self.{node.name}))"
+                    )
             else:
                 value = _constant(graph.constants[str(kind.target)])
                 prepared.append(f'        self.register_buffer("{node.name}", {value})')

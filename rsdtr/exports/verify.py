@@ -48,7 +48,7 @@ def verify(
 
     factory: `package.module:function` that builds a network of one's own which this process does
     not know; trust_program: without it, run rsdtr_model.py of the folder and compare the others
-    with that (but model.pt2, which is a program too and is left out).
+    with that, model.pt2 as well, which is a program too.
     ExportError that names what was changed, is missing, or computes something else; without
     model.safetensors there is nothing to compare with, and the answer is empty.
     """
@@ -87,15 +87,18 @@ def _proofs_by_program(
     progress: Progress | None,
 ) -> dict[str, Proof]:
     """The proofs of the files beside rsdtr_model.py, as which `network` was read, and its own."""
-    forms = [form for form in ("python", "onnx", "int8") if FILES[form] in manifest.files]
+    forms = [form for form, name in FILES.items() if name in manifest.files]
+    forms.remove("safetensors")  # the program is what reads it
     found = {}
     with tempfile.TemporaryDirectory(prefix="rsdtr-") as temporary:
         cases = Path(temporary) / "cases.safetensors"
-        bound = write_cases(network, images, cases)
+        sizes = {manifest.proofs[form].also_at for form in forms if form in manifest.proofs}
+        bound = write_cases(network, images, cases, next(filter(None, sizes), None))
         for done, form in enumerate(forms):
             if progress:
                 progress(done, len(forms))
-            found[form] = proved(form, folder / FILES[form], cases, bound)
+            resized = form in manifest.proofs and manifest.proofs[form].also_at is not None
+            found[form] = proved(form, folder / FILES[form], cases, bound, resized=resized)
     if progress:
         progress(len(forms), len(forms))
     return found | {"safetensors": found["python"]}
@@ -128,14 +131,14 @@ def _proofs(
 ) -> dict[str, Proof]:
     prepare_proofs()
     saved = load(folder)
-    saved.model.requires_grad_(False)  # as at the export
+    saved.model.requires_grad_(False).float()  # as at the export
     forms = [form for form, name in FILES.items() if name in manifest.files]
     own = images.spec.own
     writer = Writer(saved.model, saved.plan, calibration, saved.metrics)
     found = {}
     with tempfile.TemporaryDirectory(prefix="rsdtr-") as temporary:
         cases = Path(temporary) / "cases.safetensors"
-        bound = write_cases(saved.model, images, cases)
+        bound = write_cases(saved.model, images, cases, writer.other_size)
         again = Path(temporary) / "again"
         again.mkdir()
         writer.write("safetensors", again / WEIGHTS)
@@ -153,7 +156,8 @@ def _proofs(
                         "was not run: it was written by somebody else, or with torch "
                         f"{manifest.libraries.get('torch')}"
                     )
-            found[form] = proved(form, path, cases, bound)
+            resized = writer.takes_sizes(form)
+            found[form] = proved(form, path, cases, bound, resized=resized)
         if own:
             found["safetensors"] = found["python"]
         if progress:

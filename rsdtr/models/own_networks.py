@@ -51,6 +51,10 @@ class OwnSpec(ModelSpec):
     factory: Callable[[], nn.Module] = field(default=nn.Identity, repr=False)
     example_inputs: Example | None = field(default=None, repr=False)
 
+    @property
+    def inputs(self) -> int:
+        return 1 if self.example_inputs is None else len(list(tensors_in(self.example_inputs)))
+
     def example(self, model: nn.Module) -> Example:
         if self.example_inputs is None:
             return super().example(model)

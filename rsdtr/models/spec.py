@@ -82,6 +82,11 @@ class ModelSpec:
         names = [field.name for field in dataclasses.fields(ModelSpec)]
         return ModelSpec(**{name: getattr(self, name) for name in names})
 
+    @property
+    def inputs(self) -> int:
+        """How many tensors one call of it takes; only one image can be told from a data set."""
+        return 1
+
     def example(self, model: nn.Module) -> Example:
         """One input of such a model: the first of its example_inputs, or else a blank image."""
         return fresh_input(model, torch.zeros(1, *self.input_shape))

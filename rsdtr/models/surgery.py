@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import UninitializedBuffer
 
 from rsdtr.errors import RsdtrError, first_line
 
@@ -76,6 +77,12 @@ def replaced(
     wherever it is referred to.
     """
     memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _computed(model)}
+    # deepcopy knows how to copy a parameter without a shape, and not a buffer.
+    memo |= {
+        id(buffer): UninitializedBuffer(device=buffer.device, dtype=buffer.dtype)
+        for buffer in model.buffers()
+        if isinstance(buffer, UninitializedBuffer)
+    }
     memo |= {id(old): module for old, module in new.items()}
     memo |= {id(old): tensor for old, tensor in tensors}
     try:

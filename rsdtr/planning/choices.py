@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from rsdtr.planning.plan import (
     plan,
 )
 from rsdtr.planning.target_solver import Damage, solve
-from rsdtr.search.candidate import Objective, Rule
+from rsdtr.search.candidate import GRID, Objective, Rule
 from rsdtr.typing import Progress
 
 
@@ -125,8 +126,9 @@ class Choices:
         profile: ModelProfile,
         damage: Damage | None = None,
         progress: Progress | None = None,
+        grid: Sequence[float] = GRID,
     ) -> CompressionPlan:
-        """The plan; errors as `plan` and `solve`."""
+        """The plan; errors as `plan` and `solve`. grid: the ε_p that a target is met by."""
         own = dict(self.own)
         if self.target is None:
             return plan(
@@ -135,5 +137,5 @@ class Choices:
             )  # fmt: skip
         return solve(
             profile, self.target, rule=self.rule, objective=self.solved_objective,
-            layers=self.layers, own=own, damage=damage, progress=progress,
+            layers=self.layers, own=own, damage=damage, grid=grid, progress=progress,
         )  # fmt: skip

@@ -78,13 +78,14 @@ def solve(
     layers: str | Sequence[str] = "paper",
     own: Mapping[str, float | None] | None = None,
     damage: Damage | None = None,
+    grid: Sequence[float] = GRID,
     progress: Progress | None = None,
 ) -> CompressionPlan:
     """The plan of least damage that reaches the target, each layer with an ε_p of its own.
 
-    objective: among the rings of a layer (macs is better for an FCR, storage otherwise); layers,
-    own: as in `plan`; damage: as measured, by default e²·√entries; progress: called with (layers
-    done, layers in all). By its own measure never worse than the uniform ε_p that reaches the
+    grid: the ε_p that a layer may have; objective: among the rings of a layer (macs is better for
+    an FCR, storage otherwise); layers, own: as in `plan`; damage: as measured, by default
+    e²·√entries; progress: called with (layers done, layers in all). By its own measure never worse than the uniform ε_p that reaches the
     target. PlanError if no plan does: it says what can be reached.
     """
     names = policy_layers(profile, layers)
@@ -98,7 +99,7 @@ def solve(
     for done, layer in enumerate(free):
         if progress:
             progress(done, len(free))
-        fronts.append(_front(profile, layer, rule, objective, damage))
+        fronts.append(_front(profile, layer, rule, objective, damage, grid))
     each: dict[str, float | None] = dict.fromkeys(names) | pinned
     # First with every free layer dense: what the network costs besides them.
     fixed = plan(profile, None, rule=rule, objective=objective, layers=layers, own=each)
@@ -147,9 +148,10 @@ def _front(
     rule: Rule,
     objective: Objective,
     damage: Damage | None,
+    grid: Sequence[float],
 ) -> Front:
-    """The layer's options over the grid of ε_p, without rings that store more than the kernel."""
-    found = [(eps, profile.winner(layer, Question(rule, objective, eps))) for eps in GRID]
+    """The layer's options over a grid of ε_p, without rings that store more than the kernel."""
+    found = [(eps, profile.winner(layer, Question(rule, objective, eps))) for eps in grid]
     found = [(eps, ring) for eps, ring in found if ring.storage < layer.kernel.numel()]
     sizes = layer.input_size, layer.output_size
     return Front(

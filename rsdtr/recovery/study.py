@@ -65,6 +65,11 @@ class Study:
         reached = [run.test.percent for run in self.of(start)]
         return statistics.mean(reached), statistics.stdev(reached) if len(reached) > 1 else 0.0
 
+    @property
+    def assumed(self) -> str | None:
+        """What the labels of its accuracies take for granted, if anything."""
+        return next((run.test.assumed for run in self.runs if run.test.assumed), None)
+
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all; RsdtrError if that is not possible."""
         try:

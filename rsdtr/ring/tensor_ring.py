@@ -105,6 +105,8 @@ def too_coarse(kernel: Tensor) -> str | None:
     if kernel.dtype in (torch.float32, torch.float64):
         return None
     name = str(kernel.dtype).removeprefix("torch.")
+    if kernel.is_complex():
+        return f"a kernel of {name}: rings here are of real numbers"
     return f"a kernel of {name} is too coarse for a ring: compress model.float() instead"
 
 

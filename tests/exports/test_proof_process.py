@@ -26,6 +26,7 @@ def test_equal_functions_agree_in_every_batch_size():
         "n": 7,
         "relative_error": 0.0,
         "residual_error": None,
+        "also_at": None,
     }
     assert seen == [1] * 7 + [5, 2]
 
@@ -46,6 +47,7 @@ def test_the_differences_and_the_share_of_equal_classes():
         # ‖(0.5, 0, 0)‖ / ‖(4, 0, 0)‖ of the first row, ‖(3, -3, 0)‖ / ‖(0, 1, 0)‖ of the second.
         "relative_error": pytest.approx((0.5 / 4 + 18**0.5) / 2),
         "residual_error": None,
+        "also_at": None,
     }
 
 
@@ -67,3 +69,17 @@ def test_nan_is_no_agreement():
 def test_a_frozen_batch_is_noticed():
     with pytest.raises(ValueError, match=r"logits are \(1, 3\), not \(5, 3\)"):
         compared(lambda x: 2 * x[:1], cases(5))
+
+
+def test_another_height_and_width_is_compared_as_well():
+    images = torch.rand(2, 1, 4, 4)
+    cases = {
+        "inputs": images, "logits": images, "classes": torch.tensor(False),
+        "resized": torch.zeros(2, 1, 6, 8), "resized_logits": torch.full((2, 1, 6, 8), 0.25),
+    }  # fmt: skip
+    found = compared(lambda x: x, cases, resized=True)
+    assert found["also_at"] == [6, 8]
+    assert found["max_difference"] == 0.25
+    assert compared(lambda x: x, cases)["max_difference"] == 0
+    with pytest.raises(ValueError, match=r"logits are \(2, 1, 6, 6\), not \(2, 1, 6, 8\)"):
+        compared(lambda x: x[..., :6], cases, resized=True)

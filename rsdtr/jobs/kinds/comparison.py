@@ -63,7 +63,7 @@ def run_job(running: Running) -> bool:
         raise JobError("the weights have changed since it was queued: queue it anew")
     cells: list[Cell] = []
     for cell in run(
-        asked,
+        asked.for_network(subject.model),
         subject,
         cells_folder(),
         should_stop=running.should_stop,

@@ -10,6 +10,7 @@ from rsdtr.charts.comparison import comparison_figure
 from rsdtr.charts.tables import cells_table
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.kinds.comparison import KIND, asked_of, queue_comparison, report
+from rsdtr.recovery.recalibrate import nothing_to_recalibrate
 from rsdtr.ui.compare import clicked_cell
 from rsdtr.ui.jobs import session_jobs
 from rsdtr.ui.plan.networks import Network
@@ -46,12 +47,16 @@ def choose_comparison(network: Network, test_set: TestSet) -> Comparison | None:
         key=session.COMPARED_PCRS,
         persist_state="session",
     )
+    images, nothing = None, nothing_to_recalibrate(network.model)
     with right:
-        images = choose_images(
-            session.COMPARED_IMAGES,
-            RECALIBRATION_IMAGES,
-            "Every network's BatchNorm is recalibrated on them before it is tested.",
-        )
+        if nothing is None:
+            images = choose_images(
+                session.COMPARED_IMAGES,
+                RECALIBRATION_IMAGES,
+                "Every network's BatchNorm is recalibrated on them before it is tested.",
+            )
+        else:
+            st.caption(plain(f"This network has {nothing}."))
     chosen = tuple(name for name in methods if name in names)
     numbers = tuple(float(pcr) for pcr in pcrs if pcr in PCRS)
     if not chosen or not numbers:

@@ -105,9 +105,10 @@ def _proved(artefact: Artefact) -> str:
     else:
         error = 100 * (artefact.relative_error or 0)
         found = f"answers off by {error:.2g} % on {artefact.n} images"
+    also = "" if artefact.also_at is None else "; at {}×{} as well".format(*artefact.also_at)
     return (
         f"{found}; logits within {artefact.max_difference:.1e}, on average "
-        f"{artefact.mean_difference:.1e}"
+        f"{artefact.mean_difference:.1e}{also}"
     )
 
 

@@ -13,7 +13,7 @@ from rsdtr.recovery.checkpoint import Curve
 from rsdtr.recovery.options import FinetuneOptions
 from rsdtr.recovery.training_estimate import Estimate, estimate
 from rsdtr.ui.jobs import session_jobs
-from rsdtr.ui.plan.accuracy import splits
+from rsdtr.ui.plan.accuracy import splits, tell_assumed
 from rsdtr.ui.plan.networks import Network
 from rsdtr.ui.recover import recalibration
 from rsdtr.ui.shared import columns, numbers
@@ -62,6 +62,7 @@ def show_curve(shown: Curve, key: str) -> None:
         "model that is kept, and without a star the start is. The band is the dense network's "
         "95 % interval on the same images; test images play no part."
     )
+    tell_assumed([*references, *(Stage("epoch", epoch.validation) for epoch in shown.epochs)])
 
 
 def compare(network: Network, at: CompressionPlan) -> None:
