@@ -103,10 +103,10 @@ def compared(
             agreeing.append(_class(found) == classes)
     other = None
     if resized:
-        wanted, found = cases["resized_logits"], run(cases["resized"].clone())
-        if found.shape != wanted.shape:
-            raise ValueError(f"logits are {tuple(found.shape)}, not {tuple(wanted.shape)}")
-        other = (found - wanted).abs()
+        right, answered = cases["resized_logits"], run(cases["resized"].clone())
+        if answered.shape != right.shape:
+            raise ValueError(f"logits are {tuple(answered.shape)}, not {tuple(right.shape)}")
+        other = (answered - right).abs()
     # NaN is no number of JSON's, and no agreement.
     all_of_them = torch.cat(differences).nan_to_num(nan=1e38, posinf=1e38).clamp(max=1e38)
     largest = all_of_them.max()

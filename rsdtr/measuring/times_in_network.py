@@ -86,7 +86,7 @@ def profile_in_network(
     alike the fastest counts, as of the runs of one.
     """
     found = times_in_networks(
-        networks, list(cases), images,
+        {str(form): network for form, network in networks.items()}, list(cases), images,
         runs=runs, seconds=seconds, threads=threads, progress=progress,
     )  # fmt: skip
     alike: dict[LayerCase, list[dict[str, Spread]]] = {}
@@ -115,7 +115,8 @@ def _clocks(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, flo
     took: dict[str, float] = {}
     with ExitStack() as stack:
         for name in layers:
-            layer, begun = network.get_submodule(name), []
+            layer = network.get_submodule(name)
+            begun: list[float] = []
 
             def begin(*_: object, begun: list[float] = begun) -> None:
                 begun.append(time.perf_counter())

@@ -79,7 +79,9 @@ def replaced(
     memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _computed(model)}
     # deepcopy knows how to copy a parameter without a shape, and not a buffer.
     memo |= {
-        id(buffer): UninitializedBuffer(device=buffer.device, dtype=buffer.dtype)
+        id(buffer): UninitializedBuffer(  # type: ignore[call-arg]  # torch's stub lacks them
+            device=buffer.device, dtype=buffer.dtype
+        )
         for buffer in model.buffers()
         if isinstance(buffer, UninitializedBuffer)
     }

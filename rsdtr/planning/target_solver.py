@@ -85,8 +85,9 @@ def solve(
 
     grid: the ε_p that a layer may have; objective: among the rings of a layer (macs is better for
     an FCR, storage otherwise); layers, own: as in `plan`; damage: as measured, by default
-    e²·√entries; progress: called with (layers done, layers in all). By its own measure never worse than the uniform ε_p that reaches the
-    target. PlanError if no plan does: it says what can be reached.
+    e²·√entries; progress: called with (layers done, layers in all). By its own
+    measure never worse than the uniform ε_p that reaches the target. PlanError if no plan does: it
+    says what can be reached.
     """
     names = policy_layers(profile, layers)
     pinned = dict(own or {})
