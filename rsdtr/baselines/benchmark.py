@@ -12,11 +12,12 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.errors import RsdtrError, UnknownName
 from rsdtr.exports.onnx_export import onnx_file
 from rsdtr.measuring.fastest_forms import in_one_form, use_forms
 from rsdtr.measuring.stopwatch import Run, Timing, eager, timings
+from rsdtr.models.surgery import LinearReplacement
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import CompressionPlan
@@ -129,7 +130,7 @@ def layer_rows(
 
     progress: called with (layers done, layers in all).
     """
-    rings = [n for n, m in variants["auto"].named_modules() if isinstance(m, TRConv2d)]
+    rings = [n for n, m in variants["auto"].named_modules() if isinstance(m, RingLayer)]
     rows: list[Timing] = []
     for done, layer in enumerate(rings):
         if progress:
@@ -140,7 +141,7 @@ def layer_rows(
                 name: _laid_out(module, name)
                 for name, module in layer_variants(variants, layer).items()
             },
-            (found.shape[1], *found.input_size),
+            found.input_shape,
             scope=layer,
             batch=batch,
             runs=runs,
@@ -158,7 +159,8 @@ def _laid_out(module: nn.Module, variant: str) -> Run:
 
     def run(x: Tensor) -> None:
         if "x" not in kept:  # not timed: the first runs warm up
-            kept["x"] = x.contiguous(memory_format=torch.channels_last)
+            image = x.ndim == 4 and not isinstance(module, nn.Linear | LinearReplacement)
+            kept["x"] = x.contiguous(memory_format=torch.channels_last) if image else x
         with torch.inference_mode():
             module(kept["x"])
 

@@ -44,6 +44,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 ChannelOrder = Literal["RGB", "BGR"]
 MOST_CLASSES = 1_000_000
 
+_OF_THE_PAPER = ("resnet18", "resnet34")  # those of ImageNet that arXiv 2405.10802 compresses
 _TASKS: dict[str, Task] = {"voc": "segmentation", "coco": "detection"}
 
 CIFAR10_CLASSES = (
@@ -101,6 +102,14 @@ class ModelSpec:
             if self.family == f"own {task}":
                 return task
         return _TASKS.get(self.family, "classification")
+
+    @property
+    def usual_layers(self) -> Literal["paper", "auto"]:
+        """Which layers become rings where nobody asks: of the paper's networks those that its
+        program compresses, of any other all that store less.
+        """
+        ours = self.family in ("digits", "cifar10")
+        return "paper" if ours or name_and_classes(self.name)[0] in _OF_THE_PAPER else "auto"
 
     def example(self, model: nn.Module) -> Example:
         """One input of such a model: the first of its example_inputs, or else a blank image."""

@@ -85,7 +85,8 @@ class Task:
 def grid_tasks(profile: ModelProfile, layers: Collection[str] | None = None) -> list[Task]:
     """What is not known yet, in the order of its usefulness, the largest layers first.
 
-    The coarse grid of the paper's rule and policy, its rest, the fine grid, then other layers.
+    The coarse grid of the paper's rule and policy, its rest, the fine grid, then other layers; of
+    layers so large that each search takes seconds, the coarse grid of the paper's rule alone.
     """
     possible = [
         layer
@@ -93,11 +94,13 @@ def grid_tasks(profile: ModelProfile, layers: Collection[str] | None = None) -> 
         if layer.obstacle is None and (layers is None or layer.name in layers)
     ]
     policy = [layer for layer in possible if layer.in_paper_policy]
-    others = [layer for layer in possible if not layer.in_paper_policy]
+    others = [layer for layer in possible if not layer.in_paper_policy and layer.grid == GRID]
+    large = [layer for layer in possible if layer.grid != GRID]
     taken: set[tuple[str, Question]] = set()
     tasks = []
     for group, questions in (
         (policy, FIRST), (policy, COARSE_REST), (policy, FINE), (others, FIRST), (others, FINE),
+        (large, FIRST),
     ):  # fmt: skip
         for layer in group:
             for part in _parts(layer, questions):
@@ -128,10 +131,11 @@ def profile_grid(
     started = time.perf_counter()
     waiting = grid_tasks(profile, layers)
     first_left = sum(len(task.questions) for task in waiting if task.first)
-    total = len(RULES) * len(OBJECTIVES) * len(GRID) * sum(
-        layer.obstacle is None and (layers is None or layer.name in layers)
+    total = sum(
+        len(FINE) if layer.grid == GRID else len(FIRST)
         for layer in profile.layers
-    )  # fmt: skip
+        if layer.obstacle is None and (layers is None or layer.name in layers)
+    )
     done = total - sum(len(task.questions) for task in waiting)
     weight_left, weight_done = sum(task.weight for task in waiting), 0.0
     coarse_seconds = None if first_left else 0.0

@@ -34,7 +34,7 @@ from rsdtr.search.paper_rule import SEARCH_VERSION
 from rsdtr.system.atomic_files import locked, replace_file
 from rsdtr.system.cache_folder import cache_folder, private_folder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: linear layers have rows as well
 KEPT_BYTES = 64 << 20  # of all models together: a whole ResNet-50 takes half a million
 ABANDONED_SECONDS = 3600.0  # temporary files this old belong to a writer that was killed
 SAVE_SECONDS = 1.0  # between two writings of the store while the grid grows
@@ -54,7 +54,7 @@ def store_folder() -> Path:
 
 def store_path(profile: ModelProfile) -> Path:
     """The file that holds this model's winners, whether it is there or not."""
-    return store_folder() / f"{profile.weights_sha256}-v{SEARCH_VERSION}{SUFFIX}"
+    return store_folder() / f"{profile.weights_sha256}-v{SEARCH_VERSION}.{FORMAT_VERSION}{SUFFIX}"
 
 
 def load_winners(profile: ModelProfile) -> int:
