@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdtr.compressed.ring_layer import RingLayer, Shape, check_stands_for
+from rsdtr.compressed.ring_layer import RingLayer, check_stands_for
 from rsdtr.errors import RingError
 from rsdtr.models.surgery import LinearReplacement
 from rsdtr.ring.forms import Form
@@ -141,8 +141,3 @@ class _Step(NamedTuple):
     copies: int
     channels: int
     whole: bool
-
-
-def linear_shape(linear: nn.Linear, map_size: tuple[int, int]) -> Shape:
-    """The kernel (O, C, H, W) that a linear layer's weight is, behind a flattened map (C, H, W)."""
-    return (linear.out_features, linear.in_features // prod(map_size), *map_size)

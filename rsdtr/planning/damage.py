@@ -75,7 +75,7 @@ def measure_damage(
             ring = profile.winner(layer, Question(rule, objective, eps))
             if ring.storage < layer.kernel.numel():
                 kernel = ring_svd(layer.kernel, ring.shift, ring.ranks).to_tensor()
-                conv.weight.copy_(kernel.view_as(conv.weight))
+                conv.weight.copy_(kernel.reshape(conv.weight.shape))
                 found = [answers(network, pixels) for pixels in batches]
                 curves[layer.name].append((ring.relative_error, _moved(expected, found)))
         conv.weight.copy_(trained)

@@ -267,7 +267,7 @@ def _layer(
         input_size=call.input_size,
         output_size=call.output_size,
         macs=macs,
-        in_paper_policy=later and max(layer.kernel_size) > 1,
+        in_paper_policy=later and max(layer.kernel_size) > 1 and layer.groups == 1,
         obstacle=obstacle,
         padding=_pair(layer.padding),
         dilation=(layer.dilation[0], layer.dilation[1]),
