@@ -146,13 +146,11 @@ def test_the_most_useful_comes_first():
         ("body", len(COARSE_REST), False),
         ("wide", PER_LAYER - 4 * len(COARSE), False),
         ("body", PER_LAYER - 4 * len(COARSE), False),
-        ("stem", len(FIRST), False),
-        ("point", len(FIRST), False),
-        ("stem", PER_LAYER - len(FIRST), False),
-        ("point", PER_LAYER - len(FIRST), False),
+        *((name, len(FIRST), False) for name in ("grouped", "stem", "point", "head")),
+        *((name, PER_LAYER - len(FIRST), False) for name in ("grouped", "stem", "point", "head")),
     ]
     asked = [(task.layer.name, question) for task in tasks for question in task.questions]
-    assert len(asked) == len(set(asked)) == 4 * PER_LAYER
+    assert len(asked) == len(set(asked)) == 6 * PER_LAYER
     assert set(tasks[0].questions) == {Question("paper", "storage", eps) for eps in COARSE}
 
 
