@@ -87,7 +87,7 @@ def plan(
     model: str, choices: Choices, calibrate: int | None, weights: str | None,
     data: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Decide which ring every convolution of MODEL becomes; nothing is changed."""
+    """Decide which ring every layer of MODEL becomes; nothing is changed."""
     check_data_is_read(data, calibrate)
     _, _, decided = plan_of(model, choices, weights, calibrate, data)
     if as_json:

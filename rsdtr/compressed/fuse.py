@@ -120,9 +120,7 @@ def plain_layers(layer: RingLayer) -> nn.Module:
 def plain_linears(layer: TRLinear) -> nn.Linear | MergedLinear:
     """The convolutions and linear layers that compute a linear ring layer in its form."""
     plain: list[nn.Module] = []
-    for step, whole, kernel in zip(
-        layer.sublayers, layer.whole, layer.kernels(), strict=True
-    ):
+    for step, whole, kernel in zip(layer.sublayers, layer.whole, layer.kernels(), strict=True):
         out_channels, in_channels, *size = step.kernel
         made: nn.Linear | nn.Conv2d
         if whole and step.copies == 1:

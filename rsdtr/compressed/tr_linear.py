@@ -50,9 +50,7 @@ class TRLinear(RingLayer, LinearReplacement):
             )
         self.in_features, self.out_features, self.map_size = in_features, out_features, map_size
         shape = (out_features, channels, *map_size)
-        self._hold(
-            shape, ranks, bias=bias, shift=shift, form=form, device=device, dtype=dtype
-        )
+        self._hold(shape, ranks, bias=bias, shift=shift, form=form, device=device, dtype=dtype)
 
     @classmethod
     def from_linear(

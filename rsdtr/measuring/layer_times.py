@@ -80,7 +80,6 @@ class LayerCase(Frozen):
             )  # fmt: skip
         return layer.train(self.mode == "training")
 
-
     def input(self) -> torch.Tensor:
         """Seeded noise that such a layer takes."""
         generator = torch.Generator().manual_seed(0)

@@ -98,9 +98,7 @@ class LinearRehearsal(Rehearsal, LinearReplacement):
         return F.linear(input, self.kernel(), self.bias)
 
 
-def rehearsed(
-    model: nn.Module, layers: Mapping[str, Weighted], example: Example
-) -> Observation:
+def rehearsed(model: nn.Module, layers: Mapping[str, Weighted], example: Example) -> Observation:
     """What runs once these layers, by their names, are of another kind.
 
     Raises whatever the network raises then.
@@ -114,9 +112,7 @@ def rehearsed(
     return observed(network, example, layers)
 
 
-def observed(
-    network: nn.Module, example: Example, layers: Mapping[str, Weighted]
-) -> Observation:
+def observed(network: nn.Module, example: Example, layers: Mapping[str, Weighted]) -> Observation:
     """Run a network once in eval mode and note what each layer does.
 
     network: a copy for this purpose, which is changed; example: its inputs, as `called` takes them;

@@ -210,7 +210,9 @@ def profile(
     """
     example = spec.example(model) if example_inputs is None else first_of_each(example_inputs)
     give_lazy_layers_weights(model, example)
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, Weighted)}
+    layers = {
+        name: module for name, module in model.named_modules() if isinstance(module, Weighted)
+    }
     convolutions = {name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)}
     places = {name: obstacles.of_place(model, layer) for name, layer in layers.items()}
     free = {name: layer for name, layer in layers.items() if places[name] is None}

@@ -93,7 +93,9 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 def _settled(walk: Walk, value: fx.Node, call: fx.Node) -> bool:
     """Whether no ring layer from `call` on has a part in the value."""
     before = walk.nodes[: walk.position[call]]
-    return not any(isinstance(_module(walk, node), RingLayer) for node in walk.needed(before, value))
+    return not any(
+        isinstance(_module(walk, node), RingLayer) for node in walk.needed(before, value)
+    )
 
 
 def _only_relu(walk: Walk, value: fx.Node) -> bool:

@@ -48,9 +48,7 @@ def sublayers(
     )
 
 
-def _of_one_group(
-    form: Form, shape: Sequence[int], ranks: Sequence[int]
-) -> tuple[Sublayer, ...]:
+def _of_one_group(form: Form, shape: Sequence[int], ranks: Sequence[int]) -> tuple[Sublayer, ...]:
     o, i, kh, kw = shape
     r0, r1, r2, r3 = ranks
     if form == "O|IHW":
