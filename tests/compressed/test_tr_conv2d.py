@@ -12,8 +12,7 @@ from rsdtr.compressed.tr_conv2d import PADDING_MODES, TRConv2d
 from rsdtr.errors import RingError
 from rsdtr.ring.forms import FORMS
 from rsdtr.ring.tensor_ring import TensorRing
-from tests.support.oracles import ring_by_einsum
-from tests.support.oracles import layer_and_dense, relative_difference
+from tests.support.oracles import layer_and_dense, relative_difference, ring_by_einsum
 
 
 @settings(max_examples=150)
