@@ -25,10 +25,11 @@ _STATE = ("running_mean", "running_var", "eps", "weight", "bias")
 
 
 def fuse(model: nn.Module) -> nn.Module:
-    """A new model, in eval mode, that computes the same with nothing but torch's own layers for rings.
+    """A new model, in eval mode, that computes the same with torch's own layers alone.
 
     Each ring layer becomes the convolutions of its form (where channel groups share a kernel,
-    grouped ones in which it is repeated), and what sees a whole map a linear layer; a BatchNorm that only follows a convolution is folded into it. Where
+    grouped ones in which it is repeated), and what sees a whole map a linear layer; a BatchNorm
+    that only follows a convolution is folded into it. Where
     torch.fx cannot trace the whole, it is folded within the parts that can be traced, each of which
     is taken to be called as a whole. It is larger than the cores: keep the given model, which is
     not changed, for storing and training.

@@ -31,7 +31,7 @@ class Call:
     """One run of a layer: (H, W) of what goes in and out, its MACs, and for how many regions.
 
     Of one input, a detection network's second stage sees many regions at once. A linear layer's
-    size is that of the positions it runs at: (1, 1) for one vector, (H, W) channels-last; flattened:
+    size is that of its positions: (1, 1) for one vector, (H, W) channels-last; flattened:
     (C, H, W) of the map that its input is, or None.
     """
 

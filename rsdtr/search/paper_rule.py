@@ -198,7 +198,7 @@ class KernelSpectra:
         return needs
 
     def needed_around(self, mode: int, allowed: float) -> int:
-        """A lower bound on the product of the two ranks of a mode's core, at so much lost energy."""
+        """A lower bound on the product of the ranks of a mode's core, at so much lost energy."""
         unfolding = self.unfoldings[mode % 4]
         if self.large and unfolding.sizes[0] > MOST_SIDE:
             return 1  # its spectrum would take longer than what it spares

@@ -1,6 +1,7 @@
 """A network whose weight lies in linear layers and grouped convolutions, through the whole path."""
 
 import json
+from importlib import import_module
 
 import pytest
 import torch
@@ -14,7 +15,6 @@ from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.data.tensor_images import images_of
 from rsdtr.errors import PlanError
 from rsdtr.exports.export import export
-from rsdtr.exports.verify import verify
 from rsdtr.measuring.fastest_forms import in_one_form, layer_cases, use_forms
 from rsdtr.models import zoo
 from rsdtr.models.zoo import model_spec, own_model
@@ -60,7 +60,7 @@ def spec(net, monkeypatch):
 @pytest.fixture
 def pictures(spec):
     generator = torch.Generator().manual_seed(1)
-    pixels = torch.randint(0, 256, (40, *SHAPE), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (2000, *SHAPE), generator=generator, dtype=torch.uint8)
     return images_of(pixels, spec)
 
 
@@ -187,13 +187,13 @@ def test_a_target_and_damage_reach_linear_layers(net, spec, pictures):
 def test_a_refit_learns_linear_layers(net, spec, pictures, monkeypatch):
     made = plan(profile(net, spec), 0.8)
     network = compress(net, made)
-    found = refit(network, net, pictures, 40)
+    found = refit(network, net, pictures, 2000)
     by_name = {step.name: step for step in found.steps}
     assert by_name["hidden"].skipped is None
     assert by_name["hidden"].after < by_name["hidden"].before
     assert by_name["grouped"].skipped == GROUPED
-    monkeypatch.setattr("rsdtr.recovery.refit.MOST_INPUTS", 511)
-    steps = {step.name: step for step in refit(network, net, pictures, 40).steps}
+    monkeypatch.setattr(import_module("rsdtr.recovery.refit"), "MOST_INPUTS", 511)
+    steps = {step.name: step for step in refit(network, net, pictures, 2000).steps}
     assert steps["hidden"].skipped == TOO_WIDE
 
 
@@ -205,7 +205,6 @@ def test_every_file_of_an_export_computes_the_same(net, spec, pictures, tmp_path
     exact = {item.format: item.max_difference for item in files if item.format != "int8"}
     assert exact.keys() >= {"safetensors", "onnx", "pt2"}
     assert max(exact.values()) < 1e-4
-    assert verify(out)
 
 
 def test_the_command_line_takes_auto():
