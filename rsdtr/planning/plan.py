@@ -178,8 +178,8 @@ def plan(
     and linear layer whose ring stores less), `all` (every convolution), or glob patterns over layer
     names, by default profile.usual_layers. A plan by `paper` has no line for linear layers, unless
     they are named in own; own: layers that have an ε_p of their own, or None to stay dense (eps may
-    be None if these are all); target: what they were solved for; progress: called with (layers done,
-    layers in all). RingError for ε_p out of range, PlanError for a pattern or name without a layer.
+    be None if these are all); target: what they were solved for; progress: called with (layers
+    done, layers in all). RingError for ε_p out of range, PlanError for a pattern or name without a layer.
     """
     started = time.perf_counter()
     policy = profile.usual_layers if layers is None else layers
@@ -280,8 +280,8 @@ def policy_layers(profile: ModelProfile, layers: str | Sequence[str] | None) -> 
         matching = {name for name in names if fnmatchcase(name, pattern)}
         if not matching:
             raise PlanError(
-                f"no layer of {profile.model} matches {pattern!r}: give `paper`, `auto`, `all`, or a "
-                f"glob over names such as {profile.layers[-1].name}"
+                f"no layer of {profile.model} matches {pattern!r}: give `paper`, `auto`, `all` or "
+                f"a glob over names such as {profile.layers[-1].name}"
             )
         chosen |= matching
     return chosen
