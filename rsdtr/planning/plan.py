@@ -179,7 +179,8 @@ def plan(
     names, by default profile.usual_layers. A plan by `paper` has no line for linear layers, unless
     they are named in own; own: layers that have an ε_p of their own, or None to stay dense (eps may
     be None if these are all); target: what they were solved for; progress: called with (layers
-    done, layers in all). RingError for ε_p out of range, PlanError for a pattern or name without a layer.
+    done, layers in all). RingError for ε_p out of range, PlanError for a pattern or name without
+    a layer.
     """
     started = time.perf_counter()
     policy = profile.usual_layers if layers is None else layers
