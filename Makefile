@@ -69,10 +69,11 @@ setup:
 	fi
 
 setup-dev: setup
-	@if ! cat requirements.txt requirements-dev.txt | cmp -s - $(VENV)/installed-dev.txt; then \
+	@if ! cat requirements.txt requirements-dev.txt requirements-networks.txt | cmp -s - $(VENV)/installed-dev.txt; then \
 		echo "Installing requirements-dev.txt (once)" && \
 		$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt && \
-		cat requirements.txt requirements-dev.txt > $(VENV)/installed-dev.txt; \
+		$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-networks.txt && \
+		cat requirements.txt requirements-dev.txt requirements-networks.txt > $(VENV)/installed-dev.txt; \
 	fi
 
 # A folder left behind by an interrupted start has no working pip and is made anew.

@@ -32,6 +32,7 @@ from rsdtr.jobs import cancel
 from rsdtr.jobs.kinds.grid_search import search_job
 from rsdtr.measuring.stopwatch import machine
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import policy_layers
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=60)
     parser.add_argument("--no-browser", action="store_true")
     asked = parser.parse_args()
-    weights = None if asked.weights == "published" else asked.weights
+    weights = WeightsSource.of(None if asked.weights == "published" else asked.weights)
     torch.set_num_threads(1)
     network = profile(load_model(asked.model, weights), model_spec(asked.model))
     fill(network, asked.layers)
@@ -120,7 +121,7 @@ def undecomposed() -> Iterator[None]:
 
 
 def browser(
-    query: dict[str, str], moves: int, network: ModelProfile, weights: str | None
+    query: dict[str, str], moves: int, network: ModelProfile, weights: WeightsSource
 ) -> Iterator[float]:
     """Milliseconds from each press of an arrow key to the repainted figure of the layers."""
     from playwright.sync_api import TimeoutError, sync_playwright

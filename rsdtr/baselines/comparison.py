@@ -32,6 +32,7 @@ from rsdtr.data.datasets import LabelledImages
 from rsdtr.errors import RsdtrError
 from rsdtr.exports.onnx_export import onnx_file, quantised
 from rsdtr.measuring.accuracy import accuracy
+from rsdtr.models.weights_source import PUBLISHED, WeightsField
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.recovery.finetune import finetune
 from rsdtr.recovery.options import FinetuneOptions
@@ -57,7 +58,7 @@ class Comparison(Frozen):
     recalibrate: int | None = Field(default=None, ge=2)
     epochs: int = Field(default=0, ge=0)
     data: str | None = None
-    weights: str | None = None
+    weights: WeightsField = PUBLISHED
     limit: int | None = Field(default=None, ge=1)
 
     @field_validator("pcrs")

@@ -20,6 +20,7 @@ from rsdtr.commands.inputs import decide, find
 from rsdtr.compressed.compress import compress as compressed
 from rsdtr.measuring.fastest_forms import measured_forms
 from rsdtr.measuring.stopwatch import Timing, machine
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.winners_on_disk import load_winners
@@ -49,7 +50,7 @@ from rsdtr.planning.winners_on_disk import load_winners
 )
 @options.json
 def bench(
-    model_or_dir: str, choices: Choices, weights: str | None, batch: str, threads: int,
+    model_or_dir: str, choices: Choices, weights: WeightsSource, batch: str, threads: int,
     runs: int, engines: Sequence[str], scope: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Time the dense network, the paper's pipeline, every form and the fastest, side by side.

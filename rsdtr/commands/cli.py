@@ -21,13 +21,17 @@ from rsdtr.commands.export import export
 from rsdtr.commands.finetune import finetune
 from rsdtr.commands.inputs import check_data_is_read, plan_of
 from rsdtr.commands.jobs import jobs
+from rsdtr.commands.onnx import check_no_size, check_without_images, plan_onnx
 from rsdtr.commands.profile import profile as profile_command
 from rsdtr.commands.ratio import ratio
 from rsdtr.commands.report import report
 from rsdtr.commands.study import study
 from rsdtr.commands.verify import verify
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import ModelSpec, model_names, model_spec
+from rsdtr.onnx_files.onnx_file import is_onnx
 from rsdtr.planning.choices import Choices
+from rsdtr.ring.cost import Size
 from rsdtr.system.app_folder import APP_FOLDER
 
 
@@ -82,12 +86,18 @@ def _weights_of(spec: ModelSpec) -> str:
 @options.calibrate
 @options.weights
 @options.data
+@options.size
 @options.json
 def plan(
-    model: str, choices: Choices, calibrate: int | None, weights: str | None,
-    data: str | None, as_json: bool,
+    model: str, choices: Choices, calibrate: int | None, weights: WeightsSource,
+    data: str | None, size: Size | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Decide which ring every layer of MODEL becomes; nothing is changed."""
+    """Decide which ring every layer of MODEL, or of a FILE.onnx, becomes; nothing changes."""
+    if is_onnx(model):
+        check_without_images(calibrate, data)
+        plan_onnx(model, choices, size, as_json)
+        return
+    check_no_size(size)
     check_data_is_read(data, calibrate)
     _, _, decided = plan_of(model, choices, weights, calibrate, data)
     if as_json:

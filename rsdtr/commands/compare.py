@@ -19,6 +19,7 @@ from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
 from rsdtr.measuring.stopwatch import machine
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import model_spec
 from rsdtr.system.atomic_files import replace_file
 
@@ -50,7 +51,7 @@ ALL = "all"
 @options.json
 def compare(
     model: str, methods: str, pcrs: str, recalibrate: int | None, epochs: int,
-    weights: str | None, data: str | None, limit: int | None, out: str, as_json: bool,
+    weights: WeightsSource, data: str | None, limit: int | None, out: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Compress MODEL by several methods to several PCRs, and test each.
 
@@ -76,7 +77,7 @@ def compare(
 
 def comparison(
     model: str, methods: str, pcrs: str, recalibrate: int | None, epochs: int,
-    weights: str | None, data: str | None, limit: int | None,
+    weights: WeightsSource, data: str | None, limit: int | None,
 ) -> Comparison:  # fmt: skip
     """What was asked for, from text; a usage error where it makes no sense."""
     names = methods_for(model) if methods == ALL else tuple(filter(None, methods.split(",")))

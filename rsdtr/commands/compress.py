@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
 
 from rsdtr.commands import options
-from rsdtr.commands.console import progress
+from rsdtr.commands.console import emit, progress
 from rsdtr.commands.inputs import check_data_is_read, plan_of
+from rsdtr.commands.onnx import check_no_size, check_without_images, compress_onnx_file
 from rsdtr.compressed.compress import compress as compressed
 from rsdtr.compressed.saved import check_writable, save, weights_told, writable_folder
 from rsdtr.data.datasets import load_data
 from rsdtr.jobs.kinds.refit import queue_refit
 from rsdtr.measuring.fastest_forms import measured_forms
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import weights_sha256
+from rsdtr.onnx_files.onnx_file import is_onnx
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
 from rsdtr.recovery.recalibrate import nothing_to_recalibrate, recalibrate
 from rsdtr.recovery.refit import refit, refit_record
+from rsdtr.ring.cost import Size
 
 
 @click.command()
@@ -27,7 +32,11 @@ from rsdtr.recovery.refit import refit, refit_record
 @options.calibrate
 @options.weights
 @options.data
-@click.option("--out", metavar="DIR", help="Folder for the compressed model.")
+@click.option(
+    "--out",
+    metavar="DIR|FILE.onnx",
+    help="Folder, or of an ONNX file the file, to write.",
+)
 @click.option(
     "--recalibrate",
     "images",
@@ -55,11 +64,23 @@ from rsdtr.recovery.refit import refit, refit_record
     is_flag=True,
     help="Queue the refit, and return: `jobs show` tells how far it is and where the result lies.",
 )
+@options.onnx_inputs
+@options.json
 def compress(
-    model: str, choices: Choices, calibrate: int | None, weights: str | None, data: str | None,
+    model: str, choices: Choices, calibrate: int | None, weights: WeightsSource, data: str | None,
     out: str | None, images: int | None, refit_images: int | None, batch: int | None, job: bool,
+    size: Size | None, pictures: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
-    """Compress MODEL and save it in a folder."""
+    """Compress MODEL and save it in a folder, or an ONNX file and write another one."""
+    if is_onnx(model):
+        check_without_images(calibrate, None)
+        if images is not None or job:
+            raise click.UsageError(
+                "--recalibrate and --job are for networks in torch: give --refit N for an ONNX file"
+            )
+        compress_onnx_file(model, choices, size, out, refit_images, batch, data, pictures, as_json)
+        return
+    check_no_size(size, pictures)
     check_data_is_read(data, calibrate, images, refit_images)
     if job == (out is not None) or (job and refit_images is None):
         raise click.UsageError(
@@ -103,6 +124,9 @@ def compress(
         )
     assert folder is not None  # a job has returned
     save(network, decided, folder, metrics=metrics)
+    if as_json:
+        emit(json.loads(decided.model_dump_json()) | {"out": str(folder)})
+        return
     click.echo(
         f"{folder}: {decided.model} at {decided.label}, "
         f"PCR {decided.pcr:.3f}, FCR {decided.fcr:.3f}"

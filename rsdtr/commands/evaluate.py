@@ -18,6 +18,7 @@ from rsdtr.errors import DataError, WeightsError
 from rsdtr.measuring.accuracy import accuracy
 from rsdtr.measuring.fidelity import Fidelity, fidelity
 from rsdtr.measuring.picture_quality import PictureQuality, picture_quality, targets_spec
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import ModelSpec, model_names, weights_sha256
 from rsdtr.planning.model_profile import profile
 from rsdtr.system.safetensors_format import saved_bytes
@@ -43,7 +44,7 @@ from rsdtr.system.safetensors_format import saved_bytes
 @click.option("--limit", type=click.IntRange(min=1), help="Look at so many test images only.")
 @options.json
 def evaluate(
-    model_or_dir: str, weights: str | None, data: str | None, dense: str | None,
+    model_or_dir: str, weights: WeightsSource, data: str | None, dense: str | None,
     factory: str | None, trust_program: bool, targets: str | None, limit: int | None,
     as_json: bool,
 ) -> None:  # fmt: skip
@@ -144,7 +145,7 @@ def _fidelity(
             "network, which is not in its folder: name what builds it by --factory, or give "
             "--targets"
         )
-    reference = read_model(spec.name, dense)
+    reference = read_model(spec.name, WeightsSource.of(dense))
     expected = read_manifest(folder.expanduser()).metrics.get("dense_sha256")
     if expected not in (None, weights_sha256(reference)):
         raise WeightsError(

@@ -16,6 +16,7 @@ from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
 from rsdtr.jobs.kinds.finetune import queue_finetuning
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.recovery.checkpoint import EpochResult, kept_epoch, training_record
 from rsdtr.recovery.distributed import World, joined
 from rsdtr.recovery.finetune import finetune as finetuned
@@ -137,7 +138,7 @@ _FIELDS = (
     help="Queue it, and return at once: `jobs show` tells how far it is and where the result lies.",
 )
 def finetune(
-    folder: str, data: str, recipe: FinetuneOptions, weights: str | None, out: str | None,
+    folder: str, data: str, recipe: FinetuneOptions, weights: WeightsSource, out: str | None,
     resume: bool, job: bool,
 ) -> None:  # fmt: skip
     """Train the compressed model in DIR further and save its best epoch (on validation images).
@@ -158,7 +159,7 @@ def finetune(
 
 
 def _train(
-    folder: str, data: str, recipe: FinetuneOptions, weights: str | None, out: str | None,
+    folder: str, data: str, recipe: FinetuneOptions, weights: WeightsSource, out: str | None,
     resume: bool, group: World,
 ) -> None:  # fmt: skip
     saved = load(folder)
@@ -196,7 +197,7 @@ def _train(
         click.echo(f"{target}: the network as it was, for no epoch was as good: try a lower --lr")
 
 
-def _queue(saved: Saved, data: str, recipe: FinetuneOptions, weights: str | None) -> None:
+def _queue(saved: Saved, data: str, recipe: FinetuneOptions, weights: WeightsSource) -> None:
     queued = queue_finetuning(
         saved.model, saved.plan, load_data(data, saved.spec), recipe,
         data=data, dense=load_model(saved.spec.name, weights), weights=weights,

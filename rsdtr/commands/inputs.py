@@ -14,6 +14,7 @@ from rsdtr.data.datasets import load_data
 from rsdtr.exports.own_network import make_known, own_spec, program_network
 from rsdtr.measuring.fastest_rings import fastest_rings
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import ModelSpec, model_names, model_spec
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.damage import measure_damage
@@ -34,7 +35,7 @@ def check_data_is_read(data: str | None, *readers: object) -> None:
 def plan_of(
     model: str,
     choices: Choices,
-    weights: str | None,
+    weights: WeightsSource,
     calibrate: int | None = None,
     data: str | None = None,
 ) -> tuple[nn.Module, ModelSpec, CompressionPlan]:
@@ -57,8 +58,8 @@ def plan_of(
     return network, spec, decide(costs, choices, damage)
 
 
-def read_model(model: str, weights: str | None) -> nn.Module:
-    """A model of the zoo, with its progress on stderr; weights: as in `load_model`."""
+def read_model(model: str, weights: WeightsSource) -> nn.Module:
+    """A model of the zoo, with its progress on stderr."""
     with progress(f"reading the weights of {model}", "bytes") as show:
         return load_model(model, weights, progress=show)
 
@@ -75,7 +76,7 @@ def decide(costs: ModelProfile, choices: Choices, damage: Damage | None = None) 
 
 def find(
     model_or_dir: str,
-    weights: str | None,
+    weights: WeightsSource,
     factory: str | None = None,
     trust_program: bool = False,
 ) -> tuple[nn.Module, ModelSpec, CompressionPlan | None]:
@@ -87,7 +88,7 @@ def find(
     named = model_or_dir in model_names() or not (path.exists() or len(path.parts) > 1)
     if named and not is_saved(path):
         return read_model(model_or_dir, weights), model_spec(model_or_dir), None
-    if weights is not None:
+    if not weights.published:
         raise click.UsageError("--weights is for a model of the zoo: a saved folder has its own")
     if factory is not None:
         make_known(read_manifest(path), factory)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import click
 
 from rsdtr.models.model_loading import with_classes
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import MOST_CLASSES
+from rsdtr.onnx_files.onnx_file import is_onnx
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.plan import Target, TargetKind
 from rsdtr.search.candidate import OBJECTIVES, RULES, Objective, Rule
@@ -130,6 +132,7 @@ json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 _weights = click.option(
     "--weights",
     metavar="FILE|none",
+    callback=lambda context, option, word: WeightsSource.of(word),
     help="Own .safetensors, .pth or .ckpt file; none: seeded weights with a decaying spectrum.",
 )
 factory = click.option(
@@ -157,8 +160,10 @@ def weights(command: Command) -> Command:
         return _weights(command)
 
     @functools.wraps(command)
-    def with_weights(*args: Any, weights: str | None, classes: int | None, **others: Any) -> Any:
-        if classes is not None or weights not in (None, "none"):
+    def with_weights(*args: Any, weights: WeightsSource, classes: int | None, **others: Any) -> Any:
+        if is_onnx(others[named]):
+            _check_onnx(command.__name__, weights, classes)
+        elif classes is not None or weights.file is not None:
             others[named] = with_classes(others[named], weights, classes)
         return command(*args, weights=weights, **others)
 
@@ -166,8 +171,76 @@ def weights(command: Command) -> Command:
 
 
 _MODEL_WORDS = ("model", "model_or_dir")
+_TAKE_ONNX = ("plan", "compress")
+
+
+def _check_onnx(command: str, weights: WeightsSource, classes: int | None) -> None:
+    if command not in _TAKE_ONNX:
+        raise click.UsageError(f"{command} takes no ONNX file: plan, compress and verify do")
+    if not weights.published or classes is not None:
+        raise click.UsageError("an ONNX file has its own weights: leave --weights and --classes")
+
+
 data = click.option(
     "--data",
     metavar="NAME_OR_DIR",
     help="digits, cifar10, photos, or a folder of class folders.  [default: the model's own]",
+)
+
+
+def onnx_inputs(command: Command) -> Command:
+    """What tells how an ONNX file takes its inputs; the command gets one dict, `pictures`, beside
+    `size`.
+    """
+
+    @functools.wraps(command)
+    def with_pictures(
+        *args: Any, mean: Sequence[float] | None, std: Sequence[float] | None, bgr: bool,
+        **others: Any,
+    ) -> Any:  # fmt: skip
+        return command(*args, pictures={"mean": mean, "std": std, "bgr": bgr}, **others)
+
+    for option in reversed((size, *_PICTURES)):
+        with_pictures = option(with_pictures)
+    return with_pictures  # type: ignore[return-value]  # click's decorators keep the type loose
+
+
+def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """HEIGHTxWIDTH, or one number for both."""
+    if text is None:
+        return None
+    parts = text.lower().replace("×", "x").split("x")
+    try:
+        height, width = (int(part) for part in (parts * 2 if len(parts) == 1 else parts))
+    except ValueError:
+        height = width = 0
+    if min(height, width) < 1:
+        raise click.UsageError(f"--input-size is {text!r}: give HEIGHTxWIDTH, as in 48x320")
+    return height, width
+
+
+def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.UsageError(f"{text!r} is no list of numbers: give A,B,C") from None
+
+
+size = click.option(
+    "--input-size",
+    "size",
+    callback=_size,
+    metavar="HEIGHTxWIDTH",
+    help="Of an ONNX file that takes inputs of any size: what costs are counted for.  "
+    "[default: 224x224]",
+)
+_PICTURES = (
+    click.option(
+        "--mean",
+        callback=_numbers,
+        metavar="A,B,C",
+        help="Of pictures for an ONNX file, in 0..1.  [default: ImageNet's]",
+    ),
+    click.option("--std", callback=_numbers, metavar="A,B,C", help="The same."),
+    click.option("--bgr", is_flag=True, help="The ONNX file takes blue first."),
 )

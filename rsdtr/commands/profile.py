@@ -16,6 +16,7 @@ from rsdtr.commands import options
 from rsdtr.commands.console import INTERRUPTED, emit, progress
 from rsdtr.jobs.kinds.grid_search import searching_here
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile as profiled
 from rsdtr.planning.winners_on_disk import fill_store, load_winners
@@ -27,7 +28,7 @@ from rsdtr.search.candidate import GRID, OBJECTIVES, RULES
 @options.weights
 @options.json
 @click.option("--layers", multiple=True, hidden=True, metavar="GLOB", help="Only these layers.")
-def profile(model: str, weights: str | None, as_json: bool, layers: Sequence[str]) -> int:
+def profile(model: str, weights: WeightsSource, as_json: bool, layers: Sequence[str]) -> int:
     """Search the rings of MODEL for every ε_p of the slider, and keep them on disk.
 
     What is stored already is not searched again. Ctrl-C stops it, and keeps what was found. If

@@ -10,6 +10,7 @@ from rsdtr.baselines.costs import layer_ratios
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, table
 from rsdtr.commands.inputs import plan_of
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
 
@@ -19,7 +20,7 @@ from rsdtr.planning.model_profile import profile
 @options.choices
 @options.weights
 @options.json
-def ratio(model: str, choices: Choices, weights: str | None, as_json: bool) -> None:
+def ratio(model: str, choices: Choices, weights: WeightsSource, as_json: bool) -> None:
     """Tell how many FLOPs a tensorized ring of equal storage needs for every ring of MODEL.
 
     ρ is FLOPs of the tensorized ring, in its best order, over those of the paper's four sublayers.

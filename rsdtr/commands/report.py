@@ -15,6 +15,7 @@ from rsdtr.errors import ExportError
 from rsdtr.exports.model_card import model_card
 from rsdtr.measuring.accuracy import Accuracy, accuracy
 from rsdtr.measuring.fidelity import fidelity
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.planning.choices import Asked, Choices
 from rsdtr.planning.model_profile import profile
 from rsdtr.system.atomic_files import SHARED, replace_file
@@ -37,7 +38,7 @@ SUFFIXES = (".html", ".json")
 )
 @click.option("--out", required=True, metavar="FILE", help=".html: report; .json: model card.")
 def report(
-    model: str, choices: Choices, calibrate: int | None, weights: str | None, data: str | None,
+    model: str, choices: Choices, calibrate: int | None, weights: WeightsSource, data: str | None,
     measured: bool, out: str,
 ) -> None:  # fmt: skip
     """Write what becomes of MODEL into one file: a report to read, or a model card."""

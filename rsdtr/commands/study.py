@@ -15,6 +15,7 @@ from rsdtr.compressed.saved import writable_folder
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
 from rsdtr.jobs.kinds.study import FIGURE, FILE, queue_study, write_study
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.planning.choices import Choices
 from rsdtr.recovery.finetune import Step
 from rsdtr.recovery.options import FinetuneOptions
@@ -41,7 +42,7 @@ def study() -> None:
     help="Queue it, and return at once: `jobs show` tells how far it is and where the result lies.",
 )
 def factors_vs_scratch(
-    model: str, choices: Choices, weights: str | None, data: str | None, recipe: FinetuneOptions,
+    model: str, choices: Choices, weights: WeightsSource, data: str | None, recipe: FinetuneOptions,
     seeds: int, out: str | None, job: bool,
 ) -> None:  # fmt: skip
     """Train the same rings from their factors and from random weights, several times each.

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress, table
+from rsdtr.commands.onnx import check_no_size, verify_onnx_file
 from rsdtr.compressed.manifest import FILES
 from rsdtr.exports.verify import verify as verified
+from rsdtr.onnx_files.onnx_file import is_onnx
+from rsdtr.ring.cost import Size
 
 
 @click.command()
-@click.argument("place", metavar="DIR_OR_ZIP")
+@click.argument("place", metavar="DIR_OR_ZIP_OR_ONNX")
 @options.data
 @options.factory
 @options.trust_program
+@click.option("--against", metavar="FILE.onnx", help="What a compressed ONNX file was made from.")
+@options.onnx_inputs
 @options.json
 def verify(
-    place: str, data: str | None, factory: str | None, trust_program: bool, as_json: bool
-) -> None:
-    """Check that no byte of an export was changed, and prove every file again."""
+    place: str, data: str | None, factory: str | None, trust_program: bool, against: str | None,
+    size: Size | None, pictures: dict[str, Any], as_json: bool,
+) -> None:  # fmt: skip
+    """Check that no byte of an export was changed, and prove every file again.
+
+    Of an ONNX file that compress wrote: that it is whole and takes and gives what the original
+    does, and how well both agree.
+    """
+    if is_onnx(place):
+        verify_onnx_file(place, against, data, size, pictures, as_json)
+        return
+    check_no_size(size, pictures)
+    if against is not None:
+        raise click.UsageError("--against is for an ONNX file that compress wrote: leave it")
     with progress(f"verifying {place}", "files") as show:
         proofs = verified(place, data, factory=factory, trust_program=trust_program, progress=show)
     if as_json:

@@ -23,6 +23,7 @@ from rsdtr.compressed.manifest import (
 )
 from rsdtr.errors import ExportError, RsdtrError, UnknownName
 from rsdtr.models.weights import fill, read_for
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import ModelSpec, model_names, model_spec
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.folder_exchange import put, sibling
@@ -162,8 +163,6 @@ def write_into(
     new_manifest(folder, [WEIGHTS], plan, metrics).write(folder)
 
 
-def weights_told(weights: str | None) -> dict[str, JsonValue]:
+def weights_told(weights: WeightsSource) -> dict[str, JsonValue]:
     """What a network's metrics say of the weights it was made from: of published ones nothing."""
-    if weights is None:
-        return {}
-    return {"weights": Path(weights).name}  # "none" is its own name
+    return {} if weights.published else {"weights": weights.without_folder().word}

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from rsdtr.compressed.manifest import FILES, REPORT, WEIGHTS, Manifest
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.system.templates import text_template
 
@@ -41,10 +42,11 @@ def _runs(manifest: Manifest) -> str:
 
 
 def _origin(spec: ModelSpec, weights: JsonValue) -> str:
-    """weights: as the metrics tell of them, see `kinds.network.weights_told`."""
-    if weights is None:
+    """weights: as the metrics tell of them, see `compressed.saved.weights_told`."""
+    source = WeightsSource.of(None if weights is None else str(weights))
+    if source.published:
         return f"Architecture and weights: {spec.source}."
-    given = "seeded ones that nobody trained" if weights == "none" else f"given as `{weights}`"
+    given = "seeded ones that nobody trained" if source.synthetic else f"given as `{weights}`"
     return f"Architecture: {spec.source.partition(';')[0]}; weights: {given}."
 
 

@@ -87,7 +87,7 @@ def distance_from(
 IOU = 0.5
 LOST = 0.7  # half of the power of what a network changes in a picture is wrong
 SCORE = 0.5
-Counted = Literal["images", "pixels", "boxes"]
+Counted = Literal["images", "pixels", "boxes", "positions"]
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,9 @@ class Fidelity:
     relative_error: the mean over images of ‖z − ẑ‖/‖z‖, z all numbers of an answer (see
     `answers.answers`); agreement: percent of the images with the same class, of the pixels with the
     same class, or of both networks' boxes that have a partner of the same label at an IoU of 0.5;
-    of: how many images, pixels or boxes that is a percentage of; counted: which of the three, None
-    for answers of another kind. agreement is None where there is nothing to count, such as no box.
+    of: how many images, pixels, boxes or positions of a text that is a percentage of; counted:
+    which of these, None for answers of another kind. agreement is None where there is nothing to
+    count, such as no box.
 
     residual_error: of a network that answers a picture with a picture of its shape, the mean of
     ‖f(x) − f̂(x)‖/‖x − f(x)‖ over images x: the part that compression took of what the network

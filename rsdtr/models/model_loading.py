@@ -16,6 +16,7 @@ from rsdtr.errors import RsdtrError, WeightsError
 from rsdtr.models import torchvision_networks
 from rsdtr.models.synthetic_weights import decaying_spectrum_
 from rsdtr.models.weights import fill, read_for
+from rsdtr.models.weights_source import WeightsLike, WeightsSource
 from rsdtr.models.zoo import (
     MOST_CLASSES,
     ModelSpec,
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 def load_model(
-    name: str, weights: str | Path | None = None, *, progress: Progress | None = None
+    name: str, weights: WeightsLike = None, *, progress: Progress | None = None
 ) -> nn.Module:
     """A model with weights, in eval mode, on the CPU.
 
@@ -40,13 +41,13 @@ def load_model(
     `progress` gets the (done, total) bytes of a download.
     Raises UnknownName, or WeightsError: no weights published, not found, wrong hash, no fit.
     """
-    spec = model_spec(name)
+    spec, source = model_spec(name), WeightsSource.of(weights)
     model = _fresh(spec)
-    if weights == "none":
+    if source.synthetic:
         return decaying_spectrum_(model).eval()
-    if weights is None and spec.family.startswith("own "):
+    if source.published and spec.family.startswith("own "):
         return model.eval()
-    path = Path(weights) if weights is not None else _published(spec, progress)
+    path = source.file or _published(spec, progress)
     state = _read(model, spec, path)
     told = _classes_told(model, state, spec)
     if told is not None:
@@ -56,7 +57,7 @@ def load_model(
     return model.eval()
 
 
-def with_classes(name: str, weights: str | Path | None, classes: int | None = None) -> str:
+def with_classes(name: str, weights: WeightsLike, classes: int | None = None) -> str:
     """The model's name for weights that were trained for another number of classes than its own.
 
     classes: that number; by default it is read from the last layer in the file of weights.
@@ -67,10 +68,11 @@ def with_classes(name: str, weights: str | Path | None, classes: int | None = No
         if spec.family.startswith("own "):
             raise RsdtrError(f"{name} has the classes that it was made known with: name no others")
         return model_spec(f"{name_and_classes(name)[0]}@{classes}").name
-    if weights in (None, "none") or spec.family.startswith("own ") or name_and_classes(name)[1]:
+    file = WeightsSource.of(weights).file
+    if file is None or spec.family.startswith("own ") or name_and_classes(name)[1]:
         return name
     model = _fresh(spec)
-    told = _classes_told(model, _read(model, spec, Path(str(weights))), spec)
+    told = _classes_told(model, _read(model, spec, file), spec)
     return name if told is None else f"{name}@{told}"
 
 

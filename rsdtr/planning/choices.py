@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Literal
 
+from rsdtr.models.weights_source import PUBLISHED, WeightsSource
 from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import (
     CompressionPlan,
@@ -21,13 +22,13 @@ from rsdtr.typing import Progress
 class Asked:
     """A model and the choices that its plan answers.
 
-    weights: as in `load_model`; calibrate, data: on how many images of which data set (None: the
+    calibrate, data: on how many images of which data set (None: the
     model's own) damage was measured, if it was.
     """
 
     model: str
     choices: Choices
-    weights: str | None = None
+    weights: WeightsSource = PUBLISHED
     calibrate: int | None = None
     data: str | None = None
 
@@ -48,8 +49,8 @@ class Asked:
             words += ["--layers", policy]
         for name, eps in choices.own:
             words += ["--keep-dense", name] if eps is None else ["--layer-eps", f"{name}={eps:g}"]
-        if self.weights is not None:
-            words += ["--weights", self.weights]
+        if self.weights.word is not None:
+            words += ["--weights", self.weights.word]
         if self.calibrate is not None:
             words += ["--calibrate", str(self.calibrate)]
             words += [] if self.data is None else ["--data", self.data]
@@ -63,7 +64,7 @@ class Asked:
             "model_spec",
             "profile",
         ]
-        loaded = "spec.name" if self.weights is None else f"spec.name, {self.weights!r}"
+        loaded = "spec.name" if self.weights.published else f"spec.name, {self.weights.word!r}"
         planning = ["Choices"] + ["Target"] * (choices.target is not None)
         imports, lines = [f"from rsdtr import {', '.join(names)}"], []
         if self.calibrate is not None:

@@ -6,6 +6,9 @@ every layer at every ε_p of the grid, and a shift of -1 where no winner is know
 candidate says follows from the layer's shape. A file that is damaged, or that belongs to something
 else, counts as none at all and is written anew. Nothing here ever stops a plan: a disk that is
 full or read-only is a warning in the log.
+
+Those of the bundled network come with the program (scripts/search_bundled.py): the first page that
+anybody opens has nothing to search either.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ KEPT_BYTES = 64 << 20  # of all models together: a whole ResNet-50 takes half a 
 ABANDONED_SECONDS = 3600.0  # temporary files this old belong to a writer that was killed
 SAVE_SECONDS = 1.0  # between two writings of the store while the grid grows
 SUFFIX = ".safetensors"
+BUNDLED = Path(__file__).parents[1] / "assets" / "profiles"
 UNKNOWN = -1
 
 Kind = type[np.int32] | type[np.float64]
@@ -54,17 +58,24 @@ def store_folder() -> Path:
 
 def store_path(profile: ModelProfile) -> Path:
     """The file that holds this model's winners, whether it is there or not."""
-    return store_folder() / f"{profile.weights_sha256}-v{SEARCH_VERSION}.{FORMAT_VERSION}{SUFFIX}"
+    return store_folder() / file_name(profile)
+
+
+def file_name(profile: ModelProfile) -> str:
+    """What the file of this model's winners is called."""
+    return f"{profile.weights_sha256}-v{SEARCH_VERSION}.{FORMAT_VERSION}{SUFFIX}"
 
 
 def load_winners(profile: ModelProfile) -> int:
     """Add what is stored to `profile.winners`; how many winners on the grid are stored."""
     path = store_path(profile)
-    arrays = _read(path, _identity(profile))
+    arrays = _stored(profile)
     if arrays is None:
         return 0
     try:
         os.utime(path)  # used now: the least recently used go first
+    except FileNotFoundError:  # they came with the program
+        pass
     except OSError as error:
         _log.debug("%s could not be touched: %s", path, error)
     return sum(
@@ -82,7 +93,7 @@ def save_winners(profile: ModelProfile) -> bool:
     try:
         make_folder()
         with locked():
-            arrays = _read(path, identity)
+            arrays = _stored(profile)
             before = 0 if arrays is None else _count(arrays)
             arrays = _with_winners(profile, arrays or _blank(profile))
             if _count(arrays) > before:
@@ -217,6 +228,13 @@ def _digest(arrays: Arrays) -> str:
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())
     return digest.hexdigest()
+
+
+def _stored(profile: ModelProfile) -> Arrays | None:
+    """What is stored of a model, or else what came with the program."""
+    identity = _identity(profile)
+    arrays = _read(store_path(profile), identity)
+    return _read(BUNDLED / file_name(profile), identity) if arrays is None else arrays
 
 
 def _read(path: Path, identity: str) -> Arrays | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,23 @@ from torch import Tensor
 
 from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.compressed.tr_conv2d import TRConv2d
+
+Pair = tuple[int, int]
+
+
+class Window(Protocol):
+    """How a kernel moves over its input; margins: rows above and below, columns left and right."""
+
+    @property
+    def kernel_size(self) -> Pair: ...
+    @property
+    def stride(self) -> Pair: ...
+    @property
+    def dilation(self) -> Pair: ...
+    @property
+    def margins(self) -> tuple[Pair, Pair]: ...
+    @property
+    def padding_mode(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +49,13 @@ class Patches:
     channels_last: bool = False
 
     @classmethod
-    def of(cls, layer: RingLayer, x: Tensor, pixels: int, generator: torch.Generator) -> Patches:
+    def of(
+        cls, layer: RingLayer | Window, x: Tensor, pixels: int, generator: torch.Generator
+    ) -> Patches:
         """Of the layer's input x, (B, I, H, W) or (B, …, I), at so many pixels, or positions of a
         linear layer, drawn at random; at most all.
         """
-        if not isinstance(layer, TRConv2d):
+        if isinstance(layer, RingLayer) and not isinstance(layer, TRConv2d):
             rows = x.reshape(len(x), -1, x.shape[-1])  # (B, positions, I)
             drawn = torch.randperm(rows.shape[1], generator=generator)[:pixels].sort().values
             return cls(rows[:, drawn].flatten(0, 1), drawn, channels_last=True)

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from rsdtr.commands.cli import cli
 from rsdtr.data.datasets import load_data
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.choices import Asked, Choices
 from rsdtr.planning.damage import measure_damage
@@ -31,7 +32,7 @@ CASES = {
         NAME,
         Choices(target=Target(kind="mb", value=1.08), objective="storage", layers=("layer1.0.*",)),
     ),
-    "synthetic": Asked(NAME, Choices(eps=0.7), weights="none"),
+    "synthetic": Asked(NAME, Choices(eps=0.7), weights=WeightsSource(synthetic=True)),
 }
 
 

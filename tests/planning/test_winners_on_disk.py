@@ -11,11 +11,12 @@ import safetensors
 import safetensors.numpy
 from filelock import FileLock
 
+from rsdtr.models import load_model, model_spec
 from rsdtr.planning import winners_on_disk
 from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
 from rsdtr.planning.plan import plan
 from rsdtr.planning.winners_on_disk import load_winners, save_winners, store_path
-from rsdtr.search.candidate import GRID, Question
+from rsdtr.search.candidate import GRID, OBJECTIVES, RULES, Question
 from rsdtr.system import atomic_files
 from rsdtr.system.atomic_files import locked
 from tests.support.networks import varied, varied_spec
@@ -270,3 +271,23 @@ def test_a_full_disk_is_a_warning_and_leaves_the_old_file(stored, folder, monkey
     assert "No space left on device" in caplog.text
     assert not list(folder.glob(".writing-*"))
     assert load_winners(fresh()) == 10
+
+
+def test_the_bundled_network_has_nothing_to_search():
+    spec = model_spec("digits_resnet20")
+    bundled = profile(load_model(spec.name), spec)
+    rings = sum(layer.obstacle is None for layer in bundled.layers)
+    assert load_winners(bundled) == rings * len(GRID) * len(RULES) * len(OBJECTIVES)
+    assert save_winners(bundled)
+    assert not store_path(bundled).exists()  # nothing is known that did not come with the program
+
+
+@pytest.mark.parametrize("question", ASKED)
+def test_what_comes_with_the_program_is_what_a_search_finds(question):
+    spec = model_spec("digits_resnet20")
+    bundled, searched = (profile(load_model(spec.name), spec) for _ in range(2))
+    load_winners(bundled)
+    for layer in searched.layers[::6]:
+        told, found = (of.winner(of.layer(layer.name), question) for of in (bundled, searched))
+        assert (told.shift, told.ranks, told.storage) == (found.shift, found.ranks, found.storage)
+        assert told.relative_error == pytest.approx(found.relative_error, rel=1e-6, abs=1e-9)

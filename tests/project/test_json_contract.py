@@ -18,6 +18,7 @@ from rsdtr.measuring.fidelity import Fidelity
 from rsdtr.measuring.stopwatch import Timing
 from rsdtr.planning.plan import LayerPlan, MeasuredOn, NotCounted, Target
 from tests.support.checkout import ROOT
+from tests.support.onnx_graphs import small_network, written
 
 TEXT = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8").partition("## JSON")[2]
 ELSEWHERE = {"plan", "spec", "metrics", "libraries", "proofs", "fidelity"}  # told where they belong
@@ -68,6 +69,18 @@ def test_a_plan():
     assert "groups" not in found  # nor kind: of the paper's networks the plan is what it was
     assert "kind" not in found
     assert found | more | set(LayerPlan.model_fields) == told("plan")
+
+
+def test_a_compressed_onnx_file(tmp_path):
+    path = written(small_network(), tmp_path / "net.onnx")
+    out = str(tmp_path / "small.onnx")
+    size = ["--input-size", "11x9"]
+    found = printed("compress", str(path), "--out", out, "--refit", "8", "--json", *size)
+    assert found - told("plan") == told("compress") - told("plan") | {"out"}
+    assert told("compress") - found == set()
+    verified = printed("verify", out, "--against", str(path), "--json", *size)
+    rings = {"stem", "block", "point", "head"}
+    assert verified - rings == told("verify --against") - {"shift", "ranks", "form"}
 
 
 def test_an_evaluation():

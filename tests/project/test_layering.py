@@ -19,7 +19,7 @@ PACKAGE = ROOT / "rsdtr"
 PACKAGES = (
     "errors", "typing",
     "system", "ring", "search", "models", "data", "planning", "compressed", "measuring", "recovery",
-    "exports", "baselines", "charts", "learn", "jobs", "commands", "ui",
+    "exports", "onnx_files", "baselines", "charts", "learn", "jobs", "commands", "ui",
 )  # fmt: skip
 # Within ui: what all pages share, then a folder for each page, which know nothing of each other.
 ROOMS = ("shared", "plan", "jobs")
@@ -33,7 +33,8 @@ PUBLIC = {
         "smallest",
     },
     "models": {
-        "ModelSpec", "load_model", "model_names", "model_spec", "own_model", "weights_sha256",
+        "ModelSpec", "WeightsSource", "load_model", "model_names", "model_spec", "own_model",
+        "weights_sha256",
     },
     "data": {"DataSplits", "LabelledImages", "images_of", "load_data"},
     "planning": {
@@ -47,6 +48,10 @@ PUBLIC = {
     },
     "recovery": {"FinetuneOptions", "RefitOptions", "finetune", "recalibrate", "refit"},
     "exports": {"export", "verify"},
+    "onnx_files": {
+        "CompressedOnnx", "NetworkInputs", "OnnxNetwork", "compress_onnx", "network_inputs",
+        "read_onnx", "refit_onnx", "verify_onnx",
+    },
     "baselines": {"METHODS", "Cell", "Comparison"},
     "charts": {
         "FrontPoint", "RatioPoint", "Stage", "candidates_figure", "fronts_figure", "layers_figure",

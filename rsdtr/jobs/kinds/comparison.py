@@ -13,7 +13,7 @@ from rsdtr.data.datasets import load_data
 from rsdtr.errors import JobError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job, read_spec
-from rsdtr.jobs.kinds.network_job import check_buildable, original, same_data, same_weights
+from rsdtr.jobs.kinds.network_job import check_buildable, original, same_data
 from rsdtr.jobs.running import Running
 from rsdtr.models.zoo import model_spec
 from rsdtr.system.atomic_files import replace_file
@@ -41,7 +41,7 @@ def queue_comparison(asked: Comparison, weights_sha256: str, subject: str = "") 
     same = asked.model_copy(
         update={
             "data": same_data(asked.data),
-            "weights": same_weights(asked.weights),
+            "weights": asked.weights.same_everywhere(),
         }
     )
     title = f"{asked.model}: {len(asked.pairs)} cells of {len(asked.methods)} methods"

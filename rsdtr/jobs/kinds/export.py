@@ -26,6 +26,7 @@ from rsdtr.jobs.kinds.network_job import (
     same_plan,
 )
 from rsdtr.jobs.running import Running
+from rsdtr.models.weights_source import PUBLISHED
 from rsdtr.models.zoo import weights_sha256
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.atomic_files import replace_file
@@ -86,7 +87,7 @@ def queue_export(
         identity=export_identity(model, test, splits.train),
         plan=plan,
         data=data,
-        weights=None,
+        weights=PUBLISHED,
         formats=tuple(formats),
         images=images,
         metrics=dict(metrics or {}),

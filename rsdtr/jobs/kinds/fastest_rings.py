@@ -16,11 +16,11 @@ from rsdtr.jobs.kinds.network_job import (
     content_of,
     original,
     same_plan,
-    same_weights,
 )
 from rsdtr.jobs.running import Running
 from rsdtr.measuring.fastest_rings import Stopped, fastest_rings
 from rsdtr.measuring.stopwatch import machine
+from rsdtr.models.weights_source import WeightsField, WeightsSource
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan
@@ -37,7 +37,7 @@ class _Content(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     plan: CompressionPlan
-    weights: str | None
+    weights: WeightsField
     batch: int = Field(ge=1)
     threads: int = Field(ge=1)
     machine: str
@@ -45,7 +45,7 @@ class _Content(BaseModel):
 
 def queue_fastest(
     plan: CompressionPlan,
-    weights: str | None,
+    weights: WeightsSource,
     batch: int,
     *,
     threads: int = 2,
@@ -66,7 +66,7 @@ def queue_fastest(
 
 
 def fastest_plan(
-    plan: CompressionPlan, weights: str | None, batch: int, *, threads: int = 2
+    plan: CompressionPlan, weights: WeightsSource, batch: int, *, threads: int = 2
 ) -> CompressionPlan | None:
     """The plan that a job of this content has chosen; None if there is none, or not yet.
 
@@ -82,7 +82,7 @@ def fastest_plan(
 
 
 def fastest_job(
-    plan: CompressionPlan, weights: str | None, batch: int, *, threads: int = 2
+    plan: CompressionPlan, weights: WeightsSource, batch: int, *, threads: int = 2
 ) -> Job | None:
     """The job of this content, however far it is; None if there is none."""
     identity = content_id(KIND, _content(plan, weights, batch, threads), "")
@@ -118,11 +118,11 @@ def run(running: Running) -> bool:
 
 
 def _content(
-    plan: CompressionPlan, weights: str | None, batch: int, threads: int
+    plan: CompressionPlan, weights: WeightsSource, batch: int, threads: int
 ) -> dict[str, object]:
     content = _Content(
         plan=same_plan(plan),
-        weights=same_weights(weights),
+        weights=weights.same_everywhere(),
         batch=batch,
         threads=threads,
         machine=machine(),

@@ -25,6 +25,7 @@ from rsdtr.jobs.kinds.network_job import (
 )
 from rsdtr.jobs.running import Running
 from rsdtr.measuring.accuracy import accuracy
+from rsdtr.models.weights_source import PUBLISHED, WeightsSource
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.checkpoint import (
     Curve,
@@ -65,7 +66,7 @@ def queue_finetuning(
     *,
     data: str | None,
     dense: nn.Module,
-    weights: str | None = None,
+    weights: WeightsSource = PUBLISHED,
     subject: str = "",
 ) -> Job:
     """Queue the training of a compressed model; the job there is, if it was queued before.

@@ -16,8 +16,9 @@ import torch
 from rsdtr.errors import JobError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job, content_id, jobs_folder
-from rsdtr.jobs.kinds.network_job import content_of, original, same_weights
+from rsdtr.jobs.kinds.network_job import content_of, original
 from rsdtr.jobs.running import Running, running_here
+from rsdtr.models.weights_source import WeightsField, WeightsSource
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.grid_search import GridProgress
 from rsdtr.planning.model_profile import ModelProfile, profile
@@ -30,11 +31,11 @@ _log = logging.getLogger("rsdtr.jobs")
 
 class _Content(Frozen):
     model: str
-    weights: str | None
+    weights: WeightsField
     weights_sha256: str
 
 
-def queue_search(of: ModelProfile, weights: str | None) -> Job:
+def queue_search(of: ModelProfile, weights: WeightsSource) -> Job:
     """Queue the search of a model's rings, or take the job there is.
 
     weights: what the model was loaded with, as in `load_model`. It is nobody's own. JobError.
@@ -42,7 +43,7 @@ def queue_search(of: ModelProfile, weights: str | None) -> Job:
     return job_queue.submit(KIND, _title(of), _content(of, weights), nice=True)
 
 
-def search_job(of: ModelProfile, weights: str | None) -> Job | None:
+def search_job(of: ModelProfile, weights: WeightsSource) -> Job | None:
     """The job that searches a model's rings, or has; None if there is none."""
     if not jobs_folder().is_dir():
         return None
@@ -65,7 +66,7 @@ def run(running: Running) -> bool:
 
 @contextmanager
 def searching_here(
-    of: ModelProfile, weights: str | None, stop: threading.Event
+    of: ModelProfile, weights: WeightsSource, stop: threading.Event
 ) -> Iterator[Callable[[GridProgress], None] | None]:
     """The same job, for this very process to do: it tells how far it is.
 
@@ -93,8 +94,8 @@ def _title(of: ModelProfile) -> str:
     return f"{of.model}, rings for the whole slider"
 
 
-def _content(of: ModelProfile, weights: str | None) -> dict[str, object]:
+def _content(of: ModelProfile, weights: WeightsSource) -> dict[str, object]:
     content = _Content(
-        model=of.model, weights=same_weights(weights), weights_sha256=of.weights_sha256
+        model=of.model, weights=weights.same_everywhere(), weights_sha256=of.weights_sha256
     )
     return content.model_dump(mode="json")

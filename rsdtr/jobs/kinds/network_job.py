@@ -16,6 +16,7 @@ from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.running import Running
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import WeightsField, WeightsSource
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.plan import CompressionPlan
 
@@ -34,7 +35,7 @@ class NetworkContent(BaseModel):
     identity: str
     plan: CompressionPlan
     data: str | None
-    weights: str | None
+    weights: WeightsField
 
 
 Content = TypeVar("Content", bound=BaseModel)
@@ -62,7 +63,7 @@ def queue_on(
         update={
             "plan": same_plan(content.plan),
             "data": same_data(content.data),
-            "weights": same_weights(content.weights),
+            "weights": content.weights.same_everywhere(),
         }
     )
 
@@ -101,11 +102,6 @@ def same_data(data: str | None) -> str | None:
     return str(Path(data).resolve()) if data and Path(data).is_dir() else data
 
 
-def same_weights(weights: str | None) -> str | None:
-    """What weights are loaded with, so that it means the same wherever a worker is started."""
-    return weights if weights in (None, "none") else str(Path(weights).resolve())
-
-
 def content_of(running: Running, kind: type[Content]) -> Content:
     """What a job was queued with. JobError if another version of this program queued it."""
     try:
@@ -117,12 +113,12 @@ def content_of(running: Running, kind: type[Content]) -> Content:
         ) from None
 
 
-def original(model: str, weights: str | None) -> nn.Module:
+def original(model: str, weights: WeightsSource) -> nn.Module:
     """The network as it was before compression; JobError, which names no folder, if its file of
     weights is gone: whoever looks at a job need not be the one who has the file.
     """
-    if weights not in (None, "none") and not Path(weights).is_file():
-        raise JobError(f"{Path(weights).name} is there no longer: give it again, and queue it anew")
+    if weights.file is not None and not weights.file.is_file():
+        raise JobError(f"{weights.file.name} is there no longer: give it again, and queue it anew")
     return load_model(model, weights)
 
 

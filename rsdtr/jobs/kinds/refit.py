@@ -29,6 +29,7 @@ from rsdtr.jobs.kinds.network_job import (
     read_inputs,
 )
 from rsdtr.jobs.running import Running
+from rsdtr.models.weights_source import PUBLISHED, WeightsSource
 from rsdtr.models.zoo import weights_sha256
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.options import RefitOptions
@@ -78,7 +79,7 @@ def queue_refit(
     *,
     data: str | None,
     dense: nn.Module,
-    weights: str | None = None,
+    weights: WeightsSource = PUBLISHED,
     options: RefitOptions | None = None,
     subject: str = "",
 ) -> Job:

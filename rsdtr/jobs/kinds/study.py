@@ -19,6 +19,7 @@ from rsdtr.jobs.kinds.network_job import (
 )
 from rsdtr.jobs.running import Running
 from rsdtr.measuring.accuracy import accuracy
+from rsdtr.models.weights_source import PUBLISHED, WeightsSource
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.checkpoint import training_identity
@@ -43,7 +44,7 @@ def queue_study(
     seeds: int,
     *,
     data: str | None,
-    weights: str | None = None,
+    weights: WeightsSource = PUBLISHED,
 ) -> Job:
     """Queue factors against scratch; the job there is, if it was queued before.
 

@@ -8,6 +8,7 @@ from typing import Literal
 import streamlit as st
 
 from rsdtr.errors import WeightsError
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.plan import CompressionPlan, LayerPlan
 from rsdtr.search.candidate import Objective
@@ -92,11 +93,14 @@ def choose_network(drawn: bool = True) -> Network:
 
 def _loaded(drawn: bool = True) -> Network:
     name, asked = plan_inputs.asked_network()
-    weights = "none" if asked == "none" else None
     try:
-        if asked == "own" and (weights := uploads.choose(name, drawn)) is None:
-            _break_off()
-            st.stop()
+        if asked == "own":
+            if (file := uploads.choose(name, drawn)) is None:
+                _break_off()
+                st.stop()
+            weights = WeightsSource.of(file)
+        else:
+            weights = WeightsSource(synthetic=asked == "none")
         with (
             progress("Downloading the weights, bytes") as show,
             st.spinner(f"Reading {plain(name)}"),

@@ -35,7 +35,7 @@ def asked(chosen: Chosen) -> Asked:
     return Asked(
         network.spec.name,
         chosen.asked,
-        network.uploaded or network.weights,
+        network.weights.without_folder(),
         known.images if known else None,
         None if own_data or known is None else known.data,
     )

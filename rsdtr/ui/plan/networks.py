@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import streamlit as st
 import torch
@@ -15,6 +14,7 @@ from torch import nn
 from rsdtr.compressed.compress import compress
 from rsdtr.data.datasets import DataSplits, load_data
 from rsdtr.models.model_loading import load_model, with_classes
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import ModelSpec, model_spec
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.damage import measure_damage
@@ -44,14 +44,13 @@ _damages: Memo[Measured] = Memo(64)
 class Network:
     """A dense model of the zoo with its profile. Shared between sessions: never change it.
 
-    weights: what it was loaded with, as in `load_model`: None for the published ones, "none", or
-    the path of an upload, which is for no reader's eyes.
+    weights: what it was loaded with; the folder of an upload is for no reader's eyes.
     """
 
     spec: ModelSpec
     model: nn.Module
     profile: ModelProfile
-    weights: str | None
+    weights: WeightsSource
 
     def configuration(self, at: CompressionPlan) -> Configuration:
         """The key under which all results for this network and these rings are kept."""
@@ -61,12 +60,12 @@ class Network:
     @property
     def synthetic(self) -> bool:
         """Whether its weights are for timing only, and its accuracy without meaning."""
-        return self.weights == "none"
+        return self.weights.synthetic
 
     @property
     def uploaded(self) -> str | None:
         """The name of the file that its reader gave, if the weights are a reader's own."""
-        return None if self.weights in (None, "none") else Path(self.weights).name
+        return self.weights.file.name if self.weights.file else None
 
     @cached_property
     def scalars(self) -> int:
@@ -88,7 +87,7 @@ class Measured:
     data: str
 
 
-def network(name: str, weights: str | None, progress: Progress | None = None) -> Network:
+def network(name: str, weights: WeightsSource, progress: Progress | None = None) -> Network:
     """A model of the zoo, dense, and its profile; WeightsError if its weights are not to be had.
 
     Weights for another number of classes make it the model of that number, NAME@N.

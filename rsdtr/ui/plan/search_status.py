@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import streamlit as st
@@ -57,17 +58,21 @@ def refresh(of: Network) -> bool:
     """Take what the job has stored since the last time; whether there was anything new."""
     path = store_path(of.profile)
     seen = _seen.of(of.profile.weights_sha256, dict)
-    try:
-        changed = path.stat().st_mtime_ns
-    except OSError:
-        return False
     # Reading it sets the time too, to when it was used: that is seen once more, and no harm.
-    if changed == seen.get(path.name):
+    if _changed(path) == seen.get(path.name):
         return False
     before = len(of.profile.winners)
     load_winners(of.profile)
-    seen[path.name] = path.stat().st_mtime_ns
+    seen[path.name] = _changed(path)
     return len(of.profile.winners) > before
+
+
+def _changed(path: Path) -> int:
+    """When a file was, in ns; 0 if it is not there, as before a network's first search."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def missing(of: Network) -> int:

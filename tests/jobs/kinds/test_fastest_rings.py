@@ -17,6 +17,7 @@ from rsdtr.measuring import layer_times
 from rsdtr.measuring.fastest_rings import fastest_rings
 from rsdtr.measuring.layer_times import DeviceProfile, LayerCase
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import PUBLISHED, WeightsSource
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import CompressionPlan, plan
@@ -77,13 +78,13 @@ def measured_in(job: Job) -> list[str]:
 
 def running(decided: CompressionPlan) -> Running:
     """A job as its own code sees it, in this process."""
-    job = queue_fastest(decided, None, 1)
+    job = queue_fastest(decided, PUBLISHED, 1)
     return Running(job, read_spec(job.folder).content)
 
 
 def test_it_chooses_what_is_chosen_here_and_equal_content_is_one_job(digits, decided, here):
-    assert fastest_plan(decided, None, 3) is None
-    job = queue_fastest(decided, None, 3)
+    assert fastest_plan(decided, PUBLISHED, 3) is None
+    job = queue_fastest(decided, PUBLISHED, 3)
     assert (job.kind, job.subject) == ("fastest", "")
     assert job.title == f"{DIGITS} at ε_p 0.4, fastest rings at batch 3"
     layers = tuple(  # as after another search before this one
@@ -91,11 +92,11 @@ def test_it_chooses_what_is_chosen_here_and_equal_content_is_one_job(digits, dec
         for layer in decided.layers
     )
     slower = decided.model_copy(update={"seconds": 99.0, "layers": layers})
-    assert queue_fastest(slower, None, 3).id == job.id
-    assert fastest_job.fastest_job(slower, None, 3).id == job.id
+    assert queue_fastest(slower, PUBLISHED, 3).id == job.id
+    assert fastest_job.fastest_job(slower, PUBLISHED, 3).id == job.id
     job = ended(job)
     assert (job.state, job.message) == ("done", "")
-    chosen = fastest_plan(decided, None, 3)
+    chosen = fastest_plan(decided, PUBLISHED, 3)
     assert measured_in(job)
     assert here == []  # not in this process
     expected = fastest_rings(decided, digits, batch=3)
@@ -103,23 +104,23 @@ def test_it_chooses_what_is_chosen_here_and_equal_content_is_one_job(digits, dec
     assert here == []  # what the job measured is in the table
     assert (chosen.objective, chosen.measured_on.batch) == ("latency", 3)
     assert [layer.ranks for layer in chosen.layers] != [layer.ranks for layer in decided.layers]
-    assert fastest_plan(slower, None, 3) == chosen.model_copy(update={"seconds": 99.0})
-    assert queue_fastest(decided, None, 3) == find(job.id)
+    assert fastest_plan(slower, PUBLISHED, 3) == chosen.model_copy(update={"seconds": 99.0})
+    assert queue_fastest(decided, PUBLISHED, 3) == find(job.id)
     assert not list(job.result.glob(".writing-*"))
 
 
 @pytest.mark.usefixtures("asleep")
 def test_another_question_is_another_job(decided, monkeypatch):
-    first = queue_fastest(decided, None, 1)
-    assert fastest_job.fastest_job(decided, None, 2) is None
+    first = queue_fastest(decided, PUBLISHED, 1)
+    assert fastest_job.fastest_job(decided, PUBLISHED, 2) is None
     others = [
-        queue_fastest(decided, None, 2),
-        queue_fastest(decided, None, 1, threads=1),
-        queue_fastest(decided, "none", 1),
-        queue_fastest(decided.model_copy(update={"layers": decided.layers[1:]}), None, 1),
+        queue_fastest(decided, PUBLISHED, 2),
+        queue_fastest(decided, PUBLISHED, 1, threads=1),
+        queue_fastest(decided, WeightsSource(synthetic=True), 1),
+        queue_fastest(decided.model_copy(update={"layers": decided.layers[1:]}), PUBLISHED, 1),
     ]
     monkeypatch.setattr(fastest_job, "machine", lambda: "a phone")
-    others.append(queue_fastest(decided, None, 1))
+    others.append(queue_fastest(decided, PUBLISHED, 1))
     assert len({first.id, *(job.id for job in others)}) == 6
 
 
@@ -127,8 +128,8 @@ def test_another_question_is_another_job(decided, monkeypatch):
 def test_weights_are_the_same_from_wherever_they_are_named(decided, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert (
-        queue_fastest(decided, "own.pth", 1).id
-        == queue_fastest(decided, str(tmp_path / "own.pth"), 1).id
+        queue_fastest(decided, WeightsSource.of("own.pth"), 1).id
+        == queue_fastest(decided, WeightsSource(tmp_path / "own.pth"), 1).id
     )
 
 
@@ -136,25 +137,25 @@ def test_cancelled_it_keeps_what_it_measured_and_goes_on_from_there(
     digits, decided, here, monkeypatch
 ):
     monkeypatch.setenv("MADE_UP_TIMES", "0.5")
-    job = queue_fastest(decided, None, 1)
+    job = queue_fastest(decided, PUBLISHED, 1)
     until(lambda: DeviceProfile.own().layers, 60)
     cancel(job.id)
     job = ended(job)
     assert (job.state, job.message) == ("cancelled", "")
-    assert fastest_plan(decided, None, 1) is None
+    assert fastest_plan(decided, PUBLISHED, 1) is None
     kept = len(DeviceProfile.own().layers)
     assert kept == len(measured_in(job)) > 0
     monkeypatch.setenv("MADE_UP_TIMES", "0")
-    assert queue_fastest(decided, None, 1).id == job.id  # resumed
+    assert queue_fastest(decided, PUBLISHED, 1).id == job.id  # resumed
     job = ended(job)
     assert job.state == "done"
     assert len(measured_in(job)) == len(set(measured_in(job))) > kept
-    assert fastest_plan(decided, None, 1) == fastest_rings(decided, digits)
+    assert fastest_plan(decided, PUBLISHED, 1) == fastest_rings(decided, digits)
     assert here == []
 
 
 def test_its_threads_wait_as_those_of_any_other_measurement(decided):
-    job = queue_fastest(decided, None, 1)
+    job = queue_fastest(decided, PUBLISHED, 1)
     assert read_spec(job.folder).environment["OMP_WAIT_POLICY"] is None
     assert all("measured, None: " in line for line in measured_in(ended(job)))
     quiet = job_queue.submit("count", "count", {"steps": 0, "seconds": 0})
@@ -169,7 +170,7 @@ def test_it_does_not_measure_beside_another_measurement(decided):
     )  # fmt: skip
     first = queue_layer_times("a model", [case])
     second, third = (
-        queue_fastest(decided, None, 1),
+        queue_fastest(decided, PUBLISHED, 1),
         queue_layer_times("a model", [case], again=True),
     )
     assert [find(job.id).state for job in (first, second, third)] == ["running", "queued", "queued"]
@@ -204,12 +205,12 @@ def test_told_to_stop_it_has_no_result(decided, here):
 def test_a_result_that_cannot_be_read_is_made_anew(decided):
     me = running(decided)
     assert run(me)
-    assert fastest_plan(decided, None, 1) is not None
+    assert fastest_plan(decided, PUBLISHED, 1) is not None
     (me.job.result / PLAN).write_bytes(b"")
-    assert fastest_plan(decided, None, 1) is None
+    assert fastest_plan(decided, PUBLISHED, 1) is None
     job = find(me.job.id)
     job_queue.transact(lambda table: job_queue.end(table, job, "done", ""))
-    assert queue_fastest(decided, None, 1).state in ("queued", "running")
+    assert queue_fastest(decided, PUBLISHED, 1).state in ("queued", "running")
     assert not me.job.result.exists()
 
 

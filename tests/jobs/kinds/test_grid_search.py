@@ -22,6 +22,7 @@ from rsdtr.jobs.kinds import grid_search
 from rsdtr.jobs.kinds.grid_search import queue_search, search_job
 from rsdtr.jobs.running import Running
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import PUBLISHED, WeightsSource
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning import winners_on_disk
 from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
@@ -34,6 +35,7 @@ from tests.support.waiting import ended, until
 
 NAME = "digits_resnet20"
 LAYER = "layer1.0.conv1"
+SYNTHETIC = WeightsSource(synthetic=True)
 PER_LAYER = len(GRID) * len(RULES) * len(OBJECTIVES)
 posix = pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 
@@ -50,15 +52,16 @@ def fresh() -> ModelProfile:
 
 
 def digits() -> ModelProfile:
-    return profile(load_model(NAME), model_spec(NAME))
+    """Weights whose rings do not come with the program."""
+    return profile(load_model(NAME, SYNTHETIC), model_spec(NAME))
 
 
 def run(*words: str) -> Result:
-    return CliRunner().invoke(cli, ["profile", *words])
+    return CliRunner().invoke(cli, ["profile", "--weights", "none", *words])
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "rsdtr", "profile", NAME, *words]
+    return [sys.executable, "-m", "rsdtr", "profile", NAME, "--weights", "none", *words]
 
 
 def running(*words: str) -> subprocess.Popen[str]:
@@ -71,7 +74,7 @@ def running(*words: str) -> subprocess.Popen[str]:
 
 def at_work(of: ModelProfile) -> Job | None:
     """The job that searches, once it has found something."""
-    job = search_job(of, None)
+    job = search_job(of, SYNTHETIC)
     return job if job is not None and job.state == "running" and job.done > 0 else None
 
 
@@ -120,7 +123,7 @@ def test_a_store_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch, cap
         patch.setenv("RSDTR_CACHE", str(tmp_path / "file"))
         result = run(NAME, "--layers", LAYER, "--json")
         with pytest.raises(JobError, match=r"could not be written to .*: make room"):
-            queue_search(fresh(), None)
+            queue_search(fresh(), PUBLISHED)
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["known"] == PER_LAYER
     assert "winners are kept in memory only" in caplog.text
@@ -128,18 +131,18 @@ def test_a_store_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch, cap
 
 
 def test_nobody_has_searched_yet(cache):
-    assert search_job(fresh(), None) is None
+    assert search_job(fresh(), PUBLISHED) is None
     assert not cache.exists()
 
 
 def test_asking_is_cheap(monkeypatch):
     monkeypatch.setattr(job_queue, "command", lambda _: ["sleep", "100"])
     found = fresh()
-    queue_search(found, None)
+    queue_search(found, PUBLISHED)
     spent = []
     for _ in range(20):
         started = time.process_time()  # not of the clock: other tests run beside this one
-        assert search_job(found, None).state == "running"
+        assert search_job(found, PUBLISHED).state == "running"
         spent.append(time.process_time() - started)
     assert min(spent) < 0.02
 
@@ -173,7 +176,9 @@ def test_plan_takes_from_the_store(monkeypatch):
         raise AssertionError("a search")
 
     monkeypatch.setattr(LayerProfile, "search", search)
-    result = CliRunner().invoke(cli, ["plan", NAME, "--layers", LAYER, "--eps", "0.7", "--json"])
+    result = CliRunner().invoke(
+        cli, ["plan", NAME, "--weights", "none", "--layers", LAYER, "--eps", "0.7", "--json"]
+    )
     assert result.exit_code == 0, result.stderr
     (ring,) = (row for row in json.loads(result.stdout)["layers"] if row["name"] == LAYER)
     winner = found.winners.known(LAYER, Question("paper", "storage", 0.7))
@@ -193,7 +198,7 @@ def test_a_signal_stops_it_with_all_that_was_found(number):
     assert "what was found is kept" in err
     assert "Traceback" not in err
     assert load_winners(digits()) == json.loads(out)["known"] > 0
-    assert search_job(found, None).state == "cancelled"
+    assert search_job(found, SYNTHETIC).state == "cancelled"
     until(lambda: gone(all_of_them), 5)
 
 
@@ -207,7 +212,7 @@ def test_after_a_kill_nothing_blocks_and_nobody_is_left():
     process.kill()
     process.communicate()
     until(lambda: gone(all_of_them), 30)
-    job = search_job(found, None)
+    job = search_job(found, SYNTHETIC)
     assert job.state == "failed"
     assert 0 < job.done < job.total
     stored = load_winners(digits())
@@ -220,10 +225,10 @@ def test_after_a_kill_nothing_blocks_and_nobody_is_left():
 @posix
 def test_started_watched_and_cancelled_by_the_app():
     found = digits()
-    job = queue_search(found, None)
+    job = queue_search(found, SYNTHETIC)
     assert job.state == "running"
     pid = job.worker.pid
-    assert queue_search(found, None).worker.pid == pid  # one is enough
+    assert queue_search(found, SYNTHETIC).worker.pid == pid  # one is enough
     until(lambda: at_work(found), 60)
     second = run(NAME, "--layers", LAYER)
     assert second.exit_code == 0
@@ -259,7 +264,7 @@ def test_cancelled_on_a_page_the_command_ends_as_if_interrupted():
 @posix
 def test_it_makes_room_for_times_and_goes_on_after_them():
     found = digits()
-    search = queue_search(found, None)
+    search = queue_search(found, SYNTHETIC)
     until(lambda: at_work(found), 60)
     all_of_them = family(search.worker.pid)
     times = submit("count", "count", {"steps": 8, "seconds": 0.25}, exclusive=True)
@@ -279,7 +284,7 @@ def test_it_makes_room_for_times_and_goes_on_after_them():
 
 def test_other_weights_than_it_was_queued_with_are_refused(monkeypatch):
     monkeypatch.setattr(job_queue, "command", lambda _: ["sleep", "100"])
-    job = queue_search(digits(), None)
+    job = queue_search(digits(), SYNTHETIC)
     content = read_spec(job.folder).content | {"weights_sha256": "0" * 64}
     with pytest.raises(JobError, match="the weights have changed since it was queued"):
         grid_search.run(Running(job, content))

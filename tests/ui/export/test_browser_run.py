@@ -5,6 +5,7 @@ from streamlit.testing.v1 import AppTest
 
 from rsdtr.errors import ExportError
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import PUBLISHED
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
@@ -21,6 +22,7 @@ def script() -> None:
     import streamlit as st
 
     from rsdtr.models.model_loading import load_model
+    from rsdtr.models.weights_source import PUBLISHED
     from rsdtr.models.zoo import model_spec
     from rsdtr.planning.model_profile import profile
     from rsdtr.planning.plan import plan
@@ -30,7 +32,7 @@ def script() -> None:
 
     spec = model_spec("digits_resnet20")
     model = load_model(spec.name)
-    network = Network(spec, model, profile(model, spec), None)
+    network = Network(spec, model, profile(model, spec), PUBLISHED)
     decided = plan(network.profile, 0.8, layers=["layer3.2.*"])
     at = network.configuration(decided)
     if "begun" not in st.session_state:
@@ -85,6 +87,7 @@ def offered(folder: str, identity: str | None) -> None:
 
     from rsdtr.jobs.kinds.export import ExportedFiles
     from rsdtr.models.model_loading import load_model
+    from rsdtr.models.weights_source import PUBLISHED
     from rsdtr.models.zoo import model_spec
     from rsdtr.planning.model_profile import profile
     from rsdtr.planning.plan import plan
@@ -93,7 +96,7 @@ def offered(folder: str, identity: str | None) -> None:
 
     spec = model_spec("digits_resnet20")
     model = load_model(spec.name)
-    network = Network(spec, model, profile(model, spec), None)
+    network = Network(spec, model, profile(model, spec), PUBLISHED)
     decided = plan(network.profile, 0.8, layers=["layer3.2.*"])
     exported = ExportedFiles("a label", identity, Path(folder), ())
     browser_run.offer(network, decided, None, None, exported)
@@ -118,7 +121,7 @@ def test_only_the_present_model_as_onnx_is_offered(tmp_path, file, identity, sai
 def test_networks_too_large_for_a_page_are_refused_before_anything_is_made(monkeypatch):
     spec = model_spec("digits_resnet20")
     model = load_model(spec.name)
-    network = Network(spec, model, profile(model, spec), None)
+    network = Network(spec, model, profile(model, spec), PUBLISHED)
     decided = plan(network.profile, 0.8, layers=["layer3.2.*"])
     monkeypatch.setattr(browser_run, "MOST_MB", 1)
     with pytest.raises(ExportError, match="the two networks have 2 MB, more than the 1 MB"):

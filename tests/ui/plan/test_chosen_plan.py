@@ -9,7 +9,9 @@ from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.kinds import grid_search
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import PUBLISHED, WeightsSource
 from rsdtr.models.zoo import model_spec
+from rsdtr.planning import winners_on_disk
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import Target, plan
@@ -240,8 +242,9 @@ def test_synthetic_weights_say_that_accuracy_means_nothing():
 
 
 @pytest.fixture
-def cold(monkeypatch):
-    """The digits as if they were too large to be searched while somebody waits."""
+def cold(monkeypatch, tmp_path):
+    """The digits as if they were too large to be searched while somebody waits, and unknown."""
+    monkeypatch.setattr(winners_on_disk, "BUNDLED", tmp_path)
     monkeypatch.setattr(networks, "CHEAP_SCALARS", 0)
     monkeypatch.setattr(networks, "CHEAP_GRID_SCALARS", 0)
     for memo in (networks._networks, networks._plans, tradeoff._fronts, search_status._begun):
@@ -256,7 +259,7 @@ def test_a_cold_network_never_blocks_the_page(digits):
     assert not test.metric
     assert any("being searched" in info.value for info in test.info)
     # The worker finds two ε_p: the nearest one is shown, and the page says which.
-    network = networks.network(DIGITS, None)
+    network = networks.network(DIGITS, PUBLISHED)
     for eps in (0.4, 0.7):
         networks.planned(network, Choices(eps=eps))
     test.run()
@@ -293,17 +296,17 @@ def test_a_search_is_queued_watched_and_cancelled(searched):
     known["job"] = replace(known["job"], done=12, total=100, seconds_left=31.0)
     test = app(weights="none")
     assert not test.exception
-    assert calls == ["none"]
+    assert calls == [WeightsSource.of("none")]
     assert any("The page follows by itself" in info.value for info in test.info)
     (bar,) = (e for e in test.get("progress") if "Searching" in e.proto.text)
     assert bar.proto.text == "Searching ahead: 12 of 100 rings, about 35 s left"
     test.button(key="stop_search").click().run()
-    assert calls == ["none", "cancel"]
+    assert calls == [WeightsSource.of("none"), "cancel"]
     known["job"] = replace(known["job"], state="cancelled")
     test.run()
     assert any("rings are not searched yet" in text.value for text in test.sidebar.caption)
     test.button(key="search").click().run()
-    assert calls == ["none", "cancel", "none"]
+    assert calls == [WeightsSource.of("none"), "cancel", WeightsSource.of("none")]
 
 
 @pytest.mark.usefixtures("cold")
@@ -321,7 +324,7 @@ def test_a_network_waits_while_others_are_searched_or_times_are_taken(searched):
     known["job"] = replace(known["job"], state="running")
     test.run()
     assert "stop_search" in {button.key for button in test.button}
-    assert calls == [None]
+    assert calls == [PUBLISHED]
 
 
 @pytest.mark.usefixtures("cold")
@@ -347,7 +350,7 @@ def test_what_the_worker_has_stored_is_taken_over(digits):
 
 
 def test_solved_fronts_do_no_more_damage_than_uniform_ones(digits):
-    network = networks.network(DIGITS, None)
+    network = networks.network(DIGITS, PUBLISHED)
     fronts = tradeoff.fronts(network, Choices())
     uniform = {round(point.reached, 6): point.damage for point in fronts.uniform}
     assert len(fronts.solved) == len(fronts.uniform) > 10
