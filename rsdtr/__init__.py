@@ -12,9 +12,10 @@ from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.recovery.finetune import finetune
 from rsdtr.recovery.recalibrate import recalibrate
-from rsdtr.ring.tensor_ring import TensorRing
+from rsdtr.recovery.shrink import shrink
 
 __all__ = [
-    "RsdtrError", "TRConv2d", "TensorRing", "accuracy", "compress", "export", "finetune", "load",
+    "RsdtrError", "TRConv2d", "accuracy", "compress", "export", "finetune", "load",
     "load_data", "load_model", "model_spec", "plan", "profile", "recalibrate", "save",
+    "shrink",
 ]  # fmt: skip

@@ -48,6 +48,13 @@ class JobError(RsdtrError):
     """A job that cannot be queued, resumed or recorded."""
 
 
+def first_line(error: BaseException, otherwise: str | None = None) -> str:
+    """The first line of what an error of other code says; otherwise: for one that says nothing, by
+    default its class.
+    """
+    return (str(error).strip().splitlines() or [otherwise or type(error).__name__])[0]
+
+
 def first_problem(error: ValidationError) -> str:
     """Where the first thing lies that is wrong with a file's content, and what it is."""
     first = error.errors()[0]

@@ -13,6 +13,7 @@ from hypothesis import settings
 from tests.support.checkout import ROOT
 
 # The gate tries the same examples everywhere; `make soak` looks for new ones.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the hub
 settings.register_profile("same everywhere", derandomize=True, deadline=None)
 settings.register_profile("soak", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("RSDTR_HYPOTHESIS", "same everywhere"))

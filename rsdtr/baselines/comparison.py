@@ -29,7 +29,7 @@ from rsdtr.baselines.catalogue import (
 from rsdtr.baselines.costs import BATCH, fastest, latency_ratio
 from rsdtr.compressed.fuse import fuse
 from rsdtr.data.datasets import LabelledImages
-from rsdtr.errors import RsdtrError
+from rsdtr.errors import RsdtrError, first_line
 from rsdtr.exports.onnx_export import onnx_file, quantised
 from rsdtr.measuring.accuracy import accuracy
 from rsdtr.models.weights_source import PUBLISHED, WeightsField
@@ -174,7 +174,7 @@ def _computed(asked: Comparison, subject: Subject, dense: nn.Module, name: str, 
     except RsdtrError as error:
         reason = str(error)
     except Exception as error:  # of whatever library: the other cells are worth having
-        first = (str(error).strip().splitlines() or ["no message"])[0]
+        first = first_line(error, "no message")
         reason = f"it broke off with {type(error).__name__}: {first}"
     return Cell(method=name, asked=pcr, failed=reason)
 

@@ -30,6 +30,7 @@ from rsdtr.planning.winners_on_disk import load_winners
 @click.argument("model_or_dir")
 @options.choices
 @options.weights
+@options.factory
 @click.option("--batch", default="1", show_default=True, help="Batch sizes, as in 1,16.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--runs", type=click.IntRange(min=2), default=30, show_default=True)
@@ -50,8 +51,8 @@ from rsdtr.planning.winners_on_disk import load_winners
 )
 @options.json
 def bench(
-    model_or_dir: str, choices: Choices, weights: WeightsSource, batch: str, threads: int,
-    runs: int, engines: Sequence[str], scope: str, as_json: bool,
+    model_or_dir: str, choices: Choices, weights: WeightsSource, factory: str | None,
+    batch: str, threads: int, runs: int, engines: Sequence[str], scope: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Time the dense network, the paper's pipeline, every form and the fastest, side by side.
 
@@ -65,7 +66,7 @@ def bench(
     if min(batches) < 1:
         raise click.UsageError(f"--batch is {batch!r}: give batches of at least 1")
     engines = checked_engines(engines)
-    dense, spec, decided = find(model_or_dir, weights)
+    dense, spec, decided = find(model_or_dir, weights, factory)
     if decided is None:
         costs = profile(dense, spec)
         load_winners(costs)

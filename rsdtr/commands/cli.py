@@ -21,7 +21,7 @@ from rsdtr.commands.export import export
 from rsdtr.commands.finetune import finetune
 from rsdtr.commands.inputs import check_data_is_read, plan_of
 from rsdtr.commands.jobs import jobs
-from rsdtr.commands.onnx import check_no_size, check_without_images, plan_onnx
+from rsdtr.commands.onnx import check_without_images, plan_onnx
 from rsdtr.commands.profile import profile as profile_command
 from rsdtr.commands.ratio import ratio
 from rsdtr.commands.report import report
@@ -86,7 +86,6 @@ def _weights_of(spec: ModelSpec) -> str:
 @options.calibrate
 @options.weights
 @options.data
-@options.size
 @options.json
 def plan(
     model: str, choices: Choices, calibrate: int | None, weights: WeightsSource,
@@ -97,7 +96,6 @@ def plan(
         check_without_images(calibrate, data)
         plan_onnx(model, choices, size, as_json)
         return
-    check_no_size(size)
     check_data_is_read(data, calibrate)
     _, _, decided = plan_of(model, choices, weights, calibrate, data)
     if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -125,7 +124,7 @@ def compress(
     assert folder is not None  # a job has returned
     save(network, decided, folder, metrics=metrics)
     if as_json:
-        emit(json.loads(decided.model_dump_json()) | {"out": str(folder)})
+        emit(decided.model_dump(mode="json") | {"out": str(folder)})
         return
     click.echo(
         f"{folder}: {decided.model} at {decided.label}, "

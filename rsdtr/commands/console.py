@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Protocol
 
 import click
 
-from rsdtr.errors import RsdtrError
+from rsdtr.errors import RsdtrError, first_line
 from rsdtr.planning.plan import CompressionPlan, LayerPlan
 from rsdtr.system.extras import missing_extra
 
@@ -68,7 +68,7 @@ class Commands(click.Group):
 def _our_fault(error: Exception) -> NoReturn:
     if os.environ.get("RSDTR_DEBUG"):
         traceback.print_exc()
-    first = (str(error).strip().splitlines() or ["no message"])[0]
+    first = first_line(error, "no message")
     click.echo(
         f"internal error: {type(error).__name__}: {first} (RSDTR_DEBUG=1 shows where)", err=True
     )

@@ -19,7 +19,7 @@ from rsdtr.measuring.accuracy import accuracy
 from rsdtr.measuring.fidelity import Fidelity, fidelity
 from rsdtr.measuring.picture_quality import PictureQuality, picture_quality, targets_spec
 from rsdtr.models.weights_source import WeightsSource
-from rsdtr.models.zoo import ModelSpec, model_names, weights_sha256
+from rsdtr.models.zoo import ModelSpec, is_model, weights_sha256
 from rsdtr.planning.model_profile import profile
 from rsdtr.system.safetensors_format import saved_bytes
 
@@ -96,7 +96,7 @@ def evaluate(
             quality = _quality(network, spec, test, targets, limit, doing)
             found["quality"] = {"psnr": quality.psnr, "ssim": quality.ssim}
             parts.append(str(quality))
-        if decided is not None and (targets is None or spec.name in model_names()):
+        if decided is not None and (targets is None or is_model(spec.name)):
             alike = _fidelity(folder, network, spec, dense, test, doing)
             told = asdict(alike)
             found |= {"n": told.pop("n"), "fidelity": told}
@@ -139,7 +139,7 @@ def _fidelity(
     doing: str,
 ) -> Fidelity:
     """Compared with the dense network; WeightsError if it is another than was compressed."""
-    if spec.name not in model_names():
+    if not is_model(spec.name):
         raise DataError(
             f"{test.name} has no labels for {spec.name}, so that it is compared with the dense "
             "network, which is not in its folder: name what builds it by --factory, or give "

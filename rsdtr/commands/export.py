@@ -9,7 +9,7 @@ import click
 
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress, table
-from rsdtr.compressed.saved import load
+from rsdtr.commands.inputs import read_saved
 from rsdtr.data.datasets import load_data
 from rsdtr.exports.export import FORMATS
 from rsdtr.exports.export import export as exported
@@ -28,6 +28,7 @@ from rsdtr.jobs.kinds.export import queue_export
 )
 @click.option("--out", metavar="DIR", help="Folder for the files, or one .zip.")
 @options.data
+@options.factory
 @click.option(
     "--job",
     is_flag=True,
@@ -35,8 +36,8 @@ from rsdtr.jobs.kinds.export import queue_export
 )
 @options.json
 def export(
-    folder: str, formats: Sequence[str], out: str | None, data: str | None, job: bool,
-    as_json: bool,
+    folder: str, formats: Sequence[str], out: str | None, data: str | None,
+    factory: str | None, job: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the model in DIR as files that a fresh process has read back and found equal."""
     if job == (out is not None) or (job and as_json):
@@ -46,7 +47,7 @@ def export(
         )
     from rsdtr.charts.html_report import saved_report  # draws, and so loads Plotly
 
-    saved = load(folder)
+    saved = read_saved(folder, factory)
     splits = load_data(data, saved.spec)
     if out is None:
         queued = queue_export(

@@ -11,7 +11,8 @@ import click
 
 from rsdtr.commands import options as shared
 from rsdtr.commands.console import progress
-from rsdtr.compressed.saved import Saved, load, save, writable_folder
+from rsdtr.commands.inputs import read_saved
+from rsdtr.compressed.saved import Saved, save, writable_folder
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
 from rsdtr.jobs.kinds.finetune import queue_finetuning
@@ -128,6 +129,7 @@ _FIELDS = (
 )
 @recipe
 @shared.weights
+@shared.factory
 @click.option("--out", metavar="DIR", help="Folder for the result.  [default: DIR itself]")
 @click.option(
     "--resume", is_flag=True, help="Go on after the last epoch of this training, interrupted."
@@ -138,8 +140,8 @@ _FIELDS = (
     help="Queue it, and return at once: `jobs show` tells how far it is and where the result lies.",
 )
 def finetune(
-    folder: str, data: str, recipe: FinetuneOptions, weights: WeightsSource, out: str | None,
-    resume: bool, job: bool,
+    folder: str, data: str, recipe: FinetuneOptions, weights: WeightsSource, factory: str | None,
+    out: str | None, resume: bool, job: bool,
 ) -> None:  # fmt: skip
     """Train the compressed model in DIR further and save its best epoch (on validation images).
 
@@ -152,17 +154,17 @@ def finetune(
             raise click.UsageError(
                 "--job keeps its result and its state itself: leave out --out and --resume"
             )
-        _queue(load(folder), data, recipe, weights)
+        _queue(read_saved(folder, factory), data, recipe, weights)
         return
     with joined() as group:
-        _train(folder, data, recipe, weights, out, resume, group)
+        _train(folder, data, recipe, weights, factory, out, resume, group)
 
 
 def _train(
-    folder: str, data: str, recipe: FinetuneOptions, weights: WeightsSource, out: str | None,
-    resume: bool, group: World,
+    folder: str, data: str, recipe: FinetuneOptions, weights: WeightsSource, factory: str | None,
+    out: str | None, resume: bool, group: World,
 ) -> None:  # fmt: skip
-    saved = load(folder)
+    saved = read_saved(folder, factory)
     target = writable_folder(out or folder)
     checkpoint = target.with_name(f"{target.name}.checkpoint.safetensors")
     if resume and not checkpoint.is_file():

@@ -9,10 +9,11 @@ from torch import nn
 
 from rsdtr.commands.console import progress
 from rsdtr.compressed.manifest import read_manifest
-from rsdtr.compressed.saved import is_saved, load
+from rsdtr.compressed.saved import Saved, is_saved, load
 from rsdtr.data.datasets import load_data
 from rsdtr.exports.own_network import make_known, own_spec, program_network
 from rsdtr.measuring.fastest_rings import fastest_rings
+from rsdtr.models import hub, timm_networks
 from rsdtr.models.model_loading import load_model
 from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import ModelSpec, model_names, model_spec
@@ -22,6 +23,13 @@ from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.planning.target_solver import Damage
 from rsdtr.planning.winners_on_disk import load_winners
+
+
+def read_saved(folder: str | Path, factory: str | None = None) -> Saved:
+    """What a folder holds; factory: what builds the network of one's own that is in it."""
+    if factory is not None:
+        make_known(read_manifest(Path(folder).expanduser()), factory)
+    return load(folder)
 
 
 def check_data_is_read(data: str | None, *readers: object) -> None:
@@ -85,16 +93,19 @@ def find(
     factory, trust_program: as in `verify`, for a folder of a network of one's own.
     """
     path = Path(model_or_dir).expanduser()
-    named = model_or_dir in model_names() or not (path.exists() or len(path.parts) > 1)
+    named = (
+        model_or_dir in model_names()
+        or model_or_dir.startswith((hub.PREFIX, timm_networks.PREFIX))
+        or hub.is_pretrained(path)
+        or not (path.exists() or len(path.parts) > 1)
+    )
     if named and not is_saved(path):
         return read_model(model_or_dir, weights), model_spec(model_or_dir), None
     if not weights.published:
         raise click.UsageError("--weights is for a model of the zoo: a saved folder has its own")
-    if factory is not None:
-        make_known(read_manifest(path), factory)
-    elif trust_program:
+    if factory is None and trust_program:
         manifest = read_manifest(path)
         if (spec := own_spec(manifest)) is not None:
             return program_network(path, manifest), spec, manifest.plan
-    saved = load(path)
+    saved = read_saved(path, factory)
     return saved.model, saved.spec, saved.plan

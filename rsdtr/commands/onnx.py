@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -89,7 +88,7 @@ def compress_onnx_file(
         proof = prove(small, model, judged)
     size_now = write_model(model, place)
     if as_json:
-        content: dict[str, Any] = json.loads(small.plan.model_dump_json())
+        content = small.plan.model_dump(mode="json")
         emit(
             content
             | {

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
 
+from rsdtr.models.factories import factory_spec, is_factory, server_models
 from rsdtr.models.model_loading import with_classes
 from rsdtr.models.weights_source import WeightsSource
-from rsdtr.models.zoo import MOST_CLASSES
+from rsdtr.models.zoo import MOST_CLASSES, know
 from rsdtr.onnx_files.onnx_file import is_onnx
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.plan import Target, TargetKind
@@ -145,6 +148,44 @@ trust_program = click.option(
     is_flag=True,
     help="Run rsdtr_model.py of the folder of a network of somebody's own: it is code.",
 )
+
+
+def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """CxHEIGHTxWIDTH, HEIGHTxWIDTH, or one number for both."""
+    if text is None:
+        return None
+    parts = re.fullmatch(r"(?:(?:(\d+)[x×])?(\d+)[x×])?(\d+)", text.lower())
+    if parts is None:
+        raise click.UsageError(
+            f"--input-size is {text!r}: give HEIGHTxWIDTH, as in 48x320, or CxHxW, as in 3x224x224"
+        )
+    channels, height, width = parts.groups()
+    size = tuple(int(part) for part in (channels, height or width, width) if part is not None)
+    if min(size) < 1:
+        raise click.UsageError(f"--input-size is {text!r}: give numbers of at least 1")
+    return size
+
+
+def _told(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size))
+
+
+def _height_and_width(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> tuple[int, ...] | None:
+    size = _size(context, option, text)
+    if size is not None and len(size) != 2:
+        raise click.UsageError(f"--input-size is {text!r}: give HEIGHTxWIDTH, as in 48x320")
+    return size
+
+
+_input_size = click.option(
+    "--input-size",
+    callback=_size,
+    metavar="[Cx]HxW",
+    help="What a network of package.module:function takes, as in 3x224x224, or, of an ONNX file "
+    "that takes inputs of any size, what costs are counted for, as in 48x320.",
+)
 _classes = click.option(
     "--classes",
     type=click.IntRange(min=1, max=MOST_CLASSES),
@@ -158,27 +199,60 @@ def weights(command: Command) -> Command:
     named = next((w for w in _MODEL_WORDS if w in inspect.signature(command).parameters), None)
     if named is None:
         return _weights(command)
+    takes_size = "size" in inspect.signature(command).parameters
 
     @functools.wraps(command)
-    def with_weights(*args: Any, weights: WeightsSource, classes: int | None, **others: Any) -> Any:
-        if is_onnx(others[named]):
-            _check_onnx(command.__name__, weights, classes)
-        elif classes is not None or weights.file is not None:
-            others[named] = with_classes(others[named], weights, classes)
+    def with_weights(
+        *args: Any,
+        weights: WeightsSource,
+        classes: int | None,
+        input_size: tuple[int, ...] | None,
+        **others: Any,
+    ) -> Any:
+        word = others[named]
+        if is_onnx(word):
+            _check_onnx(command.__name__, weights, classes, input_size)
+        else:
+            _know(word, input_size)
+        if takes_size:
+            others["size"] = input_size if is_onnx(word) else None
+        if classes is not None or weights.file is not None:
+            others[named] = with_classes(word, weights, classes)
         return command(*args, weights=weights, **others)
 
-    return _weights(_classes(with_weights))  # type: ignore[return-value]  # click's decorators
+    return _weights(_classes(_input_size(with_weights)))  # type: ignore[return-value]  # click's decorators
+
+
+def _know(word: str, size: tuple[int, ...] | None) -> None:
+    """Import what a MODEL names, if it is package.module:function: its owner has typed it."""
+    typed = is_factory(word) and not Path(word).exists() and word not in server_models()
+    if not typed:
+        if size is not None:
+            raise click.UsageError(
+                f"--input-size is for package.module:function and ONNX files: {word} says its own"
+            )
+        return
+    if size is None:
+        know(factory_spec(word, None))
+    elif len(size) == 3:
+        know(factory_spec(word, (size[0], size[1], size[2])))
+    else:
+        raise click.UsageError(f"--input-size is {_told(size)}: give CxHxW, as in 3x224x224")
 
 
 _MODEL_WORDS = ("model", "model_or_dir")
 _TAKE_ONNX = ("plan", "compress")
 
 
-def _check_onnx(command: str, weights: WeightsSource, classes: int | None) -> None:
+def _check_onnx(
+    command: str, weights: WeightsSource, classes: int | None, size: tuple[int, ...] | None
+) -> None:
     if command not in _TAKE_ONNX:
         raise click.UsageError(f"{command} takes no ONNX file: plan, compress and verify do")
     if not weights.published or classes is not None:
         raise click.UsageError("an ONNX file has its own weights: leave --weights and --classes")
+    if size is not None and len(size) != 2:
+        raise click.UsageError(f"--input-size is {_told(size)}: give HEIGHTxWIDTH, as in 48x320")
 
 
 data = click.option(
@@ -188,10 +262,18 @@ data = click.option(
 )
 
 
+size = click.option(
+    "--input-size",
+    "size",
+    callback=_height_and_width,
+    metavar="HEIGHTxWIDTH",
+    help="Of an ONNX file that takes inputs of any size: what costs are counted for.  "
+    "[default: 224x224]",
+)
+
+
 def onnx_inputs(command: Command) -> Command:
-    """What tells how an ONNX file takes its inputs; the command gets one dict, `pictures`, beside
-    `size`.
-    """
+    """What tells how an ONNX file takes its inputs; the command gets one dict, `pictures`."""
 
     @functools.wraps(command)
     def with_pictures(
@@ -200,23 +282,9 @@ def onnx_inputs(command: Command) -> Command:
     ) -> Any:  # fmt: skip
         return command(*args, pictures={"mean": mean, "std": std, "bgr": bgr}, **others)
 
-    for option in reversed((size, *_PICTURES)):
+    for option in reversed(_PICTURES):
         with_pictures = option(with_pictures)
     return with_pictures  # type: ignore[return-value]  # click's decorators keep the type loose
-
-
-def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
-    """HEIGHTxWIDTH, or one number for both."""
-    if text is None:
-        return None
-    parts = text.lower().replace("×", "x").split("x")
-    try:
-        height, width = (int(part) for part in (parts * 2 if len(parts) == 1 else parts))
-    except ValueError:
-        height = width = 0
-    if min(height, width) < 1:
-        raise click.UsageError(f"--input-size is {text!r}: give HEIGHTxWIDTH, as in 48x320")
-    return height, width
 
 
 def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[float, ...] | None:
@@ -226,14 +294,6 @@ def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[f
         raise click.UsageError(f"{text!r} is no list of numbers: give A,B,C") from None
 
 
-size = click.option(
-    "--input-size",
-    "size",
-    callback=_size,
-    metavar="HEIGHTxWIDTH",
-    help="Of an ONNX file that takes inputs of any size: what costs are counted for.  "
-    "[default: 224x224]",
-)
 _PICTURES = (
     click.option(
         "--mean",

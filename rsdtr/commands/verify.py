@@ -21,6 +21,7 @@ from rsdtr.ring.cost import Size
 @options.factory
 @options.trust_program
 @click.option("--against", metavar="FILE.onnx", help="What a compressed ONNX file was made from.")
+@options.size
 @options.onnx_inputs
 @options.json
 def verify(

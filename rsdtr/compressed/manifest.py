@@ -123,12 +123,16 @@ def new_manifest(
     metrics: Mapping[str, object] | None = None,
     data: str | None = None,
     proofs: Mapping[str, Proof] | None = None,
+    spec: ModelSpec | None = None,
 ) -> Manifest:
-    """The manifest of files that lie in `folder`; ExportError for metrics that are no JSON."""
+    """The manifest of files that lie in `folder`; ExportError for metrics that are no JSON.
+
+    spec: of the model, by default what its name stands for.
+    """
     return Manifest(
         model=plan.model,
         plan=plan,
-        spec=model_spec(plan.model),
+        spec=(spec or model_spec(plan.model)).written,
         metrics=_as_json(metrics or {}),
         libraries={"python": platform.python_version()}
         | {name: version(name) for name in _LIBRARIES},

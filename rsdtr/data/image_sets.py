@@ -86,11 +86,20 @@ class LabelledImages:
                 f"{self.name}, {self.unknown}; without them there are recalibration and fidelity"
             )
 
-    def without_labels(self) -> LabelledImages:
-        """The same pictures without what somebody said of them."""
+    @property
+    def are_inputs(self) -> bool:
+        """Whether they are the model's inputs as they are, and no pictures."""
+        if isinstance(self._pictures, FilePictures) or len(self) == 0:
+            return False
+        return self._pictures.pixels(self._at([0])).is_floating_point()
+
+    def without_labels(self, spec: ModelSpec | None = None) -> LabelledImages:
+        """The same pictures without what somebody said of them; spec: for another model, which
+        prepares them alike.
+        """
         nothing = torch.full_like(self._all_labels, -1)
         return LabelledImages(
-            self.name, (), nothing, self._pictures, self.spec,
+            self.name, (), nothing, self._pictures, spec or self.spec,
             indices=self._indices, skipped=self.skipped,
         )  # fmt: skip
 

@@ -38,7 +38,7 @@ from rsdtr.exports.proof import prepare_proofs, proved, write_cases
 from rsdtr.exports.readme import readme
 from rsdtr.models.outputs import chooses_boxes
 from rsdtr.models.surgery import copied
-from rsdtr.models.zoo import ModelSpec, model_spec
+from rsdtr.models.zoo import ModelSpec, spec_of
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.system.folder_exchange import put
 from rsdtr.system.safetensors_format import saved_bytes
@@ -114,15 +114,15 @@ def export(
     steps in all). UnknownName for a format not in FORMATS.
     """
     chosen = checked_formats(formats, model)
-    images = images_of(images, model_spec(plan.model))
+    spec = spec_of(model, plan.model)
+    images = images_of(images, spec)
     if images.spec.name != plan.model:
         raise ExportError(
             f"the images are prepared for {images.spec.name}, the plan is for {plan.model}: "
-            f"load them with model_spec({plan.model!r})"
+            "load them with its spec"
         )
     prepare_proofs()
     network = copied(model).eval().requires_grad_(False).float().cpu()
-    spec = model_spec(plan.model)
     target = Path(out).expanduser().resolve()
     zipped = target.suffix == ".zip"
     written = {CARD, *(FILES[form] for form in chosen), *([REPORT] if report is not None else [])}
@@ -141,7 +141,7 @@ def export(
             path = files / FILES[form]
             writer.write(form, path)
             by = form
-            if form == "safetensors" and spec.family.startswith("own "):
+            if form == "safetensors" and spec.own:
                 by = "python"  # no other process can build the network, but this program does
                 writer.write(by, files / FILES[by])
             size = _dense_bytes(form, spec)
@@ -200,7 +200,7 @@ def _describe(
     proofs = {item.format: item.proof for item in artefacts}
     data = Path(images.name).name  # a folder is known by its name, not by where it lay
     names = [item.path.name for item in artefacts] + [REPORT] * (folder / REPORT).exists()
-    manifest = new_manifest(folder, names, plan, metrics, data, proofs)
+    manifest = new_manifest(folder, names, plan, metrics, data, proofs, images.spec)
     if kept is not None:
         manifest = manifest.model_copy(
             update={"files": kept.files | manifest.files, "proofs": kept.proofs | proofs}
@@ -285,7 +285,7 @@ def _dense_bytes(form: str, spec: ModelSpec) -> int | None:
         return saved_bytes(_dense(spec))
     if form != "onnx":
         return None
-    if spec.family.startswith("own "):  # its name may stand for another network by now
+    if spec.own:  # its name may stand for another network by now
         return len(onnx_file(_dense(spec), spec))
     return _dense_onnx_bytes(spec)
 

@@ -16,7 +16,7 @@ from rsdtr.compressed.saved import write_into
 from rsdtr.data.datasets import LabelledImages
 from rsdtr.exports.onnx_export import onnx_bytes, program, quantised
 from rsdtr.exports.torch_program import source
-from rsdtr.models.zoo import model_spec
+from rsdtr.models.zoo import spec_of
 from rsdtr.planning.plan import CompressionPlan
 
 CALIBRATION_IMAGES = 256
@@ -37,7 +37,7 @@ class Writer:
     ) -> None:
         self._network, self._plan, self._metrics = network, plan, metrics
         self._calibration = calibration
-        self._spec = model_spec(plan.model)
+        self._spec = spec_of(network, plan.model)
 
     def write(self, form: str, path: Path) -> None:
         """Write one format. python needs model.safetensors beside it, which it is written for."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdtr.compressed.fuse import fuse
-from rsdtr.errors import ExportError
+from rsdtr.errors import ExportError, first_line
 from rsdtr.models.zoo import ModelSpec
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def program(network: nn.Module, spec: ModelSpec) -> torch.export.ExportedProgram
             network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
         )
     except Exception as error:  # whatever torch, or the network's own code, raises
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise ExportError(
             f"{spec.name} cannot be turned into a graph by torch.export ({first}): {_instead(spec)}"
         ) from error
@@ -64,7 +64,7 @@ def program(network: nn.Module, spec: ModelSpec) -> torch.export.ExportedProgram
 
 def _instead(spec: ModelSpec) -> str:
     """What to do where there is no graph: a network of one's own is proved by its graph alone."""
-    if spec.family.startswith("own "):
+    if spec.own:
         return "keep it with rsdtr.save"
     return "export it as safetensors"
 

@@ -5,42 +5,18 @@ Code of a folder is run only where its owner asks for it.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 from torch import nn
 
 from rsdtr.compressed.manifest import FILES, WEIGHTS, Manifest, check_file
 from rsdtr.errors import ExportError, RsdtrError
-from rsdtr.models.zoo import Interpolation, ModelSpec, own_model
+from rsdtr.models.factories import network_factory
+from rsdtr.models.own_networks import read_spec
+from rsdtr.models.zoo import ModelSpec, know
 
 PROGRAM = FILES["python"]
-
-
-def imported_factory(name: str) -> Callable[[], nn.Module]:
-    """What `package.module:function` names, also in the current folder; RsdtrError if nothing."""
-    module_name, _, function = name.partition(":")
-    if not module_name or not function:
-        raise RsdtrError(f"{name!r} names no factory: give package.module:function")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        found = getattr(importlib.import_module(module_name), function)
-    except (ImportError, AttributeError) as error:
-        raise RsdtrError(
-            f"{name} cannot be imported ({error}): give package.module:function, and start in the "
-            "folder that the package lies in"
-        ) from error
-    finally:
-        sys.path.remove(here)
-    if not callable(found):
-        raise RsdtrError(f"{name} is {type(found).__name__}: name a function that builds a network")
-    build: Callable[[], nn.Module] = found
-    return build
 
 
 def make_known(manifest: Manifest, factory: str) -> ModelSpec:
@@ -51,26 +27,13 @@ def make_known(manifest: Manifest, factory: str) -> ModelSpec:
     spec = own_spec(manifest)
     if spec is None:
         raise RsdtrError(f"{manifest.model} is a model of this program: leave out the factory")
-    return own_model(
-        spec.name,
-        imported_factory(factory),
-        spec.input_shape,
-        spec.classes,
-        task=spec.task,
-        mean=spec.mean,
-        std=spec.std,
-        class_names=spec.class_names or None,
-        resize=spec.resize,
-        crop=spec.crop,
-        interpolation=cast(Interpolation, spec.interpolation),
-        channel_order=spec.channel_order,
-    )
+    return know(read_spec(spec, network_factory(factory)))
 
 
 def own_spec(manifest: Manifest) -> ModelSpec | None:
     """The spec of a network of somebody's own; None for a model of this program."""
     spec = manifest.spec
-    return spec if spec is not None and spec.family.startswith("own ") else None
+    return spec if spec is not None and spec.own else None
 
 
 def program_network(folder: Path, manifest: Manifest) -> nn.Module:

@@ -130,7 +130,7 @@ def _proofs(
     saved = load(folder)
     saved.model.requires_grad_(False)  # as at the export
     forms = [form for form, name in FILES.items() if name in manifest.files]
-    own = images.spec.family.startswith("own ")
+    own = images.spec.own
     writer = Writer(saved.model, saved.plan, calibration, saved.metrics)
     found = {}
     with tempfile.TemporaryDirectory(prefix="rsdtr-") as temporary:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from rsdtr.errors import JobError, RsdtrError
+from rsdtr.errors import JobError, RsdtrError, first_line
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job, State, begin, read_spec
 from rsdtr.jobs.running import Running, beating, claim, finish
@@ -101,7 +101,7 @@ def sentence(error: BaseException, kind: str) -> str:
         return f"the memory did not suffice: {lighter}resume it when more memory is free"
     if isinstance(error, RsdtrError):
         return str(error.args[0]) if error.args else type(error).__name__
-    first = (str(error).strip().splitlines() or ["no message"])[0]
+    first = first_line(error, "no message")
     return f"it broke off with {type(error).__name__}: {first}: its log has the details"
 
 

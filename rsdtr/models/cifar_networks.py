@@ -1,5 +1,8 @@
 """CIFAR-style networks that torchvision does not have: ResNet-(6n+2) and small VGG-BN."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -119,3 +122,16 @@ def _kaiming_(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+# What builds each of them; called with the number of classes where that is another than 10.
+CIFAR_NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "digits_resnet20": partial(CifarResNet, 3, 1),
+    "cifar10_resnet20": partial(CifarResNet, 3, 3),
+    "cifar10_resnet32": partial(CifarResNet, 5, 3),
+    "cifar10_resnet44": partial(CifarResNet, 7, 3),
+    "cifar10_resnet56": partial(CifarResNet, 9, 3),
+    "cifar10_resnet110": partial(CifarResNet, 18, 3),
+    "cifar10_vgg16_bn": partial(CifarVGG, 16, 3),
+    "cifar10_vgg19_bn": partial(CifarVGG, 19, 3),
+}

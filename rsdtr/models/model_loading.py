@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdtr.errors import RsdtrError, WeightsError
-from rsdtr.models import torchvision_networks
+from rsdtr.models import hub, torchvision_networks
 from rsdtr.models.synthetic_weights import decaying_spectrum_
 from rsdtr.models.weights import fill, read_for
 from rsdtr.models.weights_source import WeightsLike, WeightsSource
@@ -22,7 +22,6 @@ from rsdtr.models.zoo import (
     ModelSpec,
     model_spec,
     name_and_classes,
-    of_classes,
 )
 from rsdtr.system.download import published_file
 from rsdtr.typing import Progress
@@ -45,7 +44,7 @@ def load_model(
     model = _fresh(spec)
     if source.synthetic:
         return decaying_spectrum_(model).eval()
-    if source.published and spec.family.startswith("own "):
+    if source.published and spec.own:
         return model.eval()
     path = source.file or _published(spec, progress)
     state = _read(model, spec, path)
@@ -65,11 +64,11 @@ def with_classes(name: str, weights: WeightsLike, classes: int | None = None) ->
     """
     spec = model_spec(name)
     if classes is not None:
-        if spec.family.startswith("own "):
+        if spec.own:
             raise RsdtrError(f"{name} has the classes that it was made known with: name no others")
         return model_spec(f"{name_and_classes(name)[0]}@{classes}").name
     file = WeightsSource.of(weights).file
-    if file is None or spec.family.startswith("own ") or name_and_classes(name)[1]:
+    if file is None or spec.own or name_and_classes(name)[1]:
         return name
     model = _fresh(spec)
     told = _classes_told(model, _read(model, spec, file), spec)
@@ -83,7 +82,7 @@ def _fresh(spec: ModelSpec) -> nn.Module:
 
 
 def _read(model: nn.Module, spec: ModelSpec, path: Path) -> OrderedDict[str, Any]:
-    base = name_and_classes(spec.name)[0]
+    base = spec.architecture.removeprefix("torchvision:") or name_and_classes(spec.name)[0]
     return read_for(
         model,
         path,
@@ -95,7 +94,7 @@ def _read(model: nn.Module, spec: ModelSpec, path: Path) -> OrderedDict[str, Any
 
 def _classes_told(model: nn.Module, state: Mapping[str, Any], spec: ModelSpec) -> int | None:
     """How many classes a file is for, where that is all that its shapes differ by; else None."""
-    if spec.family.startswith("own ") or name_and_classes(spec.name)[1] is not None:
+    if spec.own or name_and_classes(spec.name)[1] is not None:
         return None
     told = set()
     for name, own in model.state_dict().items():
@@ -108,7 +107,7 @@ def _classes_told(model: nn.Module, state: Mapping[str, Any], spec: ModelSpec) -
         told.add(value.shape[0] // each)
     if len(told) != 1 or not 0 < (classes := told.pop()) <= MOST_CLASSES:
         return None
-    shapes = _fresh(of_classes(spec, classes)).state_dict()
+    shapes = _fresh(spec.of_classes(classes)).state_dict()
     fits = all(name in shapes and shapes[name].shape == v.shape for name, v in state.items())
     return classes if fits else None
 
@@ -116,6 +115,8 @@ def _classes_told(model: nn.Module, state: Mapping[str, Any], spec: ModelSpec) -
 def _published(spec: ModelSpec, progress: Progress | None) -> Path:
     if spec.bundled and spec.weights_file:
         return ASSETS / spec.weights_file
+    if spec.hub or (spec.weights_file and hub.is_pretrained(Path(spec.name))):
+        return hub.weights(spec)
     if spec.weights_file is None or spec.weights_url is None or spec.sha256 is None:
         raise WeightsError(
             f"{spec.name} has no published weights: give your own file (.safetensors, .pth …), or "

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from rsdtr.errors import RsdtrError
+from rsdtr.errors import RsdtrError, first_line
 
 _HOOKS = (
     "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
@@ -104,7 +104,7 @@ def replaced(
         for old, module in new.items():
             _take_over(old, module, memo)
     except (RuntimeError, TypeError, NotImplementedError, AttributeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise RsdtrError(
             f"{type(model).__name__} cannot be copied ({first}): keep files, locks and the like "
             "outside of the network"

@@ -14,16 +14,11 @@ from rsdtr.errors import PlanError
 from rsdtr.onnx_files.constants import Constants, taken
 from rsdtr.onnx_files.form_choice import fastest_model, forms_by_time, forms_by_work, forms_dense
 from rsdtr.onnx_files.graph_layers import GraphLayer
+from rsdtr.onnx_files.graph_part import IR_WITH_FREE_INITIALIZERS, Names, Part
 from rsdtr.onnx_files.network_inputs import network_inputs
 from rsdtr.onnx_files.onnx_file import model_sha256, nodes_within, opset_of, tensors_of, write_model
 from rsdtr.onnx_files.onnx_network import OnnxNetwork
-from rsdtr.onnx_files.ring_nodes import (
-    IR_WITH_FREE_INITIALIZERS,
-    Names,
-    Part,
-    dense_part,
-    ring_part,
-)
+from rsdtr.onnx_files.ring_nodes import dense_part, ring_part
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.ring.tensor_ring import TensorRing
 from rsdtr.search.ring_svd import ring_svd

@@ -13,9 +13,10 @@ from onnx import ModelProto, helper
 
 from rsdtr.measuring.stopwatch import interleaved, machine
 from rsdtr.onnx_files.graph_layers import GraphLayer
+from rsdtr.onnx_files.graph_part import Names, Part
 from rsdtr.onnx_files.onnx_file import opset_of
 from rsdtr.onnx_files.onnx_network import OnnxNetwork
-from rsdtr.onnx_files.ring_nodes import Names, Part, aligned, dense_part, ring_part
+from rsdtr.onnx_files.ring_nodes import aligned, dense_part, ring_part
 from rsdtr.onnx_files.runtime import Session
 from rsdtr.planning.model_profile import LayerProfile
 from rsdtr.planning.plan import CompressionPlan, LayerPlan, MeasuredOn, Milliseconds
@@ -95,9 +96,7 @@ def forms_dense(plan: CompressionPlan, network: OnnxNetwork) -> CompressionPlan:
 def fastest_model(models: Sequence[ModelProto], inputs: Mapping[str, NDArray[np.generic]]) -> int:
     """Which of some whole graphs takes least of the processor's time, on one thread."""
     sessions = [Session(model, threads=1) for model in models]
-    works = {
-        str(k): (lambda session=session: session(inputs)) for k, session in enumerate(sessions)
-    }
+    works = {str(k): partial(session, inputs) for k, session in enumerate(sessions)}
     spread = interleaved(works, runs=_RUNS, seconds=5 * _SECONDS, clock=time.process_time)
     return min(range(len(models)), key=lambda k: spread[str(k)].best_ms)
 

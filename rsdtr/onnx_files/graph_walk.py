@@ -9,9 +9,10 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from rsdtr.onnx_files.compress_onnx import DenseLayer, LayerRing
 from rsdtr.onnx_files.constants import taken
 from rsdtr.onnx_files.graph_layers import GraphLayer
+from rsdtr.onnx_files.graph_part import IR_WITH_FREE_INITIALIZERS, Names, Part
 from rsdtr.onnx_files.onnx_file import opset_of
 from rsdtr.onnx_files.onnx_network import OnnxNetwork
-from rsdtr.onnx_files.ring_nodes import IR_WITH_FREE_INITIALIZERS, Names, Part, dense_part
+from rsdtr.onnx_files.ring_nodes import dense_part
 from rsdtr.onnx_files.runtime import Arrays, Session, value_info
 
 

@@ -14,15 +14,14 @@ from onnx import helper
 from rsdtr.data.image_sets import LabelledImages
 from rsdtr.data.image_sources import FILE_SUFFIXES, FilePictures
 from rsdtr.errors import DataError
-from rsdtr.models.zoo import ModelSpec
-from rsdtr.onnx_files.onnx_file import first_line
+from rsdtr.models.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
+from rsdtr.onnx_files.onnx_file import brief_line
 from rsdtr.onnx_files.onnx_network import OnnxNetwork
 from rsdtr.onnx_files.runtime import Arrays
 from rsdtr.onnx_files.value_shapes import is_floating, open_sizes, spatial_axes, true_inputs
 
 ENOUGH = 100  # with fewer, what helps a layer may harm the network
 _BATCH, _BATCH_PIXELS = 32, 32 * 224 * 224
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +127,7 @@ def _stored(network: OnnxNetwork, path: Path) -> Arrays:
                 found = {name: content[name] for name in content.files}
     except Exception as error:  # numpy's, zipfile's and zlib's own kinds
         raise DataError(
-            f"{path} cannot be read ({first_line(error)}): give a file that numpy.save or "
+            f"{path} cannot be read ({brief_line(error)}): give a file that numpy.save or "
             "numpy.savez wrote"
         ) from None
     if len(names) == 1 and len(found) == 1:

@@ -23,7 +23,7 @@ from onnx.external_data_helper import (
     uses_external_data,
 )
 
-from rsdtr.errors import ExportError, WeightsError
+from rsdtr.errors import ExportError, WeightsError, first_line
 from rsdtr.system.atomic_files import SHARED, new_file
 
 SUFFIX = ".onnx"
@@ -72,7 +72,7 @@ def read_model(path: Path) -> ModelProto:
         else:
             onnx.checker.check_model(path)
     except (ValidationError, ValueError) as error:
-        raise WeightsError(_EMPTY.format(first_line(error)), path) from None
+        raise WeightsError(_EMPTY.format(brief_line(error)), path) from None
     return model
 
 
@@ -107,12 +107,6 @@ def model_sha256(model: ModelProto) -> str:
         elif tensor.data_type != TensorProto.STRING:
             digest.update(values_of(tensor).tobytes())
     return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """Of the file itself, without external data."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
@@ -154,10 +148,9 @@ def stored_bytes(model: ModelProto) -> int:
     return sum(_bytes_of(tensor) for tensor in tensors_of(model.graph))
 
 
-def first_line(error: Exception) -> str:
-    """What an error of another library says, in one line of at most 300 signs."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0][:300]
+def brief_line(error: Exception) -> str:
+    """`first_line` where a library may quote a stranger's file: at most 300 signs."""
+    return first_line(error)[:300]
 
 
 def _bytes_of(tensor: TensorProto) -> int:
@@ -224,7 +217,7 @@ def _load_external(model: ModelProto, path: Path) -> None:
         try:
             load_external_data_for_tensor(tensor, str(path.parent))
         except (ValidationError, ValueError, OSError) as error:
-            raise WeightsError(_EMPTY.format(first_line(error)), path) from None
+            raise WeightsError(_EMPTY.format(brief_line(error)), path) from None
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
 

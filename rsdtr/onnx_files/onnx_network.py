@@ -14,7 +14,6 @@ from rsdtr.errors import PlanError
 from rsdtr.onnx_files.constants import attribute, node_name
 from rsdtr.onnx_files.graph_layers import GraphLayer, graph_layers
 from rsdtr.onnx_files.onnx_file import (
-    file_sha256,
     graphs_of,
     model_sha256,
     nodes_within,
@@ -26,6 +25,7 @@ from rsdtr.onnx_files.onnx_file import (
 from rsdtr.onnx_files.value_shapes import Shape, input_shapes, value_shapes
 from rsdtr.planning.model_profile import LayerProfile, ModelProfile, NotCounted
 from rsdtr.ring.cost import Size
+from rsdtr.system.download import file_sha256
 from rsdtr.system.safetensors_format import Entry, safetensors_bytes
 
 _FLOATS = ("float16", "float32", "float64")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto, helper
 
 from rsdtr.errors import RsdtrError
-from rsdtr.onnx_files.onnx_file import first_line, session_source
+from rsdtr.onnx_files.onnx_file import brief_line, session_source
 
 Arrays = dict[str, NDArray[np.generic]]
 _ERRORS_ONLY = 3
@@ -38,7 +38,7 @@ class Session:
             )
         except Exception as error:  # ONNX Runtime has a class for each status
             raise RsdtrError(
-                f"ONNX Runtime cannot open the graph ({first_line(error)}): give a network that "
+                f"ONNX Runtime cannot open the graph ({brief_line(error)}): give a network that "
                 "it runs"
             ) from error
         finally:
@@ -53,7 +53,7 @@ class Session:
         except Exception as error:
             shapes = ", ".join(f"{k} {tuple(v.shape)} {v.dtype}" for k, v in inputs.items())
             raise RsdtrError(
-                f"the graph does not run on {shapes} ({first_line(error)}): give inputs of the "
+                f"the graph does not run on {shapes} ({brief_line(error)}): give inputs of the "
                 "shape and type that it takes"
             ) from error
         return dict(zip(self.outputs, found, strict=True))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from rsdtr.errors import PlanError, RsdtrError
-from rsdtr.onnx_files.onnx_file import MOST_INLINE_BYTES, first_line, stored_bytes
+from rsdtr.onnx_files.onnx_file import MOST_INLINE_BYTES, brief_line, stored_bytes
 from rsdtr.onnx_files.runtime import Session, with_outputs
 from rsdtr.ring.cost import Size
 
@@ -108,7 +108,7 @@ def value_shapes(
         except RsdtrError as error:
             told = ", ".join(f"{k} {'×'.join(map(str, v))}" for k, v in shapes.items())
             raise PlanError(
-                f"the graph's sizes are not known for {told} ({first_line(error)}): give another "
+                f"the graph's sizes are not known for {told} ({brief_line(error)}): give another "
                 "size of its inputs (--input-size HEIGHTxWIDTH)"
             ) from error
         known |= {name: tuple(value.shape) for name, value in values.items()}

@@ -17,7 +17,7 @@ from rsdtr.onnx_files.compress_onnx import METADATA, CompressedOnnx
 from rsdtr.onnx_files.network_inputs import NetworkInputs
 from rsdtr.onnx_files.onnx_file import (
     MOST_INLINE_BYTES,
-    first_line,
+    brief_line,
     model_sha256,
     read_model,
     stored_bytes,
@@ -53,7 +53,7 @@ def prove(small: CompressedOnnx, model: ModelProto, inputs: NetworkInputs) -> On
             onnx.checker.check_model(model)
     except ValidationError as error:
         raise ExportError(
-            f"the compressed graph is not valid ONNX ({first_line(error)}) and nothing was kept: "
+            f"the compressed graph is not valid ONNX ({brief_line(error)}) and nothing was kept: "
             "leave that layer dense (--keep-dense)"
         ) from None
     graph = small.network.model.graph

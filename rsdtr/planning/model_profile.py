@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from rsdtr.errors import PlanError, UnknownName
+from rsdtr.errors import PlanError, UnknownName, first_line
 from rsdtr.models.run import Example, first_of_each, give_lazy_layers_weights
 from rsdtr.models.surgery import Weighted, copied, made_by
 from rsdtr.models.zoo import ModelSpec, weights_sha256
@@ -296,7 +296,7 @@ def _observe(
     try:
         plain = observed(network, example, free)
     except Exception as error:  # whatever a network raises that takes something else
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise PlanError(
             f"{spec.name} does not run on {_told(example)} ({first}): give the profile, or "
             "own_model, example_inputs as torch.export takes them"

@@ -147,6 +147,15 @@ class CompressionPlan(Frozen):
             + (", tight" if self.rule == "tight" else "")
         )
 
+    def __str__(self) -> str:
+        """What was decided, in one line."""
+        rings = sum(layer.ranks is not None for layer in self.layers)
+        return (
+            f"{self.model} at {self.label}: PCR {self.pcr:.2f} ({self.params.original:,} → "
+            f"{self.params.compressed:,} parameters), FCR {self.fcr:.2f}; {rings} of "
+            f"{len(self.layers)} convolutions are rings"
+        )
+
     @classmethod
     def from_json(cls, text: str | bytes) -> CompressionPlan:
         """Parse what `model_dump_json` wrote; PlanError names the first thing that is wrong."""

@@ -10,6 +10,8 @@ EXTRA_OF = {
     "tensorly": "compare",
     "torch_pruning": "compare",
     "opt_einsum": "compare",
+    "timm": "timm",
+    "huggingface_hub": "timm",
 }
 
 

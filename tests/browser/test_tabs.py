@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 from rsdtr.jobs import cancel
 from rsdtr.jobs.kinds.grid_search import search_job
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import plan
@@ -65,7 +66,7 @@ def test_five_tabs_with_different_models_stay_independent(browser, address):
         page.set_default_timeout(120 * SECONDS)
         page.goto(f"{address}/?{tab.query}")
         expect(page.get_by_test_id("stMetric").first).to_be_visible()
-        job = search_job(tab.network, tab.weights)
+        job = search_job(tab.network, WeightsSource.of(tab.weights))
         if job is not None:
             cancel(job.id)  # searches ahead would be what is timed here
         shows(page, tab, pcr)

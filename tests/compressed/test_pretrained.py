@@ -41,7 +41,7 @@ def test_it_comes_back_with_its_plan_and_without_a_network(network, tmp_path, mo
     assert json.loads((folder / "manifest.json").read_text())["metrics"] == {"accuracy": 97.5}
 
 
-def test_a_name_of_a_hub_is_not_looked_up(monkeypatch, tmp_path):
+def test_without_a_network_a_sentence_says_so(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ExportError, match="somebody/resnet20"):
+    with pytest.raises(ExportError, match=r"somebody/resnet20 is no folder.* cannot be downloaded"):
         RingNetwork.from_pretrained("somebody/resnet20")

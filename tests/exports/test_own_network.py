@@ -25,7 +25,6 @@ from rsdtr.data.image_sources import ArrayPictures
 from rsdtr.errors import ExportError, JobError, RsdtrError, UnknownName
 from rsdtr.exports import proof as proofs
 from rsdtr.exports.export import Artefact, export
-from rsdtr.exports.own_network import imported_factory
 from rsdtr.exports.proof_process import compared
 from rsdtr.exports.verify import verify
 from rsdtr.jobs import job_queue
@@ -35,6 +34,7 @@ from rsdtr.jobs.kinds.finetune import queue_finetuning
 from rsdtr.jobs.kinds.refit import queue_refit
 from rsdtr.jobs.kinds.study import queue_study
 from rsdtr.models import model_loading, zoo
+from rsdtr.models.factories import imported_factory
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan

@@ -61,10 +61,10 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 def _publish(monkeypatch: pytest.MonkeyPatch, url: str, sha256: str) -> None:
     """Makes cifar10_resnet20 a model whose weights are at `url`."""
-    build, spec = zoo._OWN["cifar10_resnet20"]
+    spec = zoo._PUBLISHED["cifar10_resnet20"]
     file = url.rsplit("/", 1)[-1]
     changed = dataclasses.replace(spec, weights_file=file, weights_url=url, sha256=sha256)
-    monkeypatch.setitem(zoo._OWN, "cifar10_resnet20", (build, changed))
+    monkeypatch.setitem(zoo._PUBLISHED, "cifar10_resnet20", changed)
 
 
 def _write_published(path: Path, prefix: str = "module.") -> nn.Module:
@@ -389,7 +389,7 @@ def test_a_network_of_ones_own_is_a_model_with_its_weights() -> None:
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     spec = zoo.own_model("mine", lambda: copy.deepcopy(network), (2, 8, 9), 3, std=(0.5, 2))
     assert model_spec("mine") is spec
-    assert model_names()[len(zoo._OWN) - 1] == "mine"
+    assert model_names()[len(zoo._PUBLISHED)] == "mine"
     assert (spec.task, spec.mean, spec.std) == ("classification", (0, 0), (0.5, 2))
     assert class_names(spec) == ("0", "1", "2")
     assert weights_sha256(load_model("mine")) == weights_sha256(network)

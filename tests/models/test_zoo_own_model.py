@@ -99,6 +99,16 @@ def test_what_was_said_is_saved_and_exported(tmp_path: Path) -> None:
     assert "in the order BGR" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_the_network_itself_serves_as_well_as_what_builds_it() -> None:
+    mine = network()
+    spec = own_model("itself", mine, SHAPE, 2)
+    built = spec.build()
+    assert built is not mine
+    assert all(
+        torch.equal(a, b) for a, b in zip(built.parameters(), mine.parameters(), strict=True)
+    )
+
+
 def test_a_binary_network_has_two_classes_of_folders(tmp_path: Path) -> None:
     class_folders(tmp_path, ["ham", "spam"], 5)
     spec = own_model("binary", network, SHAPE, 1, class_names=["Ham", "Spam"])

@@ -187,9 +187,16 @@ def test_notebooks_import_public_names_alone(path):
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
-    (block,) = python_of(text_of(README))
+    first, steps = python_of(text_of(README))
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, str(README), "exec"), {})
+    exec(compile(first, str(README), "exec"), {})
+    said = re.match(r"Sequential at PCR ≥ 3: PCR (\d\.\d+) .*are rings\n$", capsys.readouterr().out)
+    assert said is not None
+    assert float(said[1]) >= 3
+    assert {path.name for path in (tmp_path / "small").iterdir()} == {
+        "model.safetensors", "manifest.json",
+    }  # fmt: skip
+    exec(compile(steps, str(README), "exec"), {})
     assert re.match(r"7\.94\d+ 5\.51\d+ Accuracy\(percent=9\d", capsys.readouterr().out)
 
 

@@ -25,7 +25,6 @@ from tests.support.whole_walk import walked
 @pytest.fixture(autouse=True)
 def _models_are_made_known_for_one_test(monkeypatch):
     monkeypatch.setattr(zoo, "_OWN", dict(zoo._OWN))
-    monkeypatch.setattr(zoo, "_EXAMPLES", dict(zoo._EXAMPLES))
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,16 @@ def test_the_first_page_opens_in_an_empty_folder(python, tmp_path):
     assert printed.split()[-1] != "0"
 
 
+def test_the_first_python_of_the_readme_runs_in_an_empty_folder(python, tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.partition("```python\n")[2].partition("```")[0]
+    assert "rsdtr.shrink(net" in block
+    (tmp_path / "mine.py").write_text(block, encoding="utf-8")
+    printed = run(python, "mine.py", cwd=tmp_path)
+    assert printed.startswith("Sequential at PCR ≥ 3: PCR 3.")
+    assert (tmp_path / "small" / "model.safetensors").is_file()
+
+
 def test_the_package_says_that_it_is_typed_and_brings_its_files(python, tmp_path):
     program = (
         "import pathlib, rsdtr; from rsdtr.baselines.benchmark import PEER\n"

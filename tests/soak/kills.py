@@ -115,8 +115,8 @@ def exported(name: str) -> Action:
 
 @cache
 def searched() -> tuple[ModelProfile, ModelProfile]:
-    """The same profile, with one ring known and with two."""
-    found = [profile(load_model(NAME), model_spec(NAME)) for _ in range(2)]
+    """The same profile, with one ring known and with two; of weights that none comes with."""
+    found = [profile(load_model(NAME, "none"), model_spec(NAME)) for _ in range(2)]
     layer = found[0].layers[-1]
     for number, one in enumerate(found):
         for eps in (0.5, 0.6)[: number + 1]:
@@ -134,7 +134,7 @@ def profiled() -> Action:
 
     def check(folder: Path) -> bool:
         os.environ["RSDTR_CACHE"] = str(folder)
-        blank = profile(load_model(NAME), model_spec(NAME))
+        blank = profile(load_model(NAME, "none"), model_spec(NAME))
         known = load_winners(blank)
         assert known in (1, 2), known  # none: the file was damaged
         return known == 2

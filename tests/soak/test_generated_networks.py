@@ -11,6 +11,5 @@ from tests.soak.generated_networks import outcome
 @pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
 def test_each_keeps_its_promises_or_is_refused_in_one_sentence(tens, tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "_OWN", dict(zoo._OWN))
-    monkeypatch.setattr(zoo, "_EXAMPLES", dict(zoo._EXAMPLES))
     found = [outcome(10 * tens + one, tmp_path / str(one)) for one in range(10)]
     assert found.count("rings") >= 4

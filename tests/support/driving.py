@@ -16,7 +16,7 @@ def settle(page: Page) -> None:
 def visit(page: Page, name: str) -> None:
     """Another page, by its link."""
     page.get_by_role("link", name=name, exact=True).click()
-    page.get_by_role("heading", name=name, exact=True).first.wait_for()
+    page.get_by_role("heading", name=name, exact=True, level=1).wait_for()
     settle(page)
 
 

@@ -15,9 +15,10 @@ from rsdtr.errors import JobError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.running import Running
+from rsdtr.models.factories import server_models
 from rsdtr.models.model_loading import load_model
 from rsdtr.models.weights_source import WeightsField, WeightsSource
-from rsdtr.models.zoo import model_spec
+from rsdtr.models.zoo import is_model, model_spec
 from rsdtr.planning.plan import CompressionPlan
 
 START = "start"  # the folder of the network as it was when the job was queued
@@ -77,10 +78,11 @@ def queue_on(
 
 def check_buildable(model: str) -> None:
     """JobError for a network of one's own: no other process knows how to build it."""
-    if model_spec(model).family.startswith("own "):
+    if model not in server_models() and (not is_model(model) or model_spec(model).own):
         raise JobError(
             f"{model} is a network of one's own, which the process of a job cannot build: run it "
-            "here, with rsdtr.refit, rsdtr.finetune or rsdtr.export"
+            "here, with rsdtr.refit, rsdtr.finetune or rsdtr.export, or name what builds it in "
+            "RSDTR_MODELS"
         )
 
 

@@ -10,7 +10,9 @@ from collections.abc import Callable
 import streamlit as st
 
 from rsdtr.learn.glossary import meaning
-from rsdtr.models.zoo import model_names, model_spec
+from rsdtr.models import hub, timm_networks
+from rsdtr.models.spec import usual_layers
+from rsdtr.models.zoo import is_model, model_names
 from rsdtr.planning.plan import Target
 from rsdtr.search.candidate import GRID, RULES
 from rsdtr.ui.plan import layer_overrides
@@ -26,6 +28,7 @@ RULE_NAMES = {"paper": "Paper", "tight": "Tight"}
 OBJECTIVE_NAMES = {"storage": "Storage", "macs": "MACs", "latency": "Latency"}
 POLICIES = {"paper": "Paper", "auto": "Auto", "all": "All"}
 RATIO = address.number(1.0, 10_000.0, 3)
+MOST_SIGNS = 200  # of a model that a reader types
 MEGABYTES = address.number(0.001, 100_000.0, 3)
 
 
@@ -59,9 +62,11 @@ def ask_network() -> None:
         model_names(),
         key=session.MODEL,
         filter_mode="contains",
+        accept_new_options=True,
         width=200,
         on_change=_forget_layers,
-        help="Type to search. The digits model comes with the app; weights of the others are "
+        help="Type to search, or type timm:NAME or hf:owner/name. "
+        "The digits model comes with the app; weights of the others are "
         "looked for in the folder RSDTR_WEIGHTS, then downloaded.",
     )
     _switch(
@@ -77,7 +82,7 @@ def _usual(key: str, default: str) -> str:
     """The default of an input; the layers have one for each model."""
     if key != session.POLICY:
         return default
-    return model_spec(st.session_state.get(session.MODEL) or DEFAULT_MODEL).usual_layers
+    return usual_layers(st.session_state.get(session.MODEL) or DEFAULT_MODEL)
 
 
 def _forget_layers() -> None:
@@ -194,12 +199,21 @@ def chosen_batch() -> int:
     return _batch(st.session_state.get(session.LATENCY_BATCH)) or BATCHES[0]
 
 
+def _model(value: object) -> str | None:
+    """A model that is listed, or a word for one that can be looked up; never a folder or code."""
+    text = str(value)
+    if text in model_names():
+        return text
+    typed = text.startswith((hub.PREFIX, timm_networks.PREFIX))
+    return text if typed and len(text) <= MOST_SIGNS and is_model(text) else None
+
+
 def _batch(value: object) -> int | None:
     return next((batch for batch in BATCHES if str(batch) == str(value)), None)
 
 
 _TEXTS: tuple[tuple[str, Callable[[object], str | None], str], ...] = (
-    (session.MODEL, lambda value: address.one_of(model_names())(value), DEFAULT_MODEL),
+    (session.MODEL, _model, DEFAULT_MODEL),
     (session.WEIGHTS, address.one_of(tuple(WEIGHTS)), "published"),
     (session.ASK, address.one_of(tuple(ASKS)), "eps"),
     (session.KIND, address.one_of(tuple(KINDS)), "pcr"),

@@ -20,6 +20,7 @@ from rsdtr.jobs.kinds.finetune import best_model, curve, queue_finetuning
 from rsdtr.jobs.kinds.network_job import original
 from rsdtr.measuring.accuracy import accuracy
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import model_spec, weights_sha256
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan, plan
@@ -181,4 +182,4 @@ def test_too_little_memory_is_refused_before_it_is_queued(digits, monkeypatch):
 
 def test_weights_that_are_gone_are_told_without_their_folder(tmp_path):
     with pytest.raises(JobError, match=r"^mine\.safetensors is there no longer: give it again"):
-        original(DIGITS, str(tmp_path / "mine.safetensors"))
+        original(DIGITS, WeightsSource(tmp_path / "mine.safetensors"))

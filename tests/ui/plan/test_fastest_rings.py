@@ -14,6 +14,7 @@ from rsdtr.measuring import layer_times
 from rsdtr.measuring.fastest_rings import fastest_rings
 from rsdtr.measuring.layer_times import DeviceProfile
 from rsdtr.models.model_loading import load_model
+from rsdtr.models.weights_source import PUBLISHED
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
@@ -73,7 +74,7 @@ def test_measured_by_a_job_the_fastest_rings_are_taken_over_by_every_page(digits
     until(lambda: job_queue.find(job.id).ended)
     shown(test.run())
 
-    chosen = fastest_plan(fewest, None, 1)
+    chosen = fastest_plan(fewest, PUBLISHED, 1)
     expected = fastest_rings(fewest, digits)  # all that it asks for is measured
     assert ranks(chosen) == ranks(expected)
     assert [layer.form for layer in chosen.layers] == [layer.form for layer in expected.layers]
@@ -147,20 +148,20 @@ def test_batch_and_objective_are_in_the_address_and_another_question_is_offered_
 def test_stopped_it_says_so_and_goes_on(fewest, monkeypatch):
     monkeypatch.setenv("MADE_UP_TIMES", "0.2")
     test = click(app(**ASKED), "measure_fastest")
-    until(lambda: fastest_job(fewest, None, 1).done > 0)
+    until(lambda: fastest_job(fewest, PUBLISHED, 1).done > 0)
     shown(test.run())
     (bar,) = (e.proto for e in test.get("progress") if "Fastest rings" in e.proto.text)
     assert "measuring, rings" in bar.text
     click(test, "stop_fastest")
-    until(lambda: fastest_job(fewest, None, 1).ended)
+    until(lambda: fastest_job(fewest, PUBLISHED, 1).ended)
     shown(test.run())
     assert "Stopped; what was measured is kept" in captions(test)
     assert DeviceProfile.own().layers
     assert metrics_of(test)["FCR"].startswith(f"{fewest.fcr:.2f}")
     monkeypatch.setenv("MADE_UP_TIMES", "0")
     click(test, "measure_fastest")
-    until(lambda: fastest_job(fewest, None, 1).ended)
-    assert fastest_job(fewest, None, 1).state == "done"
+    until(lambda: fastest_job(fewest, PUBLISHED, 1).ended)
+    assert fastest_job(fewest, PUBLISHED, 1).state == "done"
     assert "is the fastest of those measured" in captions(shown(test.run()))
 
 
@@ -168,7 +169,7 @@ def test_failures_are_one_sentence(fewest, monkeypatch):
     monkeypatch.setattr(job_queue, "command", lambda _: QUITTER)
     test = app(**ASKED)
     test.button(key="measure_fastest").click().run()
-    until(lambda: fastest_job(fewest, None, 1).ended)
+    until(lambda: fastest_job(fewest, PUBLISHED, 1).ended)
     test.run()
     assert not test.exception
     (error,) = test.error
