@@ -148,7 +148,7 @@ def _low_rank(kind: LowRank, subject: Subject, pcr: float) -> Made:
 
 def _pruned(importance: pruning.Importance, subject: Subject, pcr: float) -> Made:
     found = pruning.pruned(subject.model, subject.spec, importance, pcr, subject.data.train)
-    whole, smaller = subject.profile, found.profile
+    whole, smaller = subject.profile, convolutions_of(found.profile)
     return Made(
         found.model, whole.params / smaller.params, whole.macs / smaller.macs,
         cores=tuple(

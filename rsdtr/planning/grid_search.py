@@ -93,9 +93,9 @@ def grid_tasks(profile: ModelProfile, layers: Collection[str] | None = None) -> 
         for layer in sorted(profile.layers, key=lambda layer: -layer.kernel.numel())
         if layer.obstacle is None and (layers is None or layer.name in layers)
     ]
-    policy = [layer for layer in possible if layer.in_paper_policy]
-    others = [layer for layer in possible if not layer.in_paper_policy and layer.grid == GRID]
     large = [layer for layer in possible if layer.grid != GRID]
+    policy = [layer for layer in possible if layer.in_paper_policy and layer not in large]
+    others = [layer for layer in possible if not layer.in_paper_policy and layer not in large]
     taken: set[tuple[str, Question]] = set()
     tasks = []
     for group, questions in (
@@ -116,6 +116,15 @@ def grid_tasks(profile: ModelProfile, layers: Collection[str] | None = None) -> 
     return tasks
 
 
+def grid_size(profile: ModelProfile, layers: Collection[str] | None = None) -> int:
+    """How many questions the whole grid has, known or not."""
+    return sum(
+        len(FINE) if layer.grid == GRID else len(FIRST)
+        for layer in profile.layers
+        if layer.obstacle is None and (layers is None or layer.name in layers)
+    )
+
+
 def profile_grid(
     profile: ModelProfile,
     should_stop: Callable[[], bool] = lambda: False,
@@ -131,11 +140,7 @@ def profile_grid(
     started = time.perf_counter()
     waiting = grid_tasks(profile, layers)
     first_left = sum(len(task.questions) for task in waiting if task.first)
-    total = sum(
-        len(FINE) if layer.grid == GRID else len(FIRST)
-        for layer in profile.layers
-        if layer.obstacle is None and (layers is None or layer.name in layers)
-    )
+    total = grid_size(profile, layers)
     done = total - sum(len(task.questions) for task in waiting)
     weight_left, weight_done = sum(task.weight for task in waiting), 0.0
     coarse_seconds = None if first_left else 0.0

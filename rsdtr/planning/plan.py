@@ -185,21 +185,17 @@ def plan(
     objective: what the choice among rings makes small, `storage` or `macs`; layers: `paper` (every
     k×k convolution but the first, as the program behind the paper does), `auto` (every convolution
     and linear layer whose ring stores less), `all` (every convolution), or glob patterns over layer
-    names, by default profile.usual_layers. A plan by `paper` has no line for linear layers, unless
-    they are named in own; own: layers that have an ε_p of their own, or None to stay dense (eps may
-    be None if these are all); target: what they were solved for; progress: called with (layers
-    done, layers in all). RingError for ε_p out of range, PlanError for a pattern or name without
-    a layer.
+    names, by default profile.usual_layers; own: layers that have an ε_p of their own, or None to
+    stay dense (eps may be None if these are all); target: what they were solved for; progress:
+    called with (layers done, layers in all). The plan has a line for every convolution, and for
+    those linear layers that `layers` or `own` takes in. RingError for ε_p out of range, PlanError
+    for a pattern or name without a layer.
     """
     started = time.perf_counter()
     policy = profile.usual_layers if layers is None else layers
     chosen = policy_layers(profile, policy)
     each = _each_eps(profile, chosen, eps, own or {})
-    listed = [
-        layer
-        for layer in profile.layers
-        if policy != "paper" or layer.kind == "conv" or layer.name in each
-    ]
+    listed = [layer for layer in profile.layers if layer.kind == "conv" or layer.name in each]
     planned = []
     for done, layer in enumerate(listed):
         if progress:

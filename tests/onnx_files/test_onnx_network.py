@@ -64,8 +64,19 @@ def test_targets_are_met_by_scalars_macs_and_bytes(network):
 
 
 def test_the_paper_s_layers_are_those_of_several_pixels_but_the_first(network):
-    decided = plan(network.profile, 0.3)
+    decided = plan(network.profile, 0.3, layers="paper")
     assert [layer.name for layer in decided.layers if layer.ranks] == ["block"]
+
+
+def test_every_layer_is_looked_at_unless_others_are_asked_for(network):
+    usual = plan(network.profile, 0.3)
+    assert usual.layers == plan(network.profile, 0.3, layers="auto").layers
+    assert [(layer.name, layer.kind) for layer in usual.layers] == [
+        ("stem", "conv"), ("block", "conv"), ("depth", "conv"), ("point", "conv"),
+        ("head", "linear"),
+    ]  # fmt: skip
+    convolutions = plan(network.profile, 0.3, layers="all").layers
+    assert [layer.name for layer in convolutions] == ["stem", "block", "depth", "point"]
 
 
 def test_winners_lie_on_disk_by_weights_and_sizes(network, tmp_path, monkeypatch):

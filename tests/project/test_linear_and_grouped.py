@@ -53,7 +53,6 @@ def net():
 @pytest.fixture
 def spec(net, monkeypatch):
     monkeypatch.setattr(zoo, "_OWN", dict(zoo._OWN))
-    monkeypatch.setattr(zoo, "_EXAMPLES", dict(zoo._EXAMPLES))
     return own_model("classifier", lambda: net, SHAPE, 5)
 
 
@@ -78,8 +77,12 @@ def test_auto_is_the_default_of_other_networks_and_paper_of_the_paper_s(net, spe
     assert all("outside the layer policy 'paper'" in layer.kept_dense for layer in paper.layers)
     pinned = plan(found, 0.4, layers="paper", own={"hidden": 0.5})
     assert [layer.name for layer in pinned.layers] == ["first", "grouped", "hidden"]
-    every = plan(found, 0.4, layers="all")
-    assert "outside the layer policy 'all'" in every.layers[2].kept_dense
+    for policy in ("all", ["g*"], "first"):
+        listed = [layer.name for layer in plan(found, 0.4, layers=policy).layers]
+        assert listed == ["first", "grouped"]
+    named = plan(found, 0.4, layers=["h*"])
+    assert [layer.name for layer in named.layers if layer.ranks] == ["hidden", "head"]
+    assert [layer.name for layer in named.layers] == ["first", "grouped", "hidden", "head"]
 
 
 def test_the_plan_says_what_a_layer_is_and_only_where_it_is_no_usual_convolution(net, spec):

@@ -178,7 +178,7 @@ def test_nothing_to_win_is_said(caplog) -> None:
     with caplog.at_level(logging.WARNING):
         small = rsdtr.shrink(conv(8, 8), torch.rand(1, 8, 6, 6), eps=0.02)  # a flat spectrum
     assert small.plan.pcr == 1
-    assert "no convolution became a ring: the smallest ring at this ε_p stores" in caplog.text
+    assert "no layer became a ring: the smallest ring at this ε_p stores" in caplog.text
 
 
 def test_what_cannot_be_run_is_told(net: nn.Module) -> None:
