@@ -47,6 +47,9 @@ class Target(Frozen):
         return f"{self.kind.upper()} ≥ {self.value:g}"
 
 
+_KINDS = {"conv": "convolution", "linear": "linear layer"}
+
+
 class Milliseconds(Frozen):
     """Best measured time of one pass before and after compression, in ms."""
 
@@ -149,12 +152,21 @@ class CompressionPlan(Frozen):
 
     def __str__(self) -> str:
         """What was decided, in one line."""
-        rings = sum(layer.ranks is not None for layer in self.layers)
         return (
             f"{self.model} at {self.label}: PCR {self.pcr:.2f} ({self.params.original:,} → "
-            f"{self.params.compressed:,} parameters), FCR {self.fcr:.2f}; {rings} of "
-            f"{len(self.layers)} convolutions are rings"
+            f"{self.params.compressed:,} parameters), FCR {self.fcr:.2f}; {self.counted} are rings"
         )
+
+    @property
+    def counted(self) -> str:
+        """How many of the listed layers of each kind are rings, in words."""
+        counts = []
+        for kind, name in _KINDS.items():
+            layers = [layer for layer in self.layers if layer.kind == kind]
+            rings = sum(layer.ranks is not None for layer in layers)
+            if layers:
+                counts.append(f"{rings} of {len(layers)} {name}{'s' * (len(layers) > 1)}")
+        return " and ".join(counts)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> CompressionPlan:

@@ -139,7 +139,10 @@ def make_folder() -> None:
 
 def _identity(profile: ModelProfile) -> str:
     """All that the stored winners depend on, but for the code itself, as one line of JSON."""
-    layers = [(la.name, la.shape, la.input_size, la.output_size) for la in profile.layers]
+    layers = [
+        (la.name, la.shape, la.input_size, la.output_size, *(la.groups,) * (la.groups > 1))
+        for la in profile.layers
+    ]
     content = {
         "format": FORMAT_VERSION,
         "search": SEARCH_VERSION,

@@ -3,6 +3,7 @@
 import json
 from importlib import import_module
 
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from rsdtr.commands.cli import cli
 from rsdtr.compressed import TRConv2d, TRLinear, compress, fuse, load, save
+from rsdtr.compressed.compress import skeleton
 from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.data.tensor_images import images_of
 from rsdtr.errors import PlanError
@@ -22,7 +24,7 @@ from rsdtr.planning import Target, measure_damage, plan, profile, solve
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.refit import GROUPED, TOO_WIDE, refit
 from rsdtr.ring.forms import FORMS
-from rsdtr.ring.tensor_ring import TensorRing
+from rsdtr.ring.tensor_ring import TensorRing, ring_shapes
 from tests.support.oracles import ring_by_einsum
 from tests.support.own_networks import decayed
 
@@ -208,6 +210,35 @@ def test_every_file_of_an_export_computes_the_same(net, spec, pictures, tmp_path
     exact = {item.format: item.max_difference for item in files if item.format != "int8"}
     assert exact.keys() >= {"safetensors", "onnx", "pt2"}
     assert max(exact.values()) < 1e-4
+    assert (out / "rsdtr_model.py").is_file()  # by which the safetensors file was read back
+    (int8,) = [item for item in files if item.format == "int8"]
+    assert 0 < int8.mean_difference < 0.1 * answers_spread(network, pictures)
+    kinds = [node.op_type for node in onnx.load(out / int8.path.name).graph.node]
+    # The linear rings' sublayers are products or convolutions of weights in eight bits.
+    assert kinds.count("DequantizeLinear") > len(made.layers)
+
+
+def answers_spread(network, pictures):
+    with torch.no_grad():
+        return float(network(pictures.inputs(slice(0, 200))).std())
+
+
+def test_rings_of_every_kind_come_back_from_a_state_dict(net, spec):
+    made = plan(profile(net, spec), 0.5)
+    network = compress(net, made)
+    blank = skeleton(net, made)
+    state = network.state_dict()
+    assert [tuple(state[f"grouped.cores.{k}"].shape) for k in range(4)] == [
+        tuple(core) for core in ring_shapes((32, 4, 3, 3), made.layers[1].ranks)
+    ]
+    assert [tuple(state[f"hidden.cores.{k}"].shape) for k in range(4)] == [
+        tuple(core) for core in ring_shapes((24, 32, 4, 4), made.layers[2].ranks)
+    ]
+    assert not {"grouped.weight", "hidden.weight"} & state.keys()
+    assert blank.load_state_dict(state, strict=True).missing_keys == []
+    x = torch.randn(3, *SHAPE)
+    with torch.no_grad():
+        torch.testing.assert_close(blank(x), network(x), rtol=0, atol=0)
 
 
 def test_the_command_line_takes_auto():

@@ -62,7 +62,7 @@ def test_a_stranger_gets_smaller_and_stays_what_it_was(net: nn.Module, caplog, c
     assert small.features(images(2)).shape == (2, 16, 12, 12)
     assert small(images(2)).shape == (2, 10)
     assert str(small.plan) in caplog.text
-    assert "2 of 2 convolutions are rings" in str(small.plan)
+    assert "2 of 2 convolutions and 1 of 1 linear layer are rings" in str(small.plan)
     assert capsys.readouterr().out == ""
     assert small.training == net.training
 
