@@ -22,7 +22,7 @@ from rsdtr.models.surgery import (
     replaced,
 )
 from rsdtr.planning.flattened_maps import FlattenedMaps
-from rsdtr.planning.flop_formulas import FORMULAS
+from rsdtr.planning.flop_formulas import FORMULAS, SEVERAL_PRODUCTS
 from rsdtr.ring.cost import Size
 
 
@@ -205,9 +205,8 @@ class _Watch(FlopCounterMode):
         macs = (self.get_total_flops() - before) // 2
         if not macs:
             return out
-        owners = next(
-            filter(None, (self._owners.get(x.data_ptr()) for x in tensors_in(args))), None
-        )
+        kernels = () if func_packet in SEVERAL_PRODUCTS else tensors_in(args)
+        owners = next(filter(None, (self._owners.get(x.data_ptr()) for x in kernels)), None)
         frame = next((frame for frame in reversed(self._frames) if frame.call), None)
         seen = self.observation
         if frame is not None and frame.call and (owners is None or frame.name in owners):
