@@ -214,9 +214,9 @@ def rows(
         started = time.perf_counter()
         try:
             decided = (
-                solve(network.profile, question, layers="all")
+                solve(network.profile, question, layers="auto")
                 if isinstance(question, Target)
-                else plan(network.profile, question, layers="all")
+                else plan(network.profile, question, layers="auto")
             )
         except PlanError as error:
             print(f"| {name} | {question} | {error} |", flush=True)

@@ -4,6 +4,7 @@ import streamlit as st
 
 from rsdtr.charts.plan import fronts_figure, layers_figure, ratios_figure
 from rsdtr.charts.tables import layers_table
+from rsdtr.planning.coverage import coverage
 from rsdtr.ui.explore import (
     accuracy,
     clicked_point,
@@ -22,17 +23,18 @@ from rsdtr.ui.shared.frame import lead, pair, progress
 from rsdtr.ui.shared.widgets import choose_data
 
 lead(
-    "Replace the convolutions of a trained network by tensor rings: choose a model and an εₚ, or "
+    "Replace the layers of a trained network by tensor rings: choose a model and an εₚ, or "
     "what it should reach, and see at once what it saves."
 )
 chosen = choose(whole=True)
 network, plan = chosen.network, chosen.plan
+st.caption(coverage(plan))
 row = st.container()
 
 selection = chart_to_click(
     layers_figure(plan),
     key="before_after",
-    alt=f"Kernel parameters of each convolution of {plan.model} before and after compression",
+    alt=f"Kernel parameters of each layer of {plan.model} before and after compression",
 )
 figures.open_clicked(selection, plan, "open_bar")
 st.caption(

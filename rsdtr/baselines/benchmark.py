@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.errors import RsdtrError, UnknownName
 from rsdtr.exports.onnx_export import onnx_file
 from rsdtr.measuring.fastest_forms import in_one_form, use_forms
@@ -153,7 +153,7 @@ def layer_rows(
     """Time every ring layer inside each variant of its network, eagerly; seconds: as `network_rows`
     has them.
     """
-    rings = [n for n, m in variants["auto"].named_modules() if isinstance(m, TRConv2d)]
+    rings = [n for n, m in variants["auto"].named_modules() if isinstance(m, RingLayer)]
     found = times_in_networks(
         variants, rings, torch.randn(batch, *spec.input_shape),
         runs=runs, seconds=seconds, threads=threads, progress=progress,

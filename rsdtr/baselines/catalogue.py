@@ -14,7 +14,7 @@ from rsdtr.baselines.cp import CP
 from rsdtr.baselines.factorizations import FACTORIZATIONS
 from rsdtr.baselines.lowrank import LowRank
 from rsdtr.baselines.mpo import MPO
-from rsdtr.baselines.reach_pcr import Kernels, network_of
+from rsdtr.baselines.reach_pcr import Kernels, convolutions_of, network_of
 from rsdtr.baselines.tensorized_ring import PSTRN, SEARCHED, TRN, searched_ranks
 from rsdtr.compressed.compress import compress
 from rsdtr.data.datasets import DataSplits
@@ -40,7 +40,7 @@ class Subject:
     _damage: Damage | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.profile = profile(self.model, self.spec)
+        self.profile = convolutions_of(profile(self.model, self.spec))
 
     def kernels(self, method: LowRank) -> Kernels:
         """The kernels as this method prepares them."""
@@ -148,7 +148,7 @@ def _low_rank(kind: LowRank, subject: Subject, pcr: float) -> Made:
 
 def _pruned(importance: pruning.Importance, subject: Subject, pcr: float) -> Made:
     found = pruning.pruned(subject.model, subject.spec, importance, pcr, subject.data.train)
-    whole, smaller = subject.profile, found.profile
+    whole, smaller = subject.profile, convolutions_of(found.profile)
     return Made(
         found.model, whole.params / smaller.params, whole.macs / smaller.macs,
         cores=tuple(

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from rsdtr.baselines.conv_chain import FactoredConv2d
 from rsdtr.baselines.tensorized_ring import tensorized_macs, tensorized_storage
-from rsdtr.compressed.fuse import fuse, plain_convolutions
-from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.compressed.fuse import fuse, plain_layers
+from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.measuring import stopwatch
 from rsdtr.models.surgery import copied, replaced
 from rsdtr.planning.model_profile import ModelProfile
@@ -124,8 +124,8 @@ def fastest(model: nn.Module, profile: ModelProfile, batch: int = BATCH) -> nn.M
     best: dict[nn.Module, nn.Module] = {}
     for layer in profile.layers:
         module = modules.get(layer.name)
-        if isinstance(module, TRConv2d | FactoredConv2d):
-            images = torch.randn(batch, layer.shape[1], *layer.input_size)
+        if isinstance(module, RingLayer | FactoredConv2d):
+            images = torch.randn(batch, *layer.input_shape)
             forms = {str(k): form for k, form in enumerate(_forms(copied(module).eval()))}
             best[module] = _fastest(forms, images)
     return fuse(replaced(model, best).requires_grad_(False))
@@ -140,11 +140,11 @@ def latency_ratio(model: nn.Module, dense: nn.Module, images: Tensor) -> float:
 def _forms(module: nn.Module) -> list[nn.Module]:
     if isinstance(module, FactoredConv2d):
         return [module.plain(), module.to_dense()]
-    assert isinstance(module, TRConv2d)
+    assert isinstance(module, RingLayer)
     forms: list[nn.Module] = []
     for form in FORMS:
         module.form = form
-        forms.append(plain_convolutions(module))
+        forms.append(plain_layers(module))
     return forms
 
 

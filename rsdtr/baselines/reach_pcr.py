@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -58,6 +58,19 @@ class NetworkDecision(BaseModel):
     layers: tuple[LayerDecision, ...]
 
 
+_GROUPED = "grouped convolution: the other methods mix all channels"
+
+
+def convolutions_of(profile: ModelProfile) -> ModelProfile:
+    """The profile as every method that is compared can use it: no linear layer, no grouped ring."""
+    layers = [
+        replace(layer, obstacle=layer.obstacle or _GROUPED) if layer.groups > 1 else layer
+        for layer in profile.layers
+        if layer.kind == "conv"
+    ]
+    return replace(profile, layers=tuple(layers), usual_layers="paper")
+
+
 @dataclass
 class Kernels:
     """The kernels of one network as one method prepares them, each prepared once."""
@@ -66,6 +79,9 @@ class Kernels:
     method: LowRank
     layers: str = "paper"
     prepared: dict[str, Prepared] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.profile = convolutions_of(self.profile)
 
     def of(self, layer: LayerProfile) -> Prepared:
         """The prepared kernel of a layer."""

@@ -54,7 +54,7 @@ class FrontPoint:
 
 
 def layers_figure(plan: CompressionPlan) -> go.Figure:
-    """Parameters of every convolution before and after, with what the search chose on hover."""
+    """Parameters of every layer before and after, with what the search chose on hover."""
     names = [layer.name for layer in plan.layers]
     rings = [layer for layer in plan.layers if layer.kept_dense is None]
     dense = [layer for layer in plan.layers if layer.kept_dense is not None]
@@ -94,7 +94,7 @@ def layers_figure(plan: CompressionPlan) -> go.Figure:
     ]
     return drawn(
         traces,
-        f"Parameters of each convolution: {in_html(plan.label)}",
+        f"Parameters of each layer: {in_html(plan.label)}",
         {"categoryorder": "array", "categoryarray": names, "tickangle": -45},
         {"title": {"text": "Kernel parameters (scalars)"}, "rangemode": "tozero"},
         barmode="group",
@@ -284,7 +284,7 @@ def _label(part: Part) -> str:
 
 
 def _story(part: Part) -> str:
-    size = f"{len(part.layers)} convolutions<br>" if len(part.layers) > 1 else ""
+    size = f"{len(part.layers)} layers<br>" if len(part.layers) > 1 else ""
     return (
         f"{part.name} ({part.level})<br>{size}"
         f"{part.before:,} parameters before, {part.after:,} after: {part.gain:.2f} ×"

@@ -28,7 +28,7 @@ def layers_table(
     own: Mapping[str, float | None] | None = None,
     latency: NetworkLatency | None = None,
 ) -> pd.DataFrame:
-    """One row per convolution: what the plan makes of it, before and after.
+    """One row per layer: what the plan makes of it, before and after.
 
     own: layers with an ε_p of their own, or None to stay dense; latency: of this plan, for the
     columns of MEASURED; without it nothing is measured.
@@ -76,7 +76,7 @@ def layers_table(
 
 
 def parts_table(found: Sequence[Part]) -> pd.DataFrame:
-    """One row per stage, block and convolution: parameters before and after, and the error."""
+    """One row per stage, block and layer: parameters before and after, and the error."""
     return pd.DataFrame(
         [
             {

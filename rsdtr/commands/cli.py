@@ -91,7 +91,7 @@ def plan(
     model: str, choices: Choices, calibrate: int | None, weights: WeightsSource,
     data: str | None, size: Size | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Decide which ring every convolution of MODEL, or of a FILE.onnx, becomes; nothing changes."""
+    """Decide which ring every layer of MODEL, or of a FILE.onnx, becomes; nothing changes."""
     if is_onnx(model):
         check_without_images(calibrate, data)
         plan_onnx(model, choices, size, as_json)

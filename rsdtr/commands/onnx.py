@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from rsdtr.commands.console import emit, emit_json, plan_table, progress, table
 from rsdtr.commands.inputs import decide
@@ -139,9 +138,6 @@ def _planned(path: str, choices: Choices, size: Size | None) -> tuple[OnnxNetwor
         raise click.UsageError(
             "--objective latency times layers in torch: for an ONNX file give compress --fast BATCH"
         )
-    context = click.get_current_context()
-    if context.get_parameter_source("layers") == ParameterSource.DEFAULT:
-        choices = replace(choices, layers="all")  # every one whose ring stores less
     with progress(f"reading {path}"):
         network = read_onnx(path, size)
     if size is None and leaves_open(network.model):

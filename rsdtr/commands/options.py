@@ -56,7 +56,7 @@ def choices(command: Command) -> Command:
             rule=rule,
             objective=objective,
             latency_batch=latency_batch or 1,
-            layers=layers[0] if len(layers) == 1 else layers,
+            layers=layers[0] if len(layers) == 1 else layers or None,
             own=(*map(_own_eps, layer_eps), *((name, None) for name in keep_dense)),
         )
         return command(*args, choices=chosen, **others)
@@ -109,11 +109,11 @@ _CHOICES = (
     ),
     click.option(
         "--layers",
-        default=("paper",),
         multiple=True,
-        metavar="paper|all|GLOB",
-        help="Which convolutions: paper (every k×k one but the first), all, or globs over "
-        "their names; may be repeated.  [default: paper]",
+        metavar="paper|auto|all|GLOB",
+        help="Which layers: paper (every k×k convolution but the first), auto (every convolution "
+        "and linear layer whose ring stores less), all (every convolution), or globs over their "
+        "names; may be repeated.  [default: paper for the paper's networks, auto for others]",
     ),
     click.option(
         "--layer-eps",

@@ -5,5 +5,6 @@ from rsdtr.compressed.fuse import fuse
 from rsdtr.compressed.pretrained import RingNetwork
 from rsdtr.compressed.saved import load, save
 from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.compressed.tr_linear import TRLinear
 
-__all__ = ["RingNetwork", "TRConv2d", "compress", "fuse", "load", "save"]
+__all__ = ["RingNetwork", "TRConv2d", "TRLinear", "compress", "fuse", "load", "save"]

@@ -10,24 +10,33 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.compressed.tr_conv2d import TRConv2d, along
-from rsdtr.models.surgery import CONVOLUTION, ConvReplacement, replaced, sharing
+from rsdtr.compressed.tr_linear import TRLinear
+from rsdtr.models.surgery import (
+    CONVOLUTION,
+    ConvReplacement,
+    LinearReplacement,
+    replaced,
+    sharing,
+)
 from rsdtr.ring.forms import Sublayer
 
 _STATE = ("running_mean", "running_var", "eps", "weight", "bias")
 
 
 def fuse(model: nn.Module) -> nn.Module:
-    """A new model, in eval mode, that computes the same with nothing but `nn.Conv2d` for rings.
+    """A new model, in eval mode, that computes the same with torch's own layers alone.
 
-    Each ring layer becomes the convolutions of its form (in `pipeline` grouped ones, whose kernel
-    is repeated R_1 times); a BatchNorm that only follows a convolution is folded into it. Where
+    Each ring layer becomes the convolutions of its form (where channel groups share a kernel,
+    grouped ones in which it is repeated), and what sees a whole map a linear layer; a BatchNorm
+    that only follows a convolution is folded into it. Where
     torch.fx cannot trace the whole, it is folded within the parts that can be traced, each of which
     is taken to be called as a whole. A parametrised tensor is computed once. It is
     larger than the cores: keep the given model, which is not changed, for storing and training.
     """
-    rings = [module for module in model.modules() if isinstance(module, TRConv2d)]
-    new = replaced(model, {ring: plain_convolutions(ring) for ring in rings}).eval()
+    rings = [module for module in model.modules() if isinstance(module, RingLayer)]
+    new = replaced(model, {ring: plain_layers(ring) for ring in rings}).eval()
     _compute_parametrised(new)
     return _folded(new)
 
@@ -66,6 +75,41 @@ class MergedRing(ConvReplacement, nn.Sequential):
         return cast(nn.Conv2d, self[-1]).bias
 
 
+class MergedLinear(LinearReplacement, nn.Sequential):
+    """The plain layers that compute a linear ring layer, one after the other.
+
+    in_channels: of the map that the first one takes, of the ring's map size; None where it takes
+    vectors.
+    """
+
+    def __init__(
+        self, layer: TRLinear, layers: Sequence[nn.Module], in_channels: int | None
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.map = None if in_channels is None else (in_channels, *layer.map_size)
+        self.extend(layers)
+        self._ring = layer.ring
+
+    def kernel(self) -> Tensor:
+        """The weight (O, I), as it was when it was merged."""
+        return self._ring.to_tensor().flatten(1).to(cast(nn.Linear, self[0]).weight)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Of the last layer."""
+        return cast(nn.Linear, self[-1]).bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim != 2:
+            rows = self.forward(input.reshape(-1, input.shape[-1]))
+            return rows.reshape(*input.shape[:-1], self.out_features)
+        x = input if self.map is None else input.unflatten(1, self.map)
+        for layer in self:
+            x = layer(x.flatten(1) if isinstance(layer, nn.Linear) else x)
+        return x
+
+
 def merged(model: nn.Module) -> nn.Module:
     """The same network, where only its values count: every ring runs as one convolution.
 
@@ -73,13 +117,63 @@ def merged(model: nn.Module) -> nn.Module:
     at a small ε_p. A copy that shares all weights and buffers, whose modes and forms may be set
     while others use the model; the model itself where it has no ring.
     """
-    if not any(isinstance(module, TRConv2d) for module in model.modules()):
+    if not any(isinstance(module, RingLayer) for module in model.modules()):
         return model
     new = sharing(model)
     for module in new.modules():
-        if isinstance(module, TRConv2d):
+        if isinstance(module, RingLayer):
             module.form = "dense"
     return new
+
+
+def plain_layers(layer: RingLayer) -> nn.Module:
+    """torch's own layers that compute a ring layer in its form; only the last one has a bias."""
+    if isinstance(layer, TRLinear):
+        return plain_linears(layer)
+    return plain_convolutions(cast(TRConv2d, layer))
+
+
+@torch.no_grad()
+def plain_linears(layer: TRLinear) -> nn.Linear | MergedLinear:
+    """The convolutions and linear layers that compute a linear ring layer in its form."""
+    plain: list[nn.Module] = []
+    for step, whole, kernel in zip(layer.sublayers, layer.whole, layer.kernels(), strict=True):
+        out_channels, in_channels, *size = step.kernel
+        made: nn.Linear | nn.Conv2d
+        if whole and step.copies == 1:
+            made = nn.Linear(
+                in_channels * size[0] * size[1], out_channels, False,
+                device=kernel.device, dtype=kernel.dtype,
+            )  # fmt: skip
+            made.weight.copy_(kernel.flatten(1))
+        else:
+            made = nn.Conv2d(
+                in_channels * step.copies, out_channels * step.copies, (size[0], size[1]),
+                groups=step.copies, bias=False, device=kernel.device, dtype=kernel.dtype,
+            )  # fmt: skip
+            made.weight.copy_(kernel.repeat(step.copies, 1, 1, 1))
+        plain.append(made)
+    first = plain[0]
+    if isinstance(first, nn.Linear) and any(isinstance(made, nn.Conv2d) for made in plain):
+        plain[0] = _as_convolution(first)  # the map has one pixel, and stays a map
+    last = cast(nn.Linear, plain[-1])
+    if layer.bias is not None:
+        last.bias = nn.Parameter(layer.bias.detach().clone())
+    first = plain[0]
+    channels = first.in_channels if isinstance(first, nn.Conv2d) else None
+    whole_layer = last if len(plain) == 1 else MergedLinear(layer, plain, channels)
+    whole_layer.requires_grad_(any(core.requires_grad for core in layer.cores))
+    return whole_layer.train(layer.training)
+
+
+def _as_convolution(linear: nn.Linear) -> nn.Conv2d:
+    """The 1×1 convolution that computes what a linear layer without bias does."""
+    conv = nn.Conv2d(
+        linear.in_features, linear.out_features, 1, bias=False,
+        device=linear.weight.device, dtype=linear.weight.dtype,
+    )  # fmt: skip
+    conv.weight.copy_(linear.weight[:, :, None, None])
+    return conv
 
 
 @torch.no_grad()
@@ -103,13 +197,13 @@ def _convolution(layer: TRConv2d, step: Sublayer, kernel: Tensor) -> nn.Conv2d:
         padding = along((padding, padding) if isinstance(padding, int) else padding, step.axes, 0)
     out_channels, in_channels, *size = step.kernel
     conv = nn.Conv2d(
-        in_channels * step.copies,
+        in_channels * step.copies * step.groups,
         out_channels * step.copies,
         (size[0], size[1]),
         stride=along(layer.stride, step.axes, 1),
         padding=padding,
         dilation=along(layer.dilation, step.axes, 1),
-        groups=step.copies,
+        groups=step.copies * step.groups,
         bias=False,
         padding_mode=layer.padding_mode,
         device=kernel.device,

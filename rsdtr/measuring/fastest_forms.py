@@ -8,12 +8,11 @@ from typing import cast
 import torch
 from torch import nn
 
-from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.errors import PlanError
 from rsdtr.measuring.layer_times import DeviceProfile, LayerCase, LayerTimes, measured_profile
 from rsdtr.planning.model_profile import LayerProfile, ModelProfile
 from rsdtr.planning.plan import CompressionPlan, LayerPlan, MeasuredOn, Milliseconds
-from rsdtr.ring.cost import form_macs
 from rsdtr.ring.forms import Form
 
 
@@ -68,6 +67,8 @@ def layer_case(
             "threads": threads,
             "mode": "training" if training else "inference",
             "device": device,
+            "kind": found.kind,
+            "groups": found.groups,
         }
     )
 
@@ -161,13 +162,13 @@ def use_forms(model: nn.Module, plan: CompressionPlan) -> None:
     modules = dict(model.named_modules(remove_duplicate=False))
     rings = [(layer, modules.get(layer.name)) for layer in plan.layers if layer.ranks is not None]
     for layer, module in rings:
-        if not isinstance(module, TRConv2d):
+        if not isinstance(module, RingLayer):
             raise PlanError(
                 f"layer {layer.name} is {type(module).__name__}, expected a ring: "
                 "use the model that this plan compressed"
             )
     for layer, module in rings:
-        cast(TRConv2d, module).form = layer.form
+        cast(RingLayer, module).form = layer.form
     model.to(memory_format=torch.channels_last)
 
 
@@ -176,7 +177,7 @@ def _in_form(
 ) -> LayerPlan:
     found = profile.layer(layer.name)
     assert layer.ranks is not None  # only rings get here
-    macs = form_macs(form, layer.shape, layer.ranks, found.input_size, found.output_size)
+    macs = found.form_macs(form, layer.ranks)
     latency, reason = None, None
     if times is not None:
         dense = times.of("dense").best_ms

@@ -8,7 +8,7 @@ from rsdtr.measuring.fastest_forms import layer_case, with_forms
 from rsdtr.measuring.layer_times import LayerCase, measured_profile
 from rsdtr.planning.model_profile import LayerProfile, ModelProfile
 from rsdtr.planning.plan import CompressionPlan, LayerPlan, ring_plan, with_layers
-from rsdtr.ring.cost import form_macs, pipeline_macs_per_pixel
+from rsdtr.ring.cost import pipeline_macs_per_pixel
 from rsdtr.ring.forms import FORMS
 from rsdtr.search.candidate import OBJECTIVES, Candidate, Question
 
@@ -75,10 +75,9 @@ def planned_ring(layer: LayerPlan) -> Candidate | None:
 def _options(layer: LayerPlan, found: LayerProfile, plan: CompressionPlan) -> list[LayerPlan]:
     """The layer's present ring, and the most promising others at its ε_p."""
     assert layer.eps is not None  # of every ring
-    sizes = found.input_size, found.output_size
 
     def macs(ring: Candidate) -> int:
-        return min(form_macs(form, found.shape, ring.ranks, *sizes) for form in FORMS[:-1])
+        return min(found.form_macs(form, ring.ranks) for form in FORMS[:-1])
 
     rings = {
         ring.ranks: ring

@@ -134,6 +134,8 @@ def network_cases(
                     "input_size": found.input_size,
                     "batch": batch,
                     "threads": threads,
+                    "kind": found.kind,
+                    "groups": found.groups,
                 }
             )
     return cases

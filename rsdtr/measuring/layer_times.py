@@ -12,9 +12,12 @@ import torch
 from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
+from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.compressed.tr_conv2d import PaddingMode, TRConv2d
+from rsdtr.compressed.tr_linear import TRLinear
 from rsdtr.errors import RsdtrError, first_problem
 from rsdtr.measuring.stopwatch import interleaved, machine, peak_bytes, thread_count
+from rsdtr.planning.model_profile import Kind
 from rsdtr.ring.forms import FORMS, Form
 from rsdtr.system.atomic_files import replace_file
 from rsdtr.system.cache_folder import cache_folder, private_folder
@@ -31,9 +34,11 @@ _ALIKE = 1.03  # training times within this factor count as equal: memory decide
 class LayerCase(Frozen):
     """All that decides how long a ring layer takes; none of it is a weight.
 
-    shape (O, I, KH, KW) and ranks R_0…R_3; stride to padding_mode as `nn.Conv2d` has them;
+    shape (O, I/groups, KH, KW) and ranks R_0…R_3; stride to padding_mode as `nn.Conv2d` has them;
     input_size (H, W); images in a batch; torch's threads; forward pass, or training step
-    (forward and backward, kernels merged anew); torch's device type. The input lies channels-last,
+    (forward and backward, kernels merged anew); torch's device type; kind, groups: of the layer, as
+    in a plan; of a linear layer input_size is that of the map it flattens, or where there is none
+    the positions that it runs at. The input lies channels-last,
     as it does in a network that `fast.use_forms` has prepared.
     """
 
@@ -48,6 +53,8 @@ class LayerCase(Frozen):
     threads: int = Positive
     mode: Mode = "inference"
     device: str = "cpu"
+    kind: Kind = Field(default="conv", exclude_if=lambda kind: kind == "conv")
+    groups: int = Field(default=1, ge=1, exclude_if=lambda groups: groups == 1)
 
     @model_validator(mode="after")
     def _possible(self) -> LayerCase:
@@ -55,15 +62,35 @@ class LayerCase(Frozen):
             raise ValueError("every size, rank, stride and dilation is at least 1")
         return self
 
-    def layer(self, form: Form) -> TRConv2d:
+    def layer(self, form: Form) -> RingLayer:
         """Such a layer, with random cores and no bias."""
         o, i, kh, kw = self.shape
-        layer = TRConv2d(
-            i, o, (kh, kw), self.ranks,
-            stride=self.stride, padding=self.padding, dilation=self.dilation, bias=False,
-            padding_mode=self.padding_mode, form=form, device=torch.device(self.device),
-        )  # fmt: skip
+        layer: RingLayer
+        if self.kind == "linear":
+            layer = TRLinear(
+                i * kh * kw, o, self.ranks, map_size=(kh, kw), bias=False, form=form,
+                device=torch.device(self.device),
+            )  # fmt: skip
+        else:
+            layer = TRConv2d(
+                i * self.groups, o, (kh, kw), self.ranks,
+                stride=self.stride, padding=self.padding, dilation=self.dilation, bias=False,
+                padding_mode=self.padding_mode, groups=self.groups, form=form,
+                device=torch.device(self.device),
+            )  # fmt: skip
         return layer.train(self.mode == "training")
+
+    def input(self) -> torch.Tensor:
+        """Seeded noise that such a layer takes."""
+        generator = torch.Generator().manual_seed(0)
+        _, channels, *size = self.shape
+        if self.kind == "linear":
+            flat = channels * size[0] * size[1]
+            positions = () if self.input_size in (tuple(size), (1, 1)) else self.input_size
+            return torch.randn(self.batch, *positions, flat, generator=generator).to(self.device)
+        channels *= self.groups
+        x = torch.randn(self.batch, channels, *self.input_size, generator=generator)
+        return x.to(self.device).contiguous(memory_format=torch.channels_last)
 
 
 class FormTime(Frozen):
@@ -232,9 +259,7 @@ def measured_profile(
 
 
 def _measured(case: LayerCase, runs: int, seconds: float) -> LayerTimes:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(case.batch, case.shape[1], *case.input_size, generator=generator)
-    x = x.to(case.device).contiguous(memory_format=torch.channels_last)
+    x = case.input()
     training = case.mode == "training"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

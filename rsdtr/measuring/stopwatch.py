@@ -234,7 +234,7 @@ class Timing:
 
 def timings(
     variants: Mapping[str, Run],
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     *,
     scope: str = "network",
     engine: str = "eager",

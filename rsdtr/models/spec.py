@@ -19,10 +19,13 @@ Task = Literal["classification", "segmentation", "detection", "other"]
 Crop = Literal["center", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 ChannelOrder = Literal["RGB", "BGR"]
+Policy = Literal["paper", "auto"]
 MOST_CLASSES = 1_000_000
 # Per channel of RGB, of pixels in 0..1, as most networks of photographs are trained with.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+# Those of arXiv 2405.10802: ResNets and VGGs of small pictures, and two of ImageNet.
+PAPER_NETWORKS = frozenset(CIFAR_NETWORKS) | {"resnet18", "resnet34"}
 _TASKS: dict[str, Task] = {"voc": "segmentation", "coco": "detection"}
 # A manifest says only what differs from the usual: those written before there was a choice stay
 # what they are, to the byte.
@@ -75,6 +78,13 @@ class ModelSpec:
             if self.family == f"own {task}":
                 return task
         return _TASKS.get(self.family, "classification")
+
+    @property
+    def usual_layers(self) -> Policy:
+        """The policy of layers where nobody asks: networks of small pictures are the paper's."""
+        if self.family in ("digits", "cifar10"):
+            return "paper"
+        return "auto" if self.own else usual_layers(self.name)
 
     @property
     def written(self) -> ModelSpec:
@@ -147,3 +157,10 @@ def without_classes(name: str) -> tuple[str, int | None]:
     if not base or not number.isdecimal() or not 0 < int(number) <= MOST_CLASSES:
         return name, None
     return base, int(number)
+
+
+def usual_layers(name: str) -> Policy:
+    """Which layers of a model become rings where nobody asks: of the paper's networks, by their
+    names, those that its program compresses; of any other all that store less.
+    """
+    return "paper" if without_classes(name)[0] in PAPER_NETWORKS else "auto"

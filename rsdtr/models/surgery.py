@@ -20,15 +20,37 @@ _HOOKS = (
 # What a convolution says of itself, and a layer in its place as well.
 CONVOLUTION = (
     "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "padding_mode",
+    "groups",
 )  # fmt: skip
-_OF_A_CONVOLUTION = frozenset(nn.Conv2d(1, 1, 1, device="meta").__dict__)
+Weighted = nn.Conv2d | nn.Linear  # the layers that something else can stand for
+_ITS_OWN: dict[type[nn.Module], frozenset[str]] = {
+    nn.Conv2d: frozenset(nn.Conv2d(1, 1, 1, device="meta").__dict__),
+    nn.Linear: frozenset(nn.Linear(1, 1, device="meta").__dict__),
+}
 
 
-class ConvReplacement(nn.Module):
+class Replacement(nn.Module):
+    """What can stand where a layer stood; those who derive from it say what `kernel` is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attributes_of_user: tuple[str, ...] = ()
+
+    def kernel(self) -> Tensor:
+        """The weight that the layer computes with, as the layer before had it."""
+        raise NotImplementedError
+
+    @property
+    def weight(self) -> Tensor:
+        """The same."""
+        return self.kernel()
+
+
+class ConvReplacement(Replacement):
     """What can stand where an `nn.Conv2d` stood: it answers what a forward may ask of one.
 
-    Those who derive from it set in_channels to padding_mode as the convolution has them, and say
-    in `kernel` what `weight` is.
+    Those who derive from it set in_channels to padding_mode as the convolution has them; `kernel`
+    is (O, I/groups, KH, KW).
     """
 
     in_channels: int
@@ -36,22 +58,21 @@ class ConvReplacement(nn.Module):
     kernel_size: tuple[int, int]
     stride: tuple[int, int]
     dilation: tuple[int, int]
-    groups = 1
+    groups: int = 1
     transposed = False
     output_padding = (0, 0)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.attributes_of_user: tuple[str, ...] = ()
 
-    def kernel(self) -> Tensor:
-        """The kernel (O, I, KH, KW) that the layer computes with."""
-        raise NotImplementedError
+class LinearReplacement(Replacement):
+    """The same for an `nn.Linear`, whose in_features and out_features it has."""
 
-    @property
-    def weight(self) -> Tensor:
-        """The kernel."""
-        return self.kernel()
+    in_features: int
+    out_features: int
+
+
+def replacement_of(layer: nn.Module) -> type[Replacement]:
+    """The kind of what can stand where such a layer stood."""
+    return LinearReplacement if isinstance(layer, nn.Linear) else ConvReplacement
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -72,7 +93,7 @@ def replaced(
 
     Not only where they are registered: in lists, tuples, dicts and bound hooks as well. A new
     module takes over the hooks of the one before, what its user has set on it, and, as a
-    ConvReplacement, its bias, which stays shared where it was. Functions are not copied: a closure
+    Replacement, its bias, which stays shared where it was. Functions are not copied: a closure
     goes on with the module that it saw. tensors: pairs of one of the model's, and what stands
     wherever it is referred to.
     """
@@ -128,12 +149,11 @@ def made_by(model: nn.Module) -> str | None:
 
 
 def attributes_of_user(module: nn.Module) -> tuple[str, ...]:
-    """Names of the plain attributes that a convolution does not have by itself."""
-    if isinstance(module, ConvReplacement):
+    """Names of the plain attributes that such a layer does not have by itself."""
+    if isinstance(module, Replacement):
         return module.attributes_of_user
-    if type(module) is nn.Conv2d:
-        return tuple(name for name in module.__dict__ if name not in _OF_A_CONVOLUTION)
-    return ()
+    own = _ITS_OWN.get(type(module))
+    return () if own is None else tuple(name for name in module.__dict__ if name not in own)
 
 
 def _take_over(old: nn.Module, new: nn.Module, memo: dict[int, Any]) -> None:
@@ -142,7 +162,7 @@ def _take_over(old: nn.Module, new: nn.Module, memo: dict[int, Any]) -> None:
             new.__dict__[name] = copy.deepcopy(old.__dict__[name], memo)
     for name in attributes_of_user(old):
         setattr(new, name, copy.deepcopy(getattr(old, name), memo))
-    if isinstance(new, ConvReplacement):
+    if isinstance(new, Replacement):
         new.attributes_of_user = attributes_of_user(old)
         bias = old._parameters.get("bias")
         if bias is not None and new._parameters.get("bias") is not None:

@@ -117,6 +117,7 @@ def _profile(
         not_counted=_not_counted(model, layers, sizes, macs),
         weights_sha256=_identity(model, shapes),
         entries=_entries(layers, file_bytes),
+        usual_layers="auto",
     )
 
 
@@ -142,6 +143,7 @@ def _layer_profile(
         padding=(layer.pads[0], layer.pads[1]) if layer.pads else "same",
         dilation=layer.dilation,
         padding_mode="zeros",
+        kind="linear" if layer.is_matrix else "conv",
     )
 
 

@@ -45,7 +45,7 @@ class Asked:
         words += ["--rule", choices.rule, "--objective", objective]
         if objective == "latency":
             words += ["--latency-batch", str(choices.latency_batch)]
-        policies = (choices.layers,) if isinstance(choices.layers, str) else choices.layers
+        policies = (choices.layers,) if isinstance(choices.layers, str) else choices.layers or ()
         for policy in policies:
             words += ["--layers", policy]
         for name, eps in choices.own:
@@ -103,7 +103,8 @@ class Choices:
     """What a user asks of a plan: an ε_p for all layers, or a target for the network.
 
     objective: `latency` is decided by fewest MACs here, and by measured times afterwards, with
-    `fastest.fastest_rings` at `latency_batch` images. layers: the policy; own: (layer, ε_p or None
+    `fastest.fastest_rings` at `latency_batch` images. layers: the policy, None for the
+    model's usual one; own: (layer, ε_p or None
     for dense) pairs that overrule it.
     """
 
@@ -112,7 +113,7 @@ class Choices:
     rule: Rule = "paper"
     objective: Objective | Literal["latency"] | None = None
     latency_batch: int = 1
-    layers: str | tuple[str, ...] = "paper"
+    layers: str | tuple[str, ...] | None = None
     own: tuple[tuple[str, float | None], ...] = ()
 
     @property

@@ -13,7 +13,7 @@ from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError
 from rsdtr.models.outputs import answers
 from rsdtr.models.run import fresh_input
-from rsdtr.models.surgery import copied
+from rsdtr.models.surgery import Weighted, copied
 from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import policy_layers
 from rsdtr.planning.target_solver import Damage
@@ -34,7 +34,7 @@ def measure_damage(
     *,
     rule: Rule = "paper",
     objective: Objective = "storage",
-    layers: str | Sequence[str] = "paper",
+    layers: str | Sequence[str] | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Damage:
@@ -66,7 +66,7 @@ def measure_damage(
     expected = [answers(network, pixels) for pixels in batches]
     for position, layer in enumerate(free):
         conv = network.get_submodule(layer.name)
-        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(conv, Weighted)
         trained = conv.weight.clone()
         curves[layer.name] = []
         for step, eps in enumerate(MEASURED_EPS):
@@ -74,7 +74,8 @@ def measure_damage(
                 progress(position * len(MEASURED_EPS) + step, runs)
             ring = profile.winner(layer, Question(rule, objective, eps))
             if ring.storage < layer.kernel.numel():
-                conv.weight.copy_(ring_svd(layer.kernel, ring.shift, ring.ranks).to_tensor())
+                kernel = ring_svd(layer.kernel, ring.shift, ring.ranks).to_tensor()
+                conv.weight.copy_(kernel.reshape(conv.weight.shape))
                 found = [answers(network, pixels) for pixels in batches]
                 curves[layer.name].append((ring.relative_error, _moved(expected, found)))
         conv.weight.copy_(trained)

@@ -50,3 +50,5 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     aten._transformer_encoder_layer_fwd: _encoder_layer,
     aten.mkldnn_rnn_layer: _recurrent,
 }
+# Of which the product with one layer's kernel is only a part.
+SEVERAL_PRODUCTS = (aten._native_multi_head_attention, aten._transformer_encoder_layer_fwd)

@@ -85,19 +85,22 @@ class Task:
 def grid_tasks(profile: ModelProfile, layers: Collection[str] | None = None) -> list[Task]:
     """What is not known yet, in the order of its usefulness, the largest layers first.
 
-    The coarse grid of the paper's rule and policy, its rest, the fine grid, then other layers.
+    The coarse grid of the paper's rule and policy, its rest, the fine grid, then other layers; of
+    layers so large that each search takes seconds, the coarse grid of the paper's rule alone.
     """
     possible = [
         layer
         for layer in sorted(profile.layers, key=lambda layer: -layer.kernel.numel())
         if layer.obstacle is None and (layers is None or layer.name in layers)
     ]
-    policy = [layer for layer in possible if layer.in_paper_policy]
-    others = [layer for layer in possible if not layer.in_paper_policy]
+    large = [layer for layer in possible if layer.grid != GRID]
+    policy = [layer for layer in possible if layer.in_paper_policy and layer not in large]
+    others = [layer for layer in possible if not layer.in_paper_policy and layer not in large]
     taken: set[tuple[str, Question]] = set()
     tasks = []
     for group, questions in (
         (policy, FIRST), (policy, COARSE_REST), (policy, FINE), (others, FIRST), (others, FINE),
+        (large, FIRST),
     ):  # fmt: skip
         for layer in group:
             for part in _parts(layer, questions):
@@ -111,6 +114,15 @@ def grid_tasks(profile: ModelProfile, layers: Collection[str] | None = None) -> 
                 if missing:
                     tasks.append(Task(layer, missing, layer in policy and questions is FIRST))
     return tasks
+
+
+def grid_size(profile: ModelProfile, layers: Collection[str] | None = None) -> int:
+    """How many questions the whole grid has, known or not."""
+    return sum(
+        len(FINE) if layer.grid == GRID else len(FIRST)
+        for layer in profile.layers
+        if layer.obstacle is None and (layers is None or layer.name in layers)
+    )
 
 
 def profile_grid(
@@ -128,10 +140,7 @@ def profile_grid(
     started = time.perf_counter()
     waiting = grid_tasks(profile, layers)
     first_left = sum(len(task.questions) for task in waiting if task.first)
-    total = len(RULES) * len(OBJECTIVES) * len(GRID) * sum(
-        layer.obstacle is None and (layers is None or layer.name in layers)
-        for layer in profile.layers
-    )  # fmt: skip
+    total = grid_size(profile, layers)
     done = total - sum(len(task.questions) for task in waiting)
     weight_left, weight_done = sum(task.weight for task in waiting), 0.0
     coarse_seconds = None if first_left else 0.0

@@ -8,11 +8,21 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from rsdtr.models.run import Example, called, tensors_in
-from rsdtr.models.surgery import CONVOLUTION, ConvReplacement, copied, replaced
-from rsdtr.planning.flop_formulas import FORMULAS
+from rsdtr.models.surgery import (
+    CONVOLUTION,
+    ConvReplacement,
+    LinearReplacement,
+    Replacement,
+    Weighted,
+    copied,
+    replaced,
+)
+from rsdtr.planning.flattened_maps import FlattenedMaps
+from rsdtr.planning.flop_formulas import FORMULAS, SEVERAL_PRODUCTS
 from rsdtr.ring.cost import Size
 
 
@@ -20,13 +30,16 @@ from rsdtr.ring.cost import Size
 class Call:
     """One run of a layer: (H, W) of what goes in and out, its MACs, and for how many regions.
 
-    Of one input, a detection network's second stage sees many regions at once.
+    Of one input, a detection network's second stage sees many regions at once. A linear layer's
+    size is that of its positions: (1, 1) for one vector, (H, W) channels-last; flattened:
+    (C, H, W) of the map that its input is, or None.
     """
 
     input_size: Size = (1, 1)
     output_size: Size = (1, 1)
     regions: int = 1
     macs: int = 0
+    flattened: tuple[int, int, int] | None = None
 
 
 @dataclass
@@ -41,58 +54,78 @@ class Observation:
     past: dict[str, int] = field(default_factory=dict)
 
 
-class Rehearsal(ConvReplacement):
-    """Looks to a network as a ring layer does, and computes what the convolution computes."""
+class Rehearsal(Replacement):
+    """Looks to a network as a ring layer does, and computes what the layer before computes."""
+
+    bias: nn.Parameter | None
+
+    def _stand_for(self, layer: Weighted) -> None:
+        self._stands_for = (copied(layer),)  # in a tuple: no module of the network
+        cores = (layer.weight.new_empty(1, 1, 1) for _ in range(4))
+        self.cores = nn.ParameterList(cores)
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach())
+        self.train(layer.training)
+
+    def kernel(self) -> Tensor:
+        """A copy of the layer's weight, always the same one."""
+        (layer,) = self._stands_for
+        return cast(nn.Conv2d, layer).weight
+
+
+class ConvRehearsal(Rehearsal, ConvReplacement):
+    """In place of an nn.Conv2d."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self._stands_for = (copied(conv),)  # in a tuple: no module of the network
+        self._stand_for(conv)
         for name in CONVOLUTION:
             setattr(self, name, getattr(conv, name))
-        cores = (torch.empty_like(conv.weight[:1, :1, :1, 0]) for _ in range(4))
-        self.cores = nn.ParameterList(cores)
-        self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach())
-        self.train(conv.training)
-
-    def kernel(self) -> Tensor:
-        """A copy of the convolution's, always the same one."""
-        (conv,) = self._stands_for
-        return cast(nn.Conv2d, conv).weight
 
     def forward(self, input: Tensor) -> Tensor:
         (conv,) = self._stands_for
         return cast(nn.Conv2d, conv)._conv_forward(input, self.kernel(), self.bias)
 
 
-def rehearsed(
-    model: nn.Module, convolutions: Mapping[str, nn.Conv2d], example: Example
-) -> Observation:
-    """What runs once these convolutions, by their names, are another kind of layer.
+class LinearRehearsal(Rehearsal, LinearReplacement):
+    """In place of an nn.Linear."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self._stand_for(linear)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.kernel(), self.bias)
+
+
+def rehearsed(model: nn.Module, layers: Mapping[str, Weighted], example: Example) -> Observation:
+    """What runs once these layers, by their names, are of another kind.
 
     Raises whatever the network raises then.
     """
-    pairs = [(conv, Rehearsal(conv)) for conv in convolutions.values()]
+    pairs = [
+        (layer, LinearRehearsal(layer) if isinstance(layer, nn.Linear) else ConvRehearsal(layer))
+        for layer in layers.values()
+    ]
     parts: dict[nn.Module, nn.Module] = dict(pairs)
-    network = replaced(model, parts, [(conv.weight, part.kernel()) for conv, part in pairs])
-    return observed(network, example, convolutions)
+    network = replaced(model, parts, [(layer.weight, part.kernel()) for layer, part in pairs])
+    return observed(network, example, layers)
 
 
-def observed(
-    network: nn.Module, example: Example, convolutions: Mapping[str, nn.Conv2d]
-) -> Observation:
+def observed(network: nn.Module, example: Example, layers: Mapping[str, Weighted]) -> Observation:
     """Run a network once in eval mode and note what each layer does.
 
     network: a copy for this purpose, which is changed; example: its inputs, as `called` takes them;
-    convolutions: of the network that was copied, which a closure may run. Raises whatever the
-    network raises.
+    layers: of the network that was copied, which a closure may run. Raises whatever the network
+    raises.
     """
     names = {module: name for name, module in network.named_modules()}
     watch = _Watch(network)
-    for name, conv in convolutions.items():
-        watch.belongs(conv.weight, name)
+    for name, layer in layers.items():
+        watch.belongs(layer.weight, name)
     for module, name in names.items():
         kernel: Tensor | None = None
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, Weighted):
             kernel = module._parameters.get("weight")
         if isinstance(module, Rehearsal):
             kernel = module.kernel()
@@ -132,6 +165,7 @@ class _Watch(FlopCounterMode):
         super().__init__(display=False, custom_mapping=FORMULAS)
         self.mod_tracker = _NoTracker()  # type: ignore[assignment]  # it is asked for no more
         self.observation = Observation()
+        self._maps = FlattenedMaps()
         self._owners: dict[int, set[str]] = {}
         self._frames = [_Frame("", type(network).__name__, None)]
 
@@ -142,12 +176,14 @@ class _Watch(FlopCounterMode):
     def of(self, module: nn.Module, name: str) -> Callable[..., object]:
         """The forward of a module, watched."""
         forward, calls = module.forward, self.observation.calls
-        listed = isinstance(module, nn.Conv2d | ConvReplacement | nn.Linear)
+        listed = isinstance(module, Weighted | Replacement)
 
         def watched(*args: Any, **kwargs: Any) -> object:
             call = Call() if listed else None
-            if listed:
+            if call is not None:
                 calls.setdefault(name, [])
+                first = next(tensors_in((args, kwargs)), None)
+                call.flattened = None if first is None else self._maps.of(first)
             self._frames.append(_Frame(name, type(module).__name__, call))
             try:
                 output = forward(*args, **kwargs)
@@ -163,14 +199,14 @@ class _Watch(FlopCounterMode):
     def _count_flops(
         self, func_packet: Any, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
+        self._maps.follow(func_packet, out, (args, kwargs))
         before = self.get_total_flops()
         super()._count_flops(func_packet, out, args, kwargs)
         macs = (self.get_total_flops() - before) // 2
         if not macs:
             return out
-        owners = next(
-            filter(None, (self._owners.get(x.data_ptr()) for x in tensors_in(args))), None
-        )
+        kernels = () if func_packet in SEVERAL_PRODUCTS else tensors_in(args)
+        owners = next(filter(None, (self._owners.get(x.data_ptr()) for x in kernels)), None)
         frame = next((frame for frame in reversed(self._frames) if frame.call), None)
         seen = self.observation
         if frame is not None and frame.call and (owners is None or frame.name in owners):
@@ -185,11 +221,16 @@ class _Watch(FlopCounterMode):
 
 
 def _note(call: Call, module: nn.Module, given: object, output: object) -> None:
-    if isinstance(module, nn.Linear):
+    before, after = next(tensors_in(given), None), next(tensors_in(output), None)
+    if isinstance(module, nn.Linear | LinearReplacement):
         # Of one vector torch's counter counts nothing.
         call.macs = call.macs or module.in_features * sum(x.numel() for x in tensors_in(output))
+        if after is not None and after.ndim > 1:
+            call.regions = len(after)
+            positions = after.numel() // (len(after) * module.out_features) if len(after) else 0
+            width = after.shape[-2] if after.ndim > 2 else 1
+            call.output_size = (positions // width, width) if width else (0, 0)
         return
-    before, after = next(tensors_in(given), None), next(tensors_in(output), None)
     if before is not None and before.ndim > 1:
         call.input_size = (before.shape[-2], before.shape[-1])
     if after is not None and after.ndim > 1:

@@ -1,10 +1,12 @@
-"""What planning needs to know of a model: its convolutions, their sizes, costs and spectra."""
+"""What planning needs to know of a model: its layers, their sizes, costs and spectra."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 from pydantic import Field
@@ -13,20 +15,31 @@ from torch.nn.modules.conv import _ConvNd
 
 from rsdtr.errors import PlanError, UnknownName, first_line
 from rsdtr.models.run import Example, first_of_each, give_lazy_layers_weights
-from rsdtr.models.surgery import copied, made_by
+from rsdtr.models.surgery import Weighted, copied, made_by
 from rsdtr.models.zoo import ModelSpec, weights_sha256
 from rsdtr.planning import obstacles
-from rsdtr.planning.layer_calls import Observation, observed, rehearsed
-from rsdtr.ring.cost import Size, pipeline_macs
+from rsdtr.planning.layer_calls import Call, Observation, observed, rehearsed
+from rsdtr.ring.cost import Size, form_macs, pipeline_macs
+from rsdtr.ring.forms import FORMS, Form
 from rsdtr.ring.tensor_ring import ring_storage
 from rsdtr.search.bounds import Cost
-from rsdtr.search.candidate import Candidate, Objective, Question, SearchResult, Winners
+from rsdtr.search.candidate import (
+    COARSE,
+    GRID,
+    Candidate,
+    Objective,
+    Question,
+    Ranks,
+    SearchResult,
+    Winners,
+)
 from rsdtr.search.memory_budget import Kept
-from rsdtr.search.paper_rule import KernelSpectra
+from rsdtr.search.paper_rule import LARGE, KernelSpectra
 from rsdtr.search.tight_rule import best_tight
 from rsdtr.system.safetensors_format import Entry, entries_of
 from rsdtr.typing import Frozen
 
+Kind = Literal["conv", "linear"]
 # Spectra of all models in a process, by the scalars of their kernels: each takes some 60 bytes.
 _SPECTRA = Kept(1 << 23)
 _spectra: WeakKeyDictionary[LayerProfile, KernelSpectra] = WeakKeyDictionary()
@@ -52,12 +65,15 @@ class NotCounted(Frozen):
 
 @dataclass(frozen=True, eq=False)
 class LayerProfile:
-    """One nn.Conv2d as the network uses it.
+    """One nn.Conv2d, or nn.Linear, as the network uses it.
 
     name: its dotted module name; kernel: weight, (O, I/groups, KH, KW), detached; input_size,
     output_size: (H, W) for the model's input; macs: dense MACs for one input; in_paper_policy:
     whether the program behind the paper compresses it; obstacle: why it cannot be a ring, or None;
-    padding, dilation, padding_mode: as the convolution has them.
+    padding, dilation, padding_mode, groups: as the convolution has them. A linear layer is the
+    convolution that computes the same: its weight is (O, C, H, W) behind a flattened map (C, H, W),
+    and that map's (H, W) is its input_size; of any other input it is (O, I, 1, 1), and both sizes
+    are the positions that it runs at.
     """
 
     name: str
@@ -71,11 +87,22 @@ class LayerProfile:
     padding: tuple[int, int] | str
     dilation: tuple[int, int]
     padding_mode: str
+    kind: Kind = "conv"
+    groups: int = 1
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         o, i, kh, kw = self.kernel.shape
         return o, i, kh, kw
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input: (I, H, W), of a linear layer (I,) or (positions…, I)."""
+        _, i, kh, kw = self.shape
+        if self.kind == "conv":
+            return (i * self.groups, *self.input_size)
+        alone = self.output_size == (1, 1)
+        return (i * kh * kw,) if alone else (*self.output_size, i)
 
     @property
     def spectra(self) -> KernelSpectra:
@@ -90,8 +117,34 @@ class LayerProfile:
         """What an objective makes small, as a function of ranks R_0…R_3."""
         if objective == "storage":
             return partial(ring_storage, self.shape)
-        sizes = {"input_size": self.input_size, "output_size": self.output_size}
-        return partial(pipeline_macs, self.shape, **sizes)
+        return self.pipeline_macs
+
+    def pipeline_macs(self, ranks: Ranks) -> int:
+        """MACs of the paper's four sublayers for one input."""
+        return pipeline_macs(self.shape, ranks, self.input_size, self.output_size, self.groups)
+
+    def planned_form(self, ranks: Ranks) -> Form:
+        """The form that a ring is planned in, before anything was measured: the paper's sublayers;
+        of a grouped convolution, whose groups all run through the shared kernels, what takes the
+        fewest MACs, which may be `dense`.
+        """
+        if self.groups == 1:
+            return "pipeline"
+        return min(FORMS, key=lambda form: self.form_macs(form, ranks))
+
+    def form_macs(self, form: Form, ranks: Ranks) -> int:
+        """MACs for one input as a ring of these ranks in a form."""
+        sizes = self.input_size, self.output_size
+        return form_macs(form, self.shape, ranks, *sizes, self.groups)
+
+    def planned_macs(self, ranks: Ranks) -> int:
+        """MACs for one input as a ring of these ranks, in its `planned_form`."""
+        return self.form_macs(self.planned_form(ranks), ranks)
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The ε_p at which a target looks at its rings: fewer where each search takes long."""
+        return COARSE if self.kernel.numel() >= LARGE else GRID
 
     def search(self, question: Question, published: Candidate | None = None) -> SearchResult:
         """Search the best ring now. RingError for ε_p out of range or a kernel without a ring.
@@ -107,11 +160,12 @@ class LayerProfile:
 
 @dataclass(frozen=True, eq=False)
 class ModelProfile:
-    """Every convolution of a model in network order, and the whole network's costs.
+    """Every convolution and linear layer of a model in network order, and its whole costs.
 
     params: scalars in all parameters; macs: MACs of convolutions and linear layers for one input;
     not_counted: what else multiplies, and convolutions that did not run; entries: every tensor of
-    its file; winners: the best rings that are known already.
+    its file; winners: the best rings that are known already; usual_layers: the layer policy where
+    none is asked for.
     """
 
     model: str
@@ -122,6 +176,7 @@ class ModelProfile:
     weights_sha256: str
     entries: Mapping[str, Entry]
     winners: Winners = field(default_factory=Winners)
+    usual_layers: Literal["paper", "auto"] = "paper"
 
     def winner(self, layer: LayerProfile, question: Question) -> Candidate:
         """The best ring of one of these layers, searched now if it is not known yet."""
@@ -138,7 +193,7 @@ class ModelProfile:
             if layer.name == name:
                 return layer
         raise UnknownName(
-            f"{self.model} has no convolution {name!r}: choose one of "
+            f"{self.model} has no layer {name!r}: choose one of "
             f"{', '.join(layer.name for layer in self.layers)}"
         )
 
@@ -155,21 +210,23 @@ def profile(
     """
     example = spec.example(model) if example_inputs is None else first_of_each(example_inputs)
     give_lazy_layers_weights(model, example)
-    convolutions = {
-        name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
+    layers = {
+        name: module for name, module in model.named_modules() if isinstance(module, Weighted)
     }
-    places = {name: obstacles.of_place(model, conv) for name, conv in convolutions.items()}
-    free = {name: conv for name, conv in convolutions.items() if places[name] is None}
+    convolutions = {name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)}
+    places = {name: obstacles.of_place(model, layer) for name, layer in layers.items()}
+    free = {name: layer for name, layer in layers.items() if places[name] is None}
     seen, met = _observe(model, spec, example, free) if convolutions else (Observation(), set())
-    names = [name for name, calls in seen.calls.items() if calls and name in convolutions]
-    if not names:
+    names = [name for name, calls in seen.calls.items() if calls and name in layers]
+    first = next((name for name in names if name in convolutions), None)
+    if first is None:
         raise PlanError(_nothing(model, spec))
 
     def obstacle(name: str) -> str | None:
         return (
             places[name]
             or obstacles.of_use(seen.calls[name], seen.past.get(name, 0))
-            or obstacles.of_values(convolutions[name].weight.detach())
+            or obstacles.of_values(layers[name].weight.detach())
             or (None if name in met else obstacles.UNMET)
         )
 
@@ -177,35 +234,56 @@ def profile(
     return ModelProfile(
         model=spec.name,
         layers=tuple(
-            LayerProfile(
-                name=name,
-                kernel=(conv := convolutions[name]).weight.detach(),
-                stride=(conv.stride[0], conv.stride[1]),
-                input_size=seen.calls[name][0].input_size,
-                output_size=seen.calls[name][0].output_size,
-                macs=sum(call.macs for call in seen.calls[name]),
-                in_paper_policy=position > 0 and max(conv.kernel_size) > 1,
-                obstacle=obstacle(name),
-                padding=_pair(conv.padding),
-                dilation=(conv.dilation[0], conv.dilation[1]),
-                padding_mode=conv.padding_mode,
-            )
-            for position, name in enumerate(names)
+            _layer(name, layers[name], seen.calls[name], name != first, obstacle(name))
+            for name in names
         ),
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=macs,
         not_counted=_not_counted(model, seen, macs),
         weights_sha256=weights_sha256(model),
         entries=entries_of(model),
+        usual_layers=spec.usual_layers,
+    )
+
+
+def _layer(
+    name: str, layer: Weighted, calls: Sequence[Call], later: bool, obstacle: str | None
+) -> LayerProfile:
+    """later: whether it is no first convolution."""
+    weight, call = layer.weight.detach(), calls[0]
+    macs = sum(call.macs for call in calls)
+    if isinstance(layer, nn.Linear):
+        size = call.flattened[1:] if call.flattened is not None else (1, 1)
+        fits = call.flattened is not None and prod(call.flattened) == layer.in_features
+        size = size if fits else (1, 1)
+        return LayerProfile(
+            name=name, kernel=weight.reshape(len(weight), -1, *size), stride=(1, 1),
+            input_size=size if fits else call.output_size, output_size=call.output_size, macs=macs,
+            in_paper_policy=False, obstacle=obstacle, padding=(0, 0), dilation=(1, 1),
+            padding_mode="zeros", kind="linear",
+        )  # fmt: skip
+    return LayerProfile(
+        name=name,
+        kernel=weight,
+        stride=(layer.stride[0], layer.stride[1]),
+        input_size=call.input_size,
+        output_size=call.output_size,
+        macs=macs,
+        in_paper_policy=later and max(layer.kernel_size) > 1 and layer.groups == 1,
+        obstacle=obstacle,
+        padding=_pair(layer.padding),
+        dilation=(layer.dilation[0], layer.dilation[1]),
+        padding_mode=layer.padding_mode,
+        groups=layer.groups,
     )
 
 
 def _observe(
-    model: nn.Module, spec: ModelSpec, example: Example, free: Mapping[str, nn.Conv2d]
+    model: nn.Module, spec: ModelSpec, example: Example, free: Mapping[str, Weighted]
 ) -> tuple[Observation, set[str]]:
-    """What runs, and which of the `free` convolutions still run once they are another layer."""
+    """What runs, and which of the `free` layers still run once they are another layer."""
 
-    def tried(some: Mapping[str, nn.Conv2d]) -> Observation | None:
+    def tried(some: Mapping[str, Weighted]) -> Observation | None:
         try:
             return rehearsed(model, some, example)
         except Exception:  # whatever the network's own code raises at the sight of another layer

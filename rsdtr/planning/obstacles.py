@@ -1,4 +1,4 @@
-"""Why a convolution cannot be a ring, in words that say what frees it."""
+"""Why a layer cannot be a ring, in words that say what frees it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from rsdtr.models.surgery import ConvReplacement, attributes_of_user
+from rsdtr.models.surgery import Weighted, attributes_of_user, replacement_of
 from rsdtr.planning.layer_calls import Call
 from rsdtr.ring.tensor_ring import too_coarse
 from rsdtr.search.paper_rule import LARGEST, SMALLEST
@@ -25,8 +25,8 @@ _COMPUTED_BY = {
 UNMET = "the network does not run another kind of layer in its place"
 
 
-def of_place(model: nn.Module, conv: nn.Conv2d) -> str | None:
-    """Why no ring could stand where this convolution stands, whatever its values, or None."""
+def of_place(model: nn.Module, conv: Weighted) -> str | None:
+    """Why no ring could stand where this layer stands, whatever its values, or None."""
     if parametrize.is_parametrized(conv):
         names = ", ".join(
             f"{key} by {type(part).__name__}"
@@ -34,10 +34,14 @@ def of_place(model: nn.Module, conv: nn.Conv2d) -> str | None:
             for part in cast(nn.ModuleList, parts)
         )
         return f"computes its {names}: torch.nn.utils.parametrize.remove_parametrizations frees it"
-    if type(conv) is not nn.Conv2d:
-        return f"{type(conv).__name__} is not a plain nn.Conv2d"
-    if conv.groups != 1:
-        return f"grouped convolution (groups={conv.groups}): a ring mixes all channels"
+    plain = nn.Linear if isinstance(conv, nn.Linear) else nn.Conv2d
+    if type(conv) is not plain:
+        return f"{type(conv).__name__} is not a plain nn.{plain.__name__}"
+    if isinstance(conv, nn.Conv2d) and conv.groups == conv.in_channels > 1:
+        return (
+            f"depthwise convolution (groups={conv.groups}): its kernels have one channel each, "
+            "which a ring could only share at the price of more multiplications"
+        )
     if conv._parameters.get("weight") is None:
         return _computed(conv)
     return _shared(model, conv) or _beside(conv)
@@ -66,7 +70,7 @@ def of_values(kernel: Tensor) -> str | None:
     return None
 
 
-def _computed(conv: nn.Conv2d) -> str:
+def _computed(conv: Weighted) -> str:
     for hook in conv._forward_pre_hooks.values():
         for kind, word in _COMPUTED_BY.items():
             if isinstance(hook, kind):
@@ -74,7 +78,7 @@ def _computed(conv: nn.Conv2d) -> str:
     return "its kernel is no parameter: layer.weight = nn.Parameter(…) frees it"
 
 
-def _shared(model: nn.Module, conv: nn.Conv2d) -> str | None:
+def _shared(model: nn.Module, conv: Weighted) -> str | None:
     """Who else holds its kernel."""
     for name, module in model.named_modules():
         for key, other in module._parameters.items():
@@ -86,7 +90,7 @@ def _shared(model: nn.Module, conv: nn.Conv2d) -> str | None:
     return None
 
 
-def _beside(conv: nn.Conv2d) -> str | None:
+def _beside(conv: Weighted) -> str | None:
     """What was put on the layer that a ring has no place for."""
     more = [
         name
@@ -97,9 +101,9 @@ def _beside(conv: nn.Conv2d) -> str | None:
     if more:
         return f"holds {', '.join(more)} beside its kernel and bias"
     set_on_it = attributes_of_user(conv)
-    if replaced := [name for name in set_on_it if hasattr(nn.Conv2d, name)]:
+    if replaced := [name for name in set_on_it if hasattr(type(conv), name)]:
         return f"its {replaced[0]} was replaced by another"
-    if clashing := [name for name in set_on_it if hasattr(ConvReplacement, name)]:
+    if clashing := [name for name in set_on_it if hasattr(replacement_of(conv), name)]:
         return f"has an attribute {clashing[0]}, which means something else in a ring"
     if conv._state_dict_hooks or conv._state_dict_pre_hooks:
         return "has hooks on its state_dict, which is another in a ring"

@@ -11,9 +11,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from rsdtr.errors import PlanError, first_problem
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile, NotCounted
-from rsdtr.ring.cost import pipeline_macs
-from rsdtr.ring.forms import Form
+from rsdtr.planning.model_profile import Kind, LayerProfile, ModelProfile, NotCounted
+from rsdtr.ring.forms import FORMS, Form
 from rsdtr.ring.rank_selection import MINIMUM_EPS, checked_eps
 from rsdtr.ring.tensor_ring import ring_shapes, ring_storage
 from rsdtr.search.candidate import Candidate, Objective, Question, Rule
@@ -48,6 +47,9 @@ class Target(Frozen):
         return f"{self.kind.upper()} ≥ {self.value:g}"
 
 
+_KINDS = {"conv": "convolution", "linear": "linear layer"}
+
+
 class Milliseconds(Frozen):
     """Best measured time of one pass before and after compression, in ms."""
 
@@ -68,11 +70,13 @@ class MeasuredOn(Frozen):
 
 
 class LayerPlan(Frozen):
-    """What one convolution becomes.
+    """What one convolution, or linear layer, becomes.
 
     A ring: its own ε_p, shift, r0, ranks R_0…R_3 (mode order O, I, KH, KW), its storage in scalars,
     form, MACs for one input and ‖𝓦 − 𝓦̂‖_F/‖𝓦‖_F. Left alone: `kept_dense` says why, in words.
-    macs counts the paper's four sublayers. Once a form was chosen by its time: macs_run, MACs for
+    macs counts the paper's four sublayers, of a grouped convolution those of the form that it is
+    planned in. kind, groups: what the layer is; they are not written where it is a convolution of
+    one group. Once a form was chosen by its time: macs_run, MACs for
     one input in that form; latency_ms, as measured; runs_dense, why a stored ring runs dense.
     """
 
@@ -91,6 +95,8 @@ class LayerPlan(Frozen):
     macs_run: int | None = Field(default=None, ge=0)
     latency_ms: Milliseconds | None = None
     runs_dense: str | None = None
+    kind: Kind = Field(default="conv", exclude_if=lambda kind: kind == "conv")
+    groups: int = Field(default=1, ge=1, exclude_if=lambda groups: groups == 1)
 
     @model_validator(mode="after")
     def _either_ring_or_dense(self) -> LayerPlan:
@@ -146,12 +152,21 @@ class CompressionPlan(Frozen):
 
     def __str__(self) -> str:
         """What was decided, in one line."""
-        rings = sum(layer.ranks is not None for layer in self.layers)
         return (
             f"{self.model} at {self.label}: PCR {self.pcr:.2f} ({self.params.original:,} → "
-            f"{self.params.compressed:,} parameters), FCR {self.fcr:.2f}; {rings} of "
-            f"{len(self.layers)} convolutions are rings"
+            f"{self.params.compressed:,} parameters), FCR {self.fcr:.2f}; {self.counted} are rings"
         )
+
+    @property
+    def counted(self) -> str:
+        """How many of the listed layers of each kind are rings, in words."""
+        counts = []
+        for kind, name in _KINDS.items():
+            layers = [layer for layer in self.layers if layer.kind == kind]
+            rings = sum(layer.ranks is not None for layer in layers)
+            if layers:
+                counts.append(f"{rings} of {len(layers)} {name}{'s' * (len(layers) > 1)}")
+        return " and ".join(counts)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> CompressionPlan:
@@ -171,29 +186,34 @@ def plan(
     *,
     rule: Rule = "paper",
     objective: Objective = "storage",
-    layers: str | Sequence[str] = "paper",
+    layers: str | Sequence[str] | None = None,
     own: Mapping[str, float | None] | None = None,
     target: Target | None = None,
     progress: Progress | None = None,
 ) -> CompressionPlan:
-    """Choose for every convolution the best ring at relative error ε_p.
+    """Choose for every layer the best ring at relative error ε_p.
 
     rule: `paper`, the published procedure, or `tight`, which stores less at the same ε_p;
     objective: what the choice among rings makes small, `storage` or `macs`; layers: `paper` (every
-    k×k convolution but the first, as the program behind the paper does), `all`, or glob patterns
-    over layer names; own: layers that have an ε_p of their own, or None to stay dense (eps may be
-    None if these are all); target: what they were solved for; progress: called with (layers done,
-    layers in all). RingError for ε_p out of range, PlanError for a pattern or name without a layer.
+    k×k convolution but the first, as the program behind the paper does), `auto` (every convolution
+    and linear layer whose ring stores less), `all` (every convolution), or glob patterns over layer
+    names, by default profile.usual_layers; own: layers that have an ε_p of their own, or None to
+    stay dense (eps may be None if these are all); target: what they were solved for; progress:
+    called with (layers done, layers in all). The plan has a line for every convolution, and for
+    those linear layers that `layers` or `own` takes in. RingError for ε_p out of range, PlanError
+    for a pattern or name without a layer.
     """
     started = time.perf_counter()
-    chosen = policy_layers(profile, layers)
+    policy = profile.usual_layers if layers is None else layers
+    chosen = policy_layers(profile, policy)
     each = _each_eps(profile, chosen, eps, own or {})
+    listed = [layer for layer in profile.layers if layer.kind == "conv" or layer.name in each]
     planned = []
-    for done, layer in enumerate(profile.layers):
+    for done, layer in enumerate(listed):
         if progress:
-            progress(done, len(profile.layers))
+            progress(done, len(listed))
         if layer.name not in each:
-            named = layers if isinstance(layers, str) else " ".join(layers)
+            named = policy if isinstance(policy, str) else " ".join(policy)
             planned.append(_dense(layer, f"outside the layer policy {named!r}"))
         elif layer.obstacle is not None:
             planned.append(_dense(layer, layer.obstacle))
@@ -202,7 +222,7 @@ def plan(
         else:
             planned.append(_layer_plan(profile, layer, Question(rule, objective, asked)))
     if progress:
-        progress(len(profile.layers), len(profile.layers))
+        progress(len(listed), len(listed))
     return CompressionPlan(
         model=profile.model,
         eps=eps,
@@ -259,21 +279,27 @@ def _each_eps(
     return {name: None if value is None else checked_eps(value) for name, value in each.items()}
 
 
-def policy_layers(profile: ModelProfile, layers: str | Sequence[str]) -> set[str]:
-    """Names of the layers that the policy wants compressed; PlanError as `plan`."""
+def policy_layers(profile: ModelProfile, layers: str | Sequence[str] | None) -> set[str]:
+    """Names of the layers that the policy wants compressed; PlanError as `plan`.
+
+    layers: as in `plan`.
+    """
+    layers = profile.usual_layers if layers is None else layers
     if layers == "paper":
         return {layer.name for layer in profile.layers if layer.in_paper_policy}
     names = {layer.name for layer in profile.layers}
-    if layers == "all":
+    if layers == "auto":
         return names
+    if layers == "all":
+        return {layer.name for layer in profile.layers if layer.kind == "conv"}
     patterns = [layers] if isinstance(layers, str) else list(layers)
     chosen: set[str] = set()
     for pattern in patterns:
         matching = {name for name in names if fnmatchcase(name, pattern)}
         if not matching:
             raise PlanError(
-                f"no layer of {profile.model} matches {pattern!r}: give `paper`, `all`, or a glob "
-                f"over names such as {profile.layers[-1].name}"
+                f"no layer of {profile.model} matches {pattern!r}: give `paper`, `auto`, `all` or "
+                f"a glob over names such as {profile.layers[-1].name}"
             )
         chosen |= matching
     return chosen
@@ -292,7 +318,8 @@ def _layer_plan(profile: ModelProfile, layer: LayerProfile, question: Question) 
 
 def ring_plan(layer: LayerProfile, eps: float | None, best: Candidate) -> LayerPlan:
     """A layer that becomes this ring; eps: what it was chosen for, None if by its ranks."""
-    macs = pipeline_macs(layer.shape, best.ranks, layer.input_size, layer.output_size)
+    form = layer.planned_form(best.ranks)
+    macs = layer.form_macs(form, best.ranks)
     return LayerPlan(
         name=layer.name,
         shape=layer.shape,
@@ -302,9 +329,20 @@ def ring_plan(layer: LayerProfile, eps: float | None, best: Candidate) -> LayerP
         r0=best.r0,
         ranks=best.ranks,
         storage=best.storage,
-        form="pipeline",
+        form=form,
+        kind=layer.kind,
+        groups=layer.groups,
+        runs_dense=None if form != "dense" else _shared_kernels(layer, best),
         macs=Ratio(original=layer.macs, compressed=macs),
         relative_error=best.relative_error,
+    )
+
+
+def _shared_kernels(layer: LayerProfile, best: Candidate) -> str:
+    least = min(layer.form_macs(form, best.ranks) for form in FORMS if form != "dense")
+    return (
+        f"each of its {layer.groups} groups would run through the shared kernels, which takes "
+        f"{least:,} MACs at least, the grouped convolution {layer.macs:,}"
     )
 
 
@@ -315,5 +353,7 @@ def _dense(layer: LayerProfile, reason: str) -> LayerPlan:
         stride=layer.stride,
         kept_dense=reason,
         storage=layer.kernel.numel(),
+        kind=layer.kind,
+        groups=layer.groups,
         macs=Ratio(original=layer.macs, compressed=layer.macs),
     )

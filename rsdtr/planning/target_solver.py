@@ -23,7 +23,6 @@ from rsdtr.planning.plan import (
     planned_bytes,
     policy_layers,
 )
-from rsdtr.ring.cost import pipeline_macs
 from rsdtr.search.candidate import GRID, Objective, Question, Rule
 from rsdtr.typing import Progress
 
@@ -75,7 +74,7 @@ def solve(
     *,
     rule: Rule = "paper",
     objective: Objective = "storage",
-    layers: str | Sequence[str] = "paper",
+    layers: str | Sequence[str] | None = None,
     own: Mapping[str, float | None] | None = None,
     damage: Damage | None = None,
     grid: Sequence[float] = GRID,
@@ -116,7 +115,7 @@ def uniform_front(
     *,
     rule: Rule = "paper",
     objective: Objective = "storage",
-    layers: str | Sequence[str] = "paper",
+    layers: str | Sequence[str] | None = None,
     grid: Sequence[float] = GRID,
 ) -> list[CompressionPlan]:
     """Plans of one ε_p for all layers, over a grid of ε_p."""
@@ -152,15 +151,15 @@ def _front(
     grid: Sequence[float],
 ) -> Front:
     """The layer's options over a grid of ε_p, without rings that store more than the kernel."""
-    found = [(eps, profile.winner(layer, Question(rule, objective, eps))) for eps in grid]
+    asked = [eps for eps in layer.grid if eps in grid]
+    found = [(eps, profile.winner(layer, Question(rule, objective, eps))) for eps in asked]
     found = [(eps, ring) for eps, ring in found if ring.storage < layer.kernel.numel()]
-    sizes = layer.input_size, layer.output_size
     return Front(
         name=layer.name,
         eps=(None, *(eps for eps, _ in found)),
         params=np.array([layer.kernel.numel(), *(ring.storage for _, ring in found)], float),
         macs=np.array(
-            [layer.macs, *(pipeline_macs(layer.shape, ring.ranks, *sizes) for _, ring in found)],
+            [layer.macs, *(layer.planned_macs(ring.ranks) for _, ring in found)],
             float,
         ),
         damage=np.concatenate(

@@ -37,7 +37,7 @@ from rsdtr.search.paper_rule import SEARCH_VERSION
 from rsdtr.system.atomic_files import locked, replace_file
 from rsdtr.system.cache_folder import cache_folder, private_folder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: linear layers have rows as well
 KEPT_BYTES = 64 << 20  # of all models together: a whole ResNet-50 takes half a million
 ABANDONED_SECONDS = 3600.0  # temporary files this old belong to a writer that was killed
 SAVE_SECONDS = 1.0  # between two writings of the store while the grid grows
@@ -63,7 +63,7 @@ def store_path(profile: ModelProfile) -> Path:
 
 def file_name(profile: ModelProfile) -> str:
     """What the file of this model's winners is called."""
-    return f"{profile.weights_sha256}-v{SEARCH_VERSION}{SUFFIX}"
+    return f"{profile.weights_sha256}-v{SEARCH_VERSION}.{FORMAT_VERSION}{SUFFIX}"
 
 
 def load_winners(profile: ModelProfile) -> int:
@@ -139,7 +139,10 @@ def make_folder() -> None:
 
 def _identity(profile: ModelProfile) -> str:
     """All that the stored winners depend on, but for the code itself, as one line of JSON."""
-    layers = [(la.name, la.shape, la.input_size, la.output_size) for la in profile.layers]
+    layers = [
+        (la.name, la.shape, la.input_size, la.output_size, *(la.groups,) * (la.groups > 1))
+        for la in profile.layers
+    ]
     content = {
         "format": FORMAT_VERSION,
         "search": SEARCH_VERSION,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.data.augmentation import augmented
 from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import DataError, RsdtrError
@@ -354,7 +354,7 @@ def _optimizer(trained: list[nn.Parameter], options: FinetuneOptions) -> torch.o
 
 def _dense_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Of the convolutions and linear layers that are no rings and would be trained."""
-    inside = {m for ring in model.modules() if isinstance(ring, TRConv2d) for m in ring.modules()}
+    inside = {m for ring in model.modules() if isinstance(ring, RingLayer) for m in ring.modules()}
     layers = (
         m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m not in inside
     )

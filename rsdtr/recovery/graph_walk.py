@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.errors import RsdtrError
 from rsdtr.recovery.out_of_place import rewrite_out_of_place
 
@@ -51,7 +51,7 @@ def sites(walk: Walk) -> list[Site]:
     return [
         _site(walk, node, calls)
         for node in walk.nodes
-        if isinstance(ring := _module(walk, node), TRConv2d)
+        if isinstance(ring := _module(walk, node), RingLayer)
         and calls[node.target] == 1
         and not (ring._forward_hooks or ring._forward_pre_hooks)
     ]
@@ -93,7 +93,9 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 def _settled(walk: Walk, value: fx.Node, call: fx.Node) -> bool:
     """Whether no ring layer from `call` on has a part in the value."""
     before = walk.nodes[: walk.position[call]]
-    return not any(isinstance(_module(walk, node), TRConv2d) for node in walk.needed(before, value))
+    return not any(
+        isinstance(_module(walk, node), RingLayer) for node in walk.needed(before, value)
+    )
 
 
 def _only_relu(walk: Walk, value: fx.Node) -> bool:
@@ -181,7 +183,7 @@ class Walk:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, TRConv2d) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, RingLayer) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _traced(network: nn.Module) -> fx.Graph:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.data.image_sets import fitting_batch
 from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError, RsdtrError
@@ -33,6 +34,9 @@ from rsdtr.ring.tensor_ring import TensorRing
 Measure = Literal["relative error", "rectified error", "divergence", "answer error"]
 Sums = TypeVar("Sums", Inputs, Targets)
 SWITCHED_OFF = "every γ of the BatchNorm behind it is 0: nothing of its output is seen"
+GROUPED = "each group of a grouped convolution meets inputs of its own"
+MOST_INPUTS = 8192  # entries of a kernel per output; their second moments take 512 MB
+TOO_WIDE = f"the second moments of more than {MOST_INPUTS:,} inputs would not fit in memory"
 FAINT = 1e-3  # channels that BatchNorm makes fainter than this part of the loudest count as that
 
 
@@ -127,7 +131,7 @@ def refit(
     learnt, judged = chosen.select(order[held:]), chosen.select(order[:held])
     new = copied(model).eval()
     for module in new.modules():
-        if isinstance(module, TRConv2d):
+        if isinstance(module, RingLayer):
             module.form = "dense"  # computes the same, and faster where nobody measured
     size = fitting_batch(images.spec, asked.batch_size)
     # The part that judges comes first; every batch is of one part.
@@ -182,10 +186,10 @@ class _Outlet:
     offset: Tensor
 
     @classmethod
-    def of(cls, layer: TRConv2d, norm: _BatchNorm | None) -> _Outlet:
+    def of(cls, layer: RingLayer, norm: _BatchNorm | None) -> _Outlet:
         like = layer.cores[0]
         if norm is None or norm.running_mean is None or norm.running_var is None:
-            return cls(like.new_ones(layer.out_channels), like.new_zeros(layer.out_channels))
+            return cls(like.new_ones(layer.kernel_shape[0]), like.new_zeros(layer.kernel_shape[0]))
         scale = (norm.running_var + norm.eps).rsqrt()
         scale = scale if norm.weight is None else scale * norm.weight
         offset = -norm.running_mean * scale
@@ -206,10 +210,14 @@ class _Refit:
         layer = self.ours.modules[site.layer]
         norm = self.ours.modules[site.norm] if site.norm is not None else None
         original = self.dense.modules[site.layer]
-        trained = original.kernel() if isinstance(original, TRConv2d) else original.weight
-        assert isinstance(layer, TRConv2d)
+        assert isinstance(layer, RingLayer)
+        trained = original.kernel() if isinstance(original, RingLayer) else original.weight
         assert norm is None or isinstance(norm, _BatchNorm)
         assert isinstance(trained, Tensor)
+        trained = trained.reshape(layer.kernel_shape)
+        if layer.groups > 1 or prod(layer.kernel_shape[1:]) > MOST_INPUTS:
+            told = GROUPED if layer.groups > 1 else TOO_WIDE
+            return [Step(site.layer, "relative error", 0.0, 0.0, skipped=told)]
         if norm is not None and norm.weight is not None and not norm.weight.any():
             return [Step(site.layer, "relative error", 0.0, 0.0, skipped=SWITCHED_OFF)]
         outlet = _Outlet.of(layer, norm)
@@ -253,7 +261,7 @@ class _Refit:
     def _moments(
         self,
         site: Site,
-        layer: TRConv2d,
+        layer: RingLayer,
         outlet: _Outlet,
         found: tuple[Tensor, ...],
         inputs: list[Inputs] | None,
@@ -300,7 +308,7 @@ def _scaled(ring: TensorRing, scale: Tensor) -> TensorRing:
     return TensorRing((c0 * scale[:, None], c1, c2, c3), ring.shift)
 
 
-def _write(layer: TRConv2d, norm: _BatchNorm | None, ring: TensorRing, bias: Tensor) -> None:
+def _write(layer: RingLayer, norm: _BatchNorm | None, ring: TensorRing, bias: Tensor) -> None:
     """Give the layer these cores and its bias; without one, the norm's mean takes it."""
     for parameter, core in zip(layer.cores, ring.cores, strict=True):
         parameter.copy_(core)

@@ -1,6 +1,6 @@
-"""Second moments of a convolution: what goes in, what should come out, summed over images.
+"""Second moments of a layer: what goes in, what should come out, summed over images.
 
-A convolution is linear in its kernel, so the squared error over any number of images is a quadratic
+A layer is linear in its kernel, so the squared error over any number of images is a quadratic
 function of the kernel, known from three sums: ‖Y − 𝓦X‖² = c − 2⟨B, 𝓦⟩ + ⟨𝓦A, 𝓦⟩ with A = XXᵀ,
 B = YXᵀ, c = ‖Y‖². The images themselves need not be kept.
 """
@@ -14,6 +14,9 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from rsdtr.compressed.ring_layer import RingLayer
+from rsdtr.compressed.tr_conv2d import TRConv2d
 
 Pair = tuple[int, int]
 
@@ -37,16 +40,25 @@ class Window(Protocol):
 class Patches:
     """What a layer's kernel meets at P output pixels, the same ones of all B images.
 
-    columns: (B·P, I·KH·KW), modes in the kernel's order; rows, cols: (P,), the output pixels.
+    columns: (B·P, I·KH·KW), modes in the kernel's order; drawn: (P,), the output pixels, row by
+    row; channels_last: whether the layer answers (B, …, O), as a linear one does.
     """
 
     columns: Tensor
-    rows: Tensor
-    cols: Tensor
+    drawn: Tensor
+    channels_last: bool = False
 
     @classmethod
-    def of(cls, layer: Window, x: Tensor, pixels: int, generator: torch.Generator) -> Patches:
-        """Of the layer's input x (B, I, H, W), at so many pixels drawn at random; at most all."""
+    def of(
+        cls, layer: RingLayer | Window, x: Tensor, pixels: int, generator: torch.Generator
+    ) -> Patches:
+        """Of the layer's input x, (B, I, H, W) or (B, …, I), at so many pixels, or positions of a
+        linear layer, drawn at random; at most all.
+        """
+        if isinstance(layer, RingLayer) and not isinstance(layer, TRConv2d):
+            rows = x.reshape(len(x), -1, x.shape[-1])  # (B, positions, I)
+            drawn = torch.randperm(rows.shape[1], generator=generator)[:pixels].sort().values
+            return cls(rows[:, drawn].flatten(0, 1), drawn, channels_last=True)
         (top, bottom), (left, right) = layer.margins
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         x = F.pad(x, (left, right, top, bottom), mode=mode)
@@ -58,11 +70,14 @@ class Patches:
         drawn = torch.randperm(height * width, generator=generator)[:pixels].sort().values
         rows, cols = drawn // width, drawn % width
         taken = x[:, :, rows, cols].transpose(1, 2)  # (B, P, I, KH, KW)
-        return cls(taken.flatten(0, 1).flatten(1), rows, cols)
+        return cls(taken.flatten(0, 1).flatten(1), drawn)
 
     def at(self, output: Tensor) -> Tensor:
-        """(B, O, H', W') -> (B·P, O) at these pixels."""
-        return output[:, :, self.rows, self.cols].transpose(1, 2).flatten(0, 1)
+        """The layer's output, (B, O, H', W') or (B, …, O) -> (B·P, O) at these pixels."""
+        if self.channels_last:
+            rows = output.reshape(len(output), -1, output.shape[-1])
+            return rows[:, self.drawn].flatten(0, 1)
+        return output.flatten(2)[:, :, self.drawn].transpose(1, 2).flatten(0, 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,7 @@ def shrink(
     target_mb: float | None = None,
     rule: Rule = "paper",
     objective: Objective | None = None,
-    layers: str | Sequence[str] = "all",
+    layers: str | Sequence[str] = "auto",
     images: ImageSource | str | Path | None = None,
     n: int = 1000,
     name: str | None = None,
@@ -69,7 +69,7 @@ def shrink(
     done = str(decided)
     if not any(layer.ranks for layer in decided.layers):
         reasons = {layer.kept_dense for layer in decided.layers}
-        _log.warning("no convolution became a ring: %s", "; ".join(sorted(map(str, reasons))[:3]))
+        _log.warning("no layer became a ring: %s", "; ".join(sorted(map(str, reasons))[:3]))
     elif seen is not None:
         refitted = refit(small, net, seen, n)
         small = refitted.model

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.compressed.tr_linear import TRLinear
 from rsdtr.models.run import evaluating, fresh_input
 from rsdtr.ring.cost import form_activations, form_macs
 from rsdtr.ring.forms import FORMS, Form
@@ -20,16 +23,16 @@ from rsdtr.ring.forms import FORMS, Form
 MACS_PER_KEPT = 64  # what writing an element, and reading it in the backward pass, costs about
 
 
-def training_form(layer: TRConv2d) -> Form:
+def training_form(layer: RingLayer) -> Form:
     """The form in which a training step of this layer should be the fastest.
 
     Of all but the paper's sublayers, which take several times as long, it is the one of the fewest
     MACs, where an element that is kept between two convolutions counts as 64.
     """
-    shape = (layer.out_channels, layer.in_channels, *layer.kernel_size)
+    size = layer.map_size if isinstance(layer, TRLinear) else cast(TRConv2d, layer).stride
+    sizes = layer.kernel_shape, layer.ranks, size, (1, 1), layer.groups
 
     def cost(form: Form) -> int:
-        sizes = shape, layer.ranks, layer.stride, (1, 1)
         return form_macs(form, *sizes) + MACS_PER_KEPT * form_activations(form, *sizes)
 
     return min((form for form in FORMS if form != "pipeline"), key=cost)
@@ -42,7 +45,7 @@ def laid_out_for_training(model: nn.Module, images: Tensor) -> Iterator[None]:
     images: some of its inputs (n, C, H, W), on its device; a network that they cannot pass
     through channels-last keeps its layout. Afterwards all is as it was, but for the weights.
     """
-    before = [(ring, ring.form) for ring in model.modules() if isinstance(ring, TRConv2d)]
+    before = [(ring, ring.form) for ring in model.modules() if isinstance(ring, RingLayer)]
     for ring, _ in before:
         ring.form = training_form(ring)
     model.to(memory_format=torch.channels_last)

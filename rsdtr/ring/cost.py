@@ -22,13 +22,15 @@ def form_macs(
     ranks: Sequence[int],
     input_size: Size,
     output_size: Size,
+    groups: int = 1,
 ) -> int:
     """MACs of a ring layer for one input in the form it runs in, its kernels being merged already.
 
+    shape: (O, I/groups, KH, KW).
     A sublayer has the input's size along the axes that no sublayer has strided yet, and the
     output's along the others.
     """
-    return sum(sublayer_macs(form, shape, ranks, input_size, output_size))
+    return sum(sublayer_macs(form, shape, ranks, input_size, output_size, groups))
 
 
 def sublayer_macs(
@@ -37,11 +39,12 @@ def sublayer_macs(
     ranks: Sequence[int],
     input_size: Size,
     output_size: Size,
+    groups: int = 1,
 ) -> tuple[int, ...]:
     """The same for each sublayer, in the order they run."""
     return tuple(
         step.copies * prod(step.kernel) * prod(size)
-        for step, size in _sizes(form, shape, ranks, input_size, output_size)
+        for step, size in _sizes(form, shape, ranks, input_size, output_size, groups)
     )
 
 
@@ -51,11 +54,12 @@ def form_activations(
     ranks: Sequence[int],
     input_size: Size,
     output_size: Size,
+    groups: int = 1,
 ) -> int:
     """Elements of all intermediate outputs of a ring layer for one input; its own output is not
     one of them. Training keeps every one of them until the backward pass.
     """
-    *between, _ = _sizes(form, shape, ranks, input_size, output_size)
+    *between, _ = _sizes(form, shape, ranks, input_size, output_size, groups)
     return sum(step.copies * step.kernel[0] * prod(size) for step, size in between)
 
 
@@ -65,22 +69,28 @@ def _sizes(
     ranks: Sequence[int],
     input_size: Size,
     output_size: Size,
+    groups: int = 1,
 ) -> Iterator[tuple[Sublayer, Size]]:
     """The sublayers of a form, each with the size (H, W) of its output."""
     height, width = input_size
-    for step in sublayers(form, shape, ranks):
+    for step in sublayers(form, shape, ranks, groups):
         height = output_size[0] if 0 in step.axes else height
         width = output_size[1] if 1 in step.axes else width
         yield step, (height, width)
 
 
 def pipeline_macs(
-    shape: Sequence[int], ranks: Sequence[int], input_size: Size, output_size: Size
+    shape: Sequence[int],
+    ranks: Sequence[int],
+    input_size: Size,
+    output_size: Size,
+    groups: int = 1,
 ) -> int:
     """MACs of the paper's four sublayers for one input (arXiv 2405.10802, section 3.2).
 
     1×1 from I to R1·R2 channels at the input's size, KH×1 and 1×KW with R1 in the batch, 1×1 from
     R1·R0 channels to O at the output's size. Each sublayer carries the stride of its own axis.
+    groups: of a kernel (O, I/groups, KH, KW); all but the last one run for each group.
     """
     o, i, kh, kw = shape
     r0, r1, r2, r3 = ranks
@@ -89,7 +99,7 @@ def pipeline_macs(
     rows = r1 * r2 * kh * r3 * h_out * w
     columns = r1 * r3 * kw * r0 * h_out * w_out
     channels_out = r1 * r0 * o * h_out * w_out
-    return channels_in + rows + columns + channels_out
+    return groups * (channels_in + rows + columns) + channels_out
 
 
 def pipeline_macs_per_pixel(shape: Sequence[int], ranks: Sequence[int]) -> int:

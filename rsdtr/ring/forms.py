@@ -7,7 +7,7 @@ The bonds that were cut become its channels; the form's name tells which modes s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -23,16 +23,32 @@ class Sublayer:
     """One convolution of a form.
 
     kernel: its shape (out, in, kh, kw); axes: the spatial axes (0 rows, 1 columns) that it strides,
-    dilates and pads; copies: how many groups of channels, folded into the batch, share the kernel.
+    dilates and pads; copies: how many groups of channels, folded into the batch, share the kernel;
+    groups: as nn.Conv2d has them, each with outputs of its own.
     """
 
     kernel: tuple[int, int, int, int]
     axes: tuple[int, ...]
     copies: int = 1
+    groups: int = 1
 
 
-def sublayers(form: Form, shape: Sequence[int], ranks: Sequence[int]) -> tuple[Sublayer, ...]:
-    """The convolutions of a form in the order they run, for a kernel (O, I, KH, KW) of R_0…R_3."""
+def sublayers(
+    form: Form, shape: Sequence[int], ranks: Sequence[int], groups: int = 1
+) -> tuple[Sublayer, ...]:
+    """The convolutions of a form in the order they run, for a kernel (O, I, KH, KW) of R_0…R_3.
+
+    groups: of a grouped convolution, whose kernel is (O, I/groups, KH, KW). All groups share the
+    kernels of I, KH and KW; the last one, that of O, has a part for each.
+    """
+    *before, last = _of_one_group(form, shape, ranks)
+    return (
+        *(replace(step, copies=step.copies * groups) for step in before),
+        replace(last, groups=groups),
+    )
+
+
+def _of_one_group(form: Form, shape: Sequence[int], ranks: Sequence[int]) -> tuple[Sublayer, ...]:
     o, i, kh, kw = shape
     r0, r1, r2, r3 = ranks
     if form == "O|IHW":

@@ -32,6 +32,8 @@ from rsdtr.search.ring_svd import in_mode_order
 from rsdtr.search.unfoldings import FirstUnfolding, SecondUnfolding
 
 SEARCH_VERSION = 2  # part of every stored result's key: raise it when a result may change
+LARGE = 1 << 24  # scalars from which a kernel is searched in its own order of modes only, and
+MOST_SIDE = 2048  # only for divisors whose matrices have a smaller side of at most so many
 NARROW = 4  # a last mode this small leaves the third rank too little room for a bound of its own
 
 
@@ -42,6 +44,8 @@ SMALLEST, LARGEST = 1e-18, 1e16
 class KernelSpectra:
     """The ε-independent part of the search for one kernel (O, I, KH, KW), computed when needed.
 
+    The whole search of a linear layer of 4096 × 25088 would take an hour: from LARGE scalars on,
+    shift 0 alone is looked at, and no divisor whose matrices would be larger than the first one's.
     RingError for a kernel that is not a finite 4-way tensor with a nonzero entry, or whose squares
     single precision cannot hold.
     """
@@ -64,6 +68,8 @@ class KernelSpectra:
         self.unfoldings = tuple(
             FirstUnfolding(self.kernel, shift, single, windows) for shift in range(4)
         )
+        self.large = kernel.numel() >= LARGE
+        self.searched = self.unfoldings[:1] if self.large else self.unfoldings
         self.pairs = PairSpectra(single, self.unfoldings, windows)
         self.energy = float(torch.linalg.vector_norm(self.kernel)) ** 2
         self.lock = threading.RLock()  # what is kept for later is not for two searches at once
@@ -73,9 +79,9 @@ class KernelSpectra:
         share = equal_split(checked_eps(eps))
         found = []
         with self.lock:
-            for first in self.unfoldings:
+            for first in self.searched:
                 rank = rank_of_tails(first.tails, share)
-                for r0 in divisors(rank):
+                for r0 in self.divisors(first, rank):
                     r2, r3, lost = _finish(first.second(rank, r0), share)
                     found.append(self.candidate(first, rank, r0, (r2, r3), lost))
         return found
@@ -115,10 +121,10 @@ class KernelSpectra:
 
     def _waiting(self, cost: Cost, share: float) -> Iterator[tuple[int, int, int, Iterator[int]]]:
         """For every candidate a lower bound on its cost, its shift and r0, and tighter bounds."""
-        for first in self.unfoldings:
+        for first in self.searched:
             rank = rank_of_tails(first.tails, share)
             needs = self._needs(first, rank, share)
-            for r0 in divisors(rank):
+            for r0 in self.divisors(first, rank):
                 lowest = floor(cost, first.shift, first.sizes, rank, r0, needs)
                 tighter = self._rising_floors(cost, first, rank, r0, needs, share)
                 yield lowest, first.shift, r0, tighter
@@ -128,7 +134,7 @@ class KernelSpectra:
     ) -> Iterator[int]:
         """Lower bounds on a candidate's cost, each tighter and dearer to compute than the last."""
         at = (cost, first.shift, first.sizes, rank, r0)
-        dear = 2 * first.largest_side(rank, r0) > self.pairs.crossed_side
+        dear = self.is_dear(first, rank, r0)
         if dear or self.pairs.crossed_is_known(share):
             needs = needs.with_crossed(first.shift, self._crossed_rank(first, rank, share))
             yield floor(*at, needs)
@@ -144,6 +150,17 @@ class KernelSpectra:
         kept, r2 = self.energy - lost, rank_of_tails(second.tails, share)
         third = second.third_floor(r2, share**2 * (kept - float(second.tails[r2])))
         yield int(cost_at(cost, first.shift, (r0, rank // r0, r2, third)))
+
+    def divisors(self, first: FirstUnfolding, rank: int) -> list[int]:
+        """The divisors of a first rank that are looked at, ascending."""
+        found = divisors(rank)
+        if not self.large:
+            return found
+        return [r0 for r0 in found if r0 == 1 or first.largest_side(rank, r0) <= MOST_SIDE]
+
+    def is_dear(self, first: FirstUnfolding, rank: int, r0: int) -> bool:
+        """Whether a candidate costs so much that the crossed unfolding is worth its price."""
+        return not self.large and 2 * first.largest_side(rank, r0) > self.pairs.crossed_side
 
     def storage(self, ranks: Sequence[int]) -> int:
         """Scalars in a ring of these ranks, as a cost."""
@@ -167,11 +184,10 @@ class KernelSpectra:
         """What any ring must satisfy at the bonds that this first truncation leaves open."""
         after_second, after_third = self._allowed(first, rank, share)
         shift = first.shift
-        tails = [self.unfoldings[(shift + k) % 4].tails for k in range(4)]
         needs = Needs(
-            r1_r2=needed(tails[1], after_second),
-            r2_r3=needed(tails[2], after_third),
-            r3_r0=needed(tails[3], after_third),
+            r1_r2=self.needed_around(shift + 1, after_second),
+            r2_r3=self.needed_around(shift + 2, after_third),
+            r3_r0=self.needed_around(shift + 3, after_third),
         )
         if shift % 2 == 0:
             needs = needs._replace(r0_r2=needed(self.pairs.channels, after_second))
@@ -180,6 +196,13 @@ class KernelSpectra:
         if self.pairs.crossed_is_known(share):
             needs = needs.with_crossed(shift, self._crossed_rank(first, rank, share))
         return needs
+
+    def needed_around(self, mode: int, allowed: float) -> int:
+        """A lower bound on the product of the ranks of a mode's core, at so much lost energy."""
+        unfolding = self.unfoldings[mode % 4]
+        if self.large and unfolding.sizes[0] > MOST_SIDE:
+            return 1  # its spectrum would take longer than what it spares
+        return needed(unfolding.tails, allowed)
 
     def _crossed_rank(self, first: FirstUnfolding, rank: int, share: float) -> int:
         after_second, after_third = self._allowed(first, rank, share)

@@ -22,7 +22,7 @@ from rsdtr.search.bounds import (
     open_ranks,
 )
 from rsdtr.search.candidate import Candidate, Pruned, SearchResult
-from rsdtr.search.paper_rule import KernelSpectra, divisors
+from rsdtr.search.paper_rule import KernelSpectra
 from rsdtr.search.unfoldings import FirstUnfolding, SecondUnfolding
 
 NEIGHBOURS = 2  # first ranks tried on either side of the published one, in modes of up to
@@ -69,10 +69,10 @@ class _Search:
         waiting = sorted(
             (
                 (self._floor(first, rank, r0, needs), first.shift, rank, r0, needs)
-                for first in self.spectra.unfoldings
+                for first in self.spectra.searched
                 for needs in (self._needs(first.shift),)
                 for rank in self._first_ranks(first)
-                for r0 in divisors(rank)
+                for r0 in self.spectra.divisors(first, rank)
             ),
             key=lambda item: item[:4],
         )
@@ -97,11 +97,10 @@ class _Search:
 
     def _needs(self, shift: int) -> Needs:
         """What any ring within the whole error must satisfy."""
-        tails = [self.spectra.unfoldings[(shift + k) % 4].tails for k in range(4)]
         needs = Needs(
-            r1_r2=needed(tails[1], self.budget),
-            r2_r3=needed(tails[2], self.budget),
-            r3_r0=needed(tails[3], self.budget),
+            r1_r2=self.spectra.needed_around(shift + 1, self.budget),
+            r2_r3=self.spectra.needed_around(shift + 2, self.budget),
+            r3_r0=self.spectra.needed_around(shift + 3, self.budget),
         )
         pair = needed(self.spectra.pairs.channels, self.budget)
         needs = needs._replace(r0_r2=pair) if shift % 2 == 0 else needs._replace(r1_r3=pair)
@@ -125,7 +124,7 @@ class _Search:
         """
         left = self.budget - float(first.tails[rank])
         pairs = self.spectra.pairs
-        dear = 2 * first.largest_side(rank, r0) > pairs.crossed_side
+        dear = self.spectra.is_dear(first, rank, r0)
         if dear or pairs.crossed_is_known(self.share):
             needs = needs.with_crossed(first.shift, self._crossed_rank())
         look = first.look(rank, r0)

@@ -26,6 +26,7 @@ from rsdtr.search.memory_budget import Kept
 from rsdtr.search.quick_bounds import Look
 
 MORE_ROWS = 16  # of a second matrix, computed together
+MOST_SIGNS = 2048  # rows from which signs are not LAPACK's any more: they take longer than all else
 KEPT_FACTS = 256  # first ranks and divisors, per shift, of which tails and norms are kept
 _SECONDS = Kept(1 << 26)  # second matrices of all kernels in a process: 512 MB
 Sizes = tuple[int, int, int, int]
@@ -40,7 +41,8 @@ class FirstUnfolding:
 
     A singular vector's sign is free, but the ranks of a first mode that is split (1 < r0 < r)
     depend on it. The published program takes the signs of single-precision LAPACK; so do we, to
-    choose what it chooses, and only once such a split is looked at.
+    choose what it chooses, and only once such a split is looked at. Of more than MOST_SIGNS rows,
+    which it never met, each vector's largest entry is positive.
     """
 
     def __init__(
@@ -154,6 +156,9 @@ class FirstUnfolding:
     def _signs(self) -> Tensor:
         squared, basis = self._eigen
         rows, columns = self.sizes[0], prod(self.sizes[1:])
+        if rows > MOST_SIGNS:
+            largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))[0]
+            return torch.where(largest < 0, -1.0, 1.0).to(basis.dtype)
         if rows >= 32 and 2 * rows <= columns <= 18 * rows and signs_follow_from_gram():
             single = single_left_vectors(square_root(squared, basis))
         else:

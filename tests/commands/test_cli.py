@@ -311,7 +311,7 @@ def test_bad_requests_get_one_sentence(folder, tmp_path):
     two = ("--target-pcr", "3", "--eps", "0.5")
     assert "give one of --eps, --target-pcr" in refused("plan", NAME, *two)
     assert "cannot reach PCR ≥ 900" in refused("plan", NAME, "--target-pcr", "900")
-    assert "no convolution 'conv9'" in refused("plan", NAME, "--keep-dense", "conv9")
+    assert "no layer 'conv9'" in refused("plan", NAME, "--keep-dense", "conv9")
     assert "give NAME=EPS" in refused("plan", NAME, "--layer-eps", "conv1")
     assert "--calibrate measures damage" in refused("plan", NAME, "--calibrate", "64")
     assert "No such command 'fold'" in refused("fold")

@@ -6,11 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
-from rsdtr.compressed.tr_conv2d import FORMS, PADDING_MODES, TRConv2d
+from rsdtr.compressed.tr_conv2d import PADDING_MODES, TRConv2d
 from rsdtr.errors import RingError
+from rsdtr.ring.forms import FORMS
 from rsdtr.ring.tensor_ring import TensorRing
-from tests.support.oracles import layer_and_dense, relative_difference
+from tests.support.oracles import layer_and_dense, relative_difference, ring_by_einsum
 
 
 @settings(max_examples=150)
@@ -258,10 +260,29 @@ def test_random_cores_give_a_kernel_as_wide_as_a_new_convolution_s():
     assert float(layer.kernel().detach().var()) == pytest.approx(expected, rel=0.35)
 
 
-def test_a_grouped_convolution_is_refused():
-    ring = TensorRing.random((4, 2, 3, 3), (1, 1, 1, 1))
-    with pytest.raises(RingError, match="groups=2: a ring mixes all channels"):
-        TRConv2d.from_conv(nn.Conv2d(4, 4, 3, groups=2), ring)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("groups", [2, 3])
+def test_the_groups_of_a_convolution_share_a_ring(form, groups):
+    torch.manual_seed(3)
+    conv = nn.Conv2d(
+        4 * groups, 5 * groups, (3, 2), stride=(2, 1), padding=(1, 1), dilation=(1, 2),
+        groups=groups, dtype=torch.float64,
+    )  # fmt: skip
+    ring = TensorRing.random((5 * groups, 4, 3, 2), (2, 3, 4, 2), seed=1)
+    layer = TRConv2d.from_conv(conv, ring, form=form)
+    x = torch.randn(2, 4 * groups, 9, 8, dtype=torch.float64)
+    expected = F.conv2d(
+        x, ring_by_einsum(ring.cores), conv.bias, (2, 1), (1, 1), (1, 2), groups
+    )  # the oracle: the trace written out, in torch's own grouped convolution
+    torch.testing.assert_close(layer(x), expected)
+    torch.testing.assert_close(layer.to_dense()(x), expected)
+    assert layer.weight.shape == conv.weight.shape
+    assert f"groups={groups}" in repr(layer)
+
+
+def test_groups_that_do_not_divide_the_channels_are_refused():
+    with pytest.raises(RingError, match="groups is 3, expected a number that divides both 6 input"):
+        TRConv2d(6, 4, 3, (1, 1, 1, 1), groups=3)
 
 
 def test_a_ring_of_another_shape_is_refused():

@@ -167,7 +167,7 @@ def test_a_profile_of_another_model_is_refused(made, found):
         layer_cases(other, found)
     fields = json.loads(made.model_dump_json())
     fields["layers"][1]["name"] = "elsewhere"
-    with pytest.raises(UnknownName, match="no convolution 'elsewhere'"):
+    with pytest.raises(UnknownName, match="no layer 'elsewhere'"):
         layer_cases(CompressionPlan.from_json(json.dumps(fields)), found)
 
 

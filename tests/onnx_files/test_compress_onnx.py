@@ -30,7 +30,7 @@ IMAGES = np.random.default_rng(0).normal(size=(2, 3, 11, 9)).astype(np.float32)
 
 def compressed(model, path, eps=0.3, **options):
     network = read_onnx(written(model, path / "net.onnx"), (11, 9))
-    return compress_onnx(network, plan(network.profile, eps, layers="all"), **options)
+    return compress_onnx(network, plan(network.profile, eps, layers="auto"), **options)
 
 
 def with_kernels(model, kernels):
@@ -107,7 +107,7 @@ def test_every_form_is_exact_and_stores_no_more_than_the_cores(tmp_path, form, a
     ring = TensorRing.random((7, 3, 3, 5), (2, 3, 2, 2), seed=3)
     kernel = traced([core.numpy() for core in ring.cores]).astype(np.float32)
     network = read_onnx(written(one_conv(kernel, **attributes), tmp_path / "net.onnx"), (11, 9))
-    decided = plan(network.profile, 0.1, layers="all")
+    decided = plan(network.profile, 0.1, layers="auto")
     layer = decided.layers[0].model_copy(update={"form": form})
     small = CompressedOnnx(
         network, decided.model_copy(update={"layers": (layer,)}), {"conv": LayerRing(ring)}
@@ -137,7 +137,7 @@ def test_matrices_become_two_with_alpha_beta_and_more_than_two_axes(tmp_path, op
     model = graph([helper.make_node(word, inputs, ["logits"], "m", **extra)], tensors,
                   inputs={"images": shape}, outputs={"logits": [*shape[:-1], 20]})  # fmt: skip
     network = read_onnx(written(model, tmp_path / "net.onnx"))
-    small = compress_onnx(network, plan(network.profile, 0.05, layers="all"))
+    small = compress_onnx(network, plan(network.profile, 0.05, layers="auto"))
     assert set(small.rings) == {"m"}
     given = np.random.default_rng(1).normal(size=(3, *shape[1:])).astype(np.float32)
     wanted = given @ matrix.T
@@ -159,7 +159,7 @@ def test_before_free_initializers_tensors_lie_in_nodes_and_inputs_go(tmp_path):
     model = one_conv(kernel, opset=9, ir=3)
     model.graph.input.append(helper.make_tensor_value_info("weight", 1, kernel.shape))
     network = read_onnx(written(model, tmp_path / "net.onnx"), (11, 9))
-    small = compress_onnx(network, plan(network.profile, 0.05, layers="all")).model()
+    small = compress_onnx(network, plan(network.profile, 0.05, layers="auto")).model()
     onnx.checker.check_model(small)
     assert [value.name for value in small.graph.input] == ["images"]
     assert not small.graph.initializer
@@ -176,7 +176,7 @@ def test_a_constant_that_others_take_stays(tmp_path):
     ]
     outputs = {"logits": ["b", 16, "h", "w"]}
     network = read_onnx(written(graph(nodes, {}, outputs=outputs), tmp_path / "net.onnx"))
-    small = compress_onnx(network, plan(network.profile, 0.05, layers="all")).model()
+    small = compress_onnx(network, plan(network.profile, 0.05, layers="auto")).model()
     left = {name for node in small.graph.node for name in node.output}
     assert not left & {"k", "passed"}
 
@@ -193,7 +193,7 @@ def test_forms_by_time_are_measured_here(tmp_path):
 
 def test_a_plan_of_another_network_is_one_sentence(tmp_path):
     network = read_onnx(written(small_network(), tmp_path / "net.onnx"))
-    decided = plan(network.profile, 0.3, layers="all")
+    decided = plan(network.profile, 0.3, layers="auto")
     other = read_onnx(
         written(one_conv(ring_kernel((8, 3, 3, 3), (1, 2, 2, 1))), tmp_path / "b.onnx")
     )

@@ -37,7 +37,7 @@ OCR = "rapidocr-onnxruntime"
 def test_a_real_file_shrinks_and_is_exact_to_its_rings(package, name, size, eps, least, tmp_path):
     path = shipped(package, name)
     network = read_onnx(path, size)
-    decided = plan(network.profile, eps, layers="all")
+    decided = plan(network.profile, eps, layers="auto")
     small = compress_onnx(network, decided)
     model = small.model()
     proof = prove(small, model, network_inputs(network, None, 1))

@@ -13,7 +13,7 @@ from tests.support.onnx_graphs import one_conv, ring_kernel, written
 
 def decided(path, kernel, size, eps=0.1):
     network = read_onnx(written(one_conv(kernel, pads=[1] * 4), path / "net.onnx"), size)
-    return forms_by_work(plan(network.profile, eps, layers="all"), network)
+    return forms_by_work(plan(network.profile, eps, layers="auto"), network)
 
 
 def test_a_wide_kernel_of_small_ranks_runs_as_two_convolutions(tmp_path):

@@ -44,7 +44,7 @@ def test_open_sizes_are_224_unless_another_is_given(tmp_path):
 
 
 def test_the_plan_is_json_and_its_pcr_is_that_of_the_scalars(network):
-    decided = plan(network.profile, 0.3, layers="all")
+    decided = plan(network.profile, 0.3, layers="auto")
     assert CompressionPlan.from_json(decided.model_dump_json()) == decided
     rings = {layer.name: layer for layer in decided.layers if layer.ranks}
     assert set(rings) >= {"stem", "block", "point"}
@@ -55,22 +55,33 @@ def test_the_plan_is_json_and_its_pcr_is_that_of_the_scalars(network):
 
 def test_targets_are_met_by_scalars_macs_and_bytes(network):
     for target in (Target(kind="pcr", value=1.6), Target(kind="fcr", value=1.3)):
-        decided = solve(network.profile, target, layers="all")
+        decided = solve(network.profile, target, layers="auto")
         assert getattr(decided, target.kind) >= target.value
-    everything = plan(network.profile, None, layers="all",
+    everything = plan(network.profile, None, layers="auto",
                       own=dict.fromkeys((x.name for x in network.layers), None))  # fmt: skip
     # Dense, the count of bytes is that of the file, but for padding to eight.
     assert abs(planned_bytes(network.profile, everything) - network.bytes) <= 8
 
 
 def test_the_paper_s_layers_are_those_of_several_pixels_but_the_first(network):
-    decided = plan(network.profile, 0.3)
+    decided = plan(network.profile, 0.3, layers="paper")
     assert [layer.name for layer in decided.layers if layer.ranks] == ["block"]
+
+
+def test_every_layer_is_looked_at_unless_others_are_asked_for(network):
+    usual = plan(network.profile, 0.3)
+    assert usual.layers == plan(network.profile, 0.3, layers="auto").layers
+    assert [(layer.name, layer.kind) for layer in usual.layers] == [
+        ("stem", "conv"), ("block", "conv"), ("depth", "conv"), ("point", "conv"),
+        ("head", "linear"),
+    ]  # fmt: skip
+    convolutions = plan(network.profile, 0.3, layers="all").layers
+    assert [layer.name for layer in convolutions] == ["stem", "block", "depth", "point"]
 
 
 def test_winners_lie_on_disk_by_weights_and_sizes(network, tmp_path, monkeypatch):
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
-    plan(network.profile, 0.5, layers="all")
+    plan(network.profile, 0.5, layers="auto")
     assert save_winners(network.profile)
     again = read_onnx(tmp_path / "net.onnx", (10, 8))
     assert load_winners(again.profile) == len(network.profile.winners)

@@ -47,7 +47,7 @@ def fidelity(model, network, inputs) -> Fidelity:
 @pytest.fixture
 def small(tmp_path):
     network = read_onnx(written(small_network(noise=0.25), tmp_path / "net.onnx"), (11, 9))
-    decided = plan(network.profile, 0.6, layers="all")
+    decided = plan(network.profile, 0.6, layers="auto")
     return compress_onnx(network, decided)
 
 
@@ -100,7 +100,7 @@ def test_a_point_convolution_is_the_reduced_rank_regression_of_numpy(tmp_path):
     network = read_onnx(written(one_conv(kernel), tmp_path / "net.onnx"), (6, 5))
     rank = 4
     ring = ring_svd(torch.from_numpy(kernel), 0, (1, rank, 1, 1))
-    decided = plan(network.profile, None, layers="all", own={"conv": 0.5})
+    decided = plan(network.profile, None, layers="auto", own={"conv": 0.5})
     small = CompressedOnnx(network, decided, {"conv": LayerRing(ring)})
     mixed = generator.normal(size=(40, 30, 8)) @ generator.normal(size=(8, 8)) + 1.0
     pictures = mixed.transpose(0, 2, 1).reshape(40, 8, 6, 5).astype(np.float32)
@@ -165,7 +165,7 @@ def test_a_bias_that_is_no_constant_and_a_scale_of_zero(tmp_path):
     tensors = {"a": kernel, "b": kernel * 2, "zero": np.zeros((1, 6, 1, 1), np.float32)}
     model = graph(nodes, tensors, outputs={"logits": ["n", 6]})
     network = read_onnx(written(model, tmp_path / "net.onnx"), (8, 8))
-    small = compress_onnx(network, plan(network.profile, 0.5, layers="all"))
+    small = compress_onnx(network, plan(network.profile, 0.5, layers="auto"))
     steps = refit_onnx(small, inputs_of(network, tmp_path, 6, images=(3, 8, 8))).steps
     assert {step.name: step.skipped for step in steps} == {
         "free": "what is added to its output is no constant for each channel",
@@ -179,7 +179,7 @@ def test_too_few_inputs_and_no_rings_are_one_sentence(small, tmp_path):
         refit_onnx(small, inputs_of(small.network, tmp_path, 1))
     dense = compress_onnx(
         small.network,
-        plan(small.network.profile, None, layers="all",
+        plan(small.network.profile, None, layers="auto",
              own=dict.fromkeys((layer.name for layer in small.network.layers), None)),
     )  # fmt: skip
     with pytest.raises(RsdtrError, match=r"net\.onnx has no ring to refit: compress it first"):

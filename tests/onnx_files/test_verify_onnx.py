@@ -19,7 +19,7 @@ def network(tmp_path):
 
 @pytest.fixture
 def small(network):
-    return compress_onnx(network, plan(network.profile, 0.3, layers="all"))
+    return compress_onnx(network, plan(network.profile, 0.3, layers="auto"))
 
 
 def test_the_proof_is_of_every_ring_s_output(small, network):

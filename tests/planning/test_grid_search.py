@@ -12,6 +12,7 @@ from rsdtr.planning.grid_search import (
     FINE,
     FIRST,
     cores,
+    grid_size,
     grid_tasks,
     profile_grid,
 )
@@ -146,13 +147,11 @@ def test_the_most_useful_comes_first():
         ("body", len(COARSE_REST), False),
         ("wide", PER_LAYER - 4 * len(COARSE), False),
         ("body", PER_LAYER - 4 * len(COARSE), False),
-        ("stem", len(FIRST), False),
-        ("point", len(FIRST), False),
-        ("stem", PER_LAYER - len(FIRST), False),
-        ("point", PER_LAYER - len(FIRST), False),
+        *((name, len(FIRST), False) for name in ("grouped", "stem", "point", "head")),
+        *((name, PER_LAYER - len(FIRST), False) for name in ("grouped", "stem", "point", "head")),
     ]
     asked = [(task.layer.name, question) for task in tasks for question in task.questions]
-    assert len(asked) == len(set(asked)) == 4 * PER_LAYER
+    assert len(asked) == len(set(asked)) == 6 * PER_LAYER
     assert set(tasks[0].questions) == {Question("paper", "storage", eps) for eps in COARSE}
 
 
@@ -167,3 +166,19 @@ def test_large_kernels_are_several_tasks(monkeypatch):
 
 def test_at_least_one_core():
     assert cores() >= 1
+
+
+def test_a_layer_too_large_for_the_whole_grid_has_the_coarse_one_of_the_paper_s_rule(monkeypatch):
+    found = fresh()
+    large = found.layer("body").kernel.numel()
+    assert found.layer("point").kernel.numel() < large
+    monkeypatch.setattr("rsdtr.planning.model_profile.LARGE", large)
+    tasks = grid_tasks(found, {"body", "point"})
+    asked = [question for task in tasks if task.layer.name == "body" for question in task.questions]
+    assert asked == list(FIRST)
+    assert [(q.rule, q.objective, q.eps) for q in FIRST] == [
+        ("paper", "storage", eps) for eps in COARSE
+    ]
+    assert grid_size(found, {"body", "point"}) == len(COARSE) + PER_LAYER
+    assert sum(len(task.questions) for task in tasks) == len(COARSE) + PER_LAYER
+    assert tasks[-1].layer.name == "body"  # it comes last: each of its searches takes seconds

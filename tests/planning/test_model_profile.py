@@ -21,6 +21,7 @@ def test_every_convolution_in_network_order_with_its_sizes():
         "point",
         "twice",
         "wide",
+        "head",
     ]
     wide = found.layer("wide")
     assert (wide.shape, wide.stride) == ((20, 16, 3, 5), (2, 1))
@@ -28,6 +29,12 @@ def test_every_convolution_in_network_order_with_its_sizes():
     assert wide.macs == 20 * 16 * 15 * 70
     assert (wide.padding, wide.dilation, wide.padding_mode) == ((1, 2), (1, 1), "zeros")
     assert found.layer("twice").macs == 2 * 16 * 16 * 9 * 140
+    grouped, head = found.layer("grouped"), found.layer("head")
+    assert (grouped.kind, grouped.groups, grouped.shape) == ("conv", 4, (16, 4, 3, 3))
+    assert (head.kind, head.shape, head.macs) == ("linear", (4, 20, 1, 1), 80)
+    assert (head.input_size, head.output_size, head.input_shape) == ((1, 1), (1, 1), (20,))
+    assert not grouped.in_paper_policy
+    assert not head.in_paper_policy
 
 
 @pytest.mark.parametrize("name", ["digits_resnet20", "cifar10_vgg16_bn", "resnet18"])
@@ -62,7 +69,10 @@ def test_what_cannot_be_a_ring_says_why():
     model = varied()
     found = profile(model, varied_spec())
     assert found.layer("body").obstacle is None
-    assert "groups=4" in found.layer("grouped").obstacle
+    assert found.layer("grouped").obstacle is None
+    model.grouped = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+    depthwise = profile(model, varied_spec()).layer("grouped").obstacle
+    assert depthwise.startswith("depthwise convolution (groups=16)")
     assert "runs 2 times" in found.layer("twice").obstacle
     with torch.no_grad():
         model.body.weight.zero_()
@@ -86,7 +96,7 @@ def test_the_model_comes_back_bit_equal_and_in_its_mode():
 
 
 def test_unknown_layer_and_nothing_to_compress():
-    with pytest.raises(UnknownName, match="no convolution 'tail': choose one of stem, body"):
+    with pytest.raises(UnknownName, match="no layer 'tail': choose one of stem, body"):
         profile(varied(), varied_spec()).layer("tail")
     flat = nn.Sequential(nn.Flatten(), nn.Linear(420, 4))
     with pytest.raises(PlanError, match=r"no nn\.Conv2d that runs"):

@@ -69,7 +69,7 @@ def test_parts_figure_draws_every_part_before_and_after(made, colour):
     expected = [math.log10(p.gain) if colour == "gain" else p.relative_error for p in found]
     assert list(before.marker.color) == list(after.marker.color) == expected
     assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, max(expected))
-    assert "3 convolutions" in before.hovertext[0]
+    assert "3 layers" in before.hovertext[0]
     assert "8.65 ×" in before.hovertext[0]
     assert "scalars" in figure.layout.xaxis.title.text
 

@@ -19,10 +19,11 @@ def small():
 
 def test_each_layer_gets_its_smallest_ring_or_a_reason(small):
     decided = {layer.name: layer for layer in plan(small, 0.4).layers}
-    assert list(decided) == [layer.name for layer in small.layers]
+    # A plan by the paper's policy has no line for the linear layer, which the paper knows none of.
+    assert list(decided) == [layer.name for layer in small.layers if layer.kind == "conv"]
     assert "outside the layer policy 'paper'" in decided["stem"].kept_dense
     assert "outside the layer policy 'paper'" in decided["point"].kept_dense
-    assert "groups=4" in decided["grouped"].kept_dense
+    assert "outside the layer policy 'paper'" in decided["grouped"].kept_dense
     best = smallest(candidates(small.layer("wide").kernel, 0.4))
     wide = decided["wide"]
     assert wide.kept_dense is None
@@ -34,8 +35,7 @@ def test_each_layer_gets_its_smallest_ring_or_a_reason(small):
 def test_ratios_follow_from_the_layers(small):
     made = plan(small, 0.4)
     saved = sum(
-        layer.kernel.numel() - decided.storage
-        for layer, decided in zip(small.layers, made.layers, strict=True)
+        small.layer(decided.name).kernel.numel() - decided.storage for decided in made.layers
     )
     assert made.params.original == small.params
     assert made.params.compressed == small.params - saved

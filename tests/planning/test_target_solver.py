@@ -108,7 +108,7 @@ def test_what_cannot_be_asked(small):
         solve(small, Target(kind="mb", value=0.001))
     with pytest.raises(PlanError, match="damage of layer body was not measured"):
         solve(small, Target(kind="pcr", value=1.2), damage=Damage({"wide": [(0.5, 0.1)]}))
-    with pytest.raises(UnknownName, match="no convolution 'tail'"):
+    with pytest.raises(UnknownName, match="no layer 'tail'"):
         plan(small, 0.4, own={"tail": 0.3})
     with pytest.raises(PlanError, match="there is no ε_p for body, wide"):
         plan(small, None)

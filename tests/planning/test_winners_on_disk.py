@@ -139,7 +139,7 @@ def test_foreign_files_are_ignored_and_rebuilt(stored, caplog):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('"format":1', '"format":0'),
+        ('"format":2', '"format":1'),
         (f'"search":{winners_on_disk.SEARCH_VERSION}', '"search":0'),
         ('"weights_sha256":"', '"weights_sha256":"0'),
         ('"wide",[20,', '"wide",[21,'),

@@ -41,7 +41,7 @@ PUBLIC = {
         "Choices", "CompressionPlan", "ModelProfile", "Target", "layer_damages",
         "measure_damage", "plan", "profile", "solve", "total_damage", "uniform_front",
     },
-    "compressed": {"RingNetwork", "TRConv2d", "compress", "fuse", "load", "save"},
+    "compressed": {"RingNetwork", "TRConv2d", "TRLinear", "compress", "fuse", "load", "save"},
     "measuring": {
         "accuracy", "eager", "fastest_rings", "fidelity", "in_one_form", "measured_forms",
         "measured_profile", "network_cases", "network_latency", "timings", "use_forms",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rsdtr.compressed.tr_conv2d import TRConv2d
+from rsdtr.compressed import TRConv2d, TRLinear
 from rsdtr.recovery.second_moments import Inputs, Moments, Patches, Targets
 
 LAYERS = [
@@ -34,22 +34,34 @@ def test_the_kernel_times_the_columns_is_the_convolution(arguments):
         expected = layer(x)
         patches = Patches.of(layer, x, 1000, generator())
         found = patches.columns @ layer.kernel().flatten(1).T
-    assert len(patches.rows) == expected.shape[2] * expected.shape[3]
+    assert len(patches.drawn) == expected.shape[2] * expected.shape[3]
     torch.testing.assert_close(found, patches.at(expected))
     torch.testing.assert_close(
         patches.at(expected), expected.permute(0, 2, 3, 1).flatten(0, 2)
     )  # all of them, in their order
 
 
+@pytest.mark.parametrize(("leading", "pixels"), [((), 1), ((6,), 6), ((2, 3), 6)])
+def test_the_weight_times_the_rows_is_the_linear_layer(leading, pixels):
+    layer = TRLinear(12, 5, (2, 2, 2, 1), map_size=(2, 3), bias=False, dtype=torch.float64)
+    x = noise(4, *leading, 12)
+    with torch.no_grad():
+        expected = layer(x)
+        patches = Patches.of(layer, x, 1000, generator())
+        found = patches.columns @ layer.kernel().flatten(1).T
+    assert len(patches.drawn) == pixels
+    torch.testing.assert_close(found, patches.at(expected))
+    torch.testing.assert_close(patches.at(expected), expected.reshape(-1, 5))
+
+
 def test_fewer_pixels_are_drawn_without_replacement_and_the_same_for_a_seed():
     layer = TRConv2d(3, 4, 3, (1, 1, 1, 1), padding=1)
     x = torch.randn(2, 3, 9, 8)
     one, same, other = (Patches.of(layer, x, 10, generator(seed)) for seed in (1, 1, 2))
-    places = list(zip(one.rows.tolist(), one.cols.tolist(), strict=True))
-    assert len(set(places)) == 10
+    assert len(set(one.drawn.tolist())) == 10
     assert one.columns.shape == (20, 27)
     assert torch.equal(one.columns, same.columns)
-    assert not torch.equal(one.rows, other.rows) or not torch.equal(one.cols, other.cols)
+    assert not torch.equal(one.drawn, other.drawn)
     # The centre of a padded 3×3 patch is the input's own pixel: column i·9 + 4.
     torch.testing.assert_close(one.columns[:, 4::9], one.at(x))
 

@@ -62,7 +62,7 @@ def test_a_stranger_gets_smaller_and_stays_what_it_was(net: nn.Module, caplog, c
     assert small.features(images(2)).shape == (2, 16, 12, 12)
     assert small(images(2)).shape == (2, 10)
     assert str(small.plan) in caplog.text
-    assert "2 of 2 convolutions are rings" in str(small.plan)
+    assert "2 of 2 convolutions and 1 of 1 linear layer are rings" in str(small.plan)
     assert capsys.readouterr().out == ""
     assert small.training == net.training
 
@@ -178,7 +178,7 @@ def test_nothing_to_win_is_said(caplog) -> None:
     with caplog.at_level(logging.WARNING):
         small = rsdtr.shrink(conv(8, 8), torch.rand(1, 8, 6, 6), eps=0.02)  # a flat spectrum
     assert small.plan.pcr == 1
-    assert "no convolution became a ring: the smallest ring at this ε_p stores" in caplog.text
+    assert "no layer became a ring: the smallest ring at this ε_p stores" in caplog.text
 
 
 def test_what_cannot_be_run_is_told(net: nn.Module) -> None:

@@ -27,7 +27,7 @@ EPS = (0.05, 0.3, 0.5, 0.6, 0.9)
 KINDS = (
     "plain", "plain", "plain", "grouped", "dilated", "strided", "rectangular", "subclass", "padded",
     "spectral", "weight norm", "old norm", "pruned", "hooked", "kwargs hook", "attribute", "frozen",
-    "reflect", "half frozen", "transposed", "patched", "masked", "double call",
+    "reflect", "half frozen", "transposed", "patched", "masked", "double call", "tokens", "excited",
 )  # fmt: skip
 WAYS = (
     "call", "call", "call", "keyword", "forward", "listed", "dict", "closure", "bound", "by type",
@@ -50,6 +50,16 @@ def layer(kind: str, channels: int, generator: random.Random) -> nn.Module:
         return Normed(channels, channels)
     if kind == "padded":
         return Padded(channels, channels)
+    if kind == "tokens":
+        return Network(
+            lambda net, x: net.inner(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+            inner=nn.Linear(channels, channels),
+        )
+    if kind == "excited":
+        return Network(
+            lambda net, x: x * net.inner(x.mean((2, 3)))[:, :, None, None].sigmoid(),
+            inner=nn.Linear(channels, channels),
+        )
     if kind == "reflect":
         return conv(channels, channels, 3, padding_mode="reflect")
     if kind == "transposed":
@@ -93,6 +103,7 @@ def network(generator: random.Random) -> tuple[nn.Module, Any, str]:
     parts = {f"c{k}": layer(kind, channels, generator) for k, kind in enumerate(kinds)}
     names = list(parts)
     form = generator.choice(("one", "one", "one", "two", "dict", "named"))
+    end = generator.choice(("pooled", "pooled", "flattened", "reduced", "channels last"))
 
     def use(net: Any, image: Any, shift: Any = 0) -> Tensor:
         if form == "dict":
@@ -100,17 +111,27 @@ def network(generator: random.Random) -> tuple[nn.Module, Any, str]:
         x = net.stem(image) + shift
         for name, way in zip(names, ways, strict=True):
             x = _applied(net, name, way, x.relu())
-        return net.head(x.mean((2, 3)))
+        if end == "pooled":
+            return net.head(x.mean((2, 3)))
+        if end == "reduced":
+            return net.head(net.hidden(F.max_pool2d(x, 2).flatten(1).relu()).relu())
+        flat = x.permute(0, 2, 3, 1) if end == "channels last" else x
+        return net.head(net.hidden(flat.flatten(1)).relu())
 
     kind = ImageNetwork if form == "one" else Network
-    net = kind(use, stem=conv(3, channels), **parts, head=nn.Linear(channels, 4))
+    hidden, pixels = generator.choice((10, 24)), 12 if end == "reduced" else 48
+    net = kind(
+        use, stem=conv(3, channels), **parts,
+        **({} if end == "pooled" else {"hidden": nn.Linear(channels * pixels, hidden)}),
+        head=nn.Linear(channels if end == "pooled" else hidden, 4),
+    )  # fmt: skip
     net.steps = list(parts.items())
     net.ways = dict(parts)
     net.closures = {name: (lambda x, part=part: part(x)) for name, part in parts.items()}
     net.bound = {name: part.forward for name, part in parts.items()}
     net.kernel = nn.Parameter(torch.randn(channels, channels, 1, 1) / channels)
     shared = [name for name in names if type(parts[name]) is nn.Conv2d]
-    told = [f"{kind}/{way}" for kind, way in zip(kinds, ways, strict=True)]
+    told = [end, *(f"{kind}/{way}" for kind, way in zip(kinds, ways, strict=True))]
     if len(shared) > 1 and generator.random() < 0.2:
         one, other = parts[shared[0]], parts[shared[1]]
         kernels = one._parameters.get("weight"), other._parameters.get("weight")

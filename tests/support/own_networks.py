@@ -55,7 +55,7 @@ def decayed(net: nn.Module) -> nn.Module:
     """The network in eval mode, its kernels with spectra that decay, so that rings pay."""
     with torch.no_grad():
         for kernel in net.parameters():
-            if kernel.ndim == 4:
+            if kernel.ndim in (2, 4):
                 u, s, vt = torch.linalg.svd(kernel.flatten(1), full_matrices=False)
                 s = s * torch.exp(-0.6 * torch.arange(len(s), dtype=s.dtype))
                 kernel.copy_((u * s @ vt).reshape(kernel.shape))

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rsdtr.compressed.compress import compress
 from rsdtr.compressed.fuse import fuse
+from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.compressed.saved import load, save
-from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.exports.onnx_export import program
 from rsdtr.models.model_loading import load_model
 from rsdtr.models.run import Example
@@ -66,7 +66,7 @@ def walked(
     spec = own_model("walked", lambda: net, shape, 4, task="other", example_inputs=examples)
     model = load_model(spec.name)
     found = profile(model, spec)
-    decided = plan(found, eps, layers="all")
+    decided = plan(found, eps, layers="auto")
     network = compress(model, decided)
 
     _costs_are_right(net, network, found, decided, examples, shape, flops_known)
@@ -74,7 +74,7 @@ def walked(
     _same(_answer(_with_rebuilt_kernels(net, network), examples, shape), answer, "rings")
     fused = fuse(network)
     _same(_answer(fused, examples, shape), answer, "merged")
-    assert not any(isinstance(module, TRConv2d) for module in fused.modules())
+    assert not any(isinstance(module, RingLayer) for module in fused.modules())
     save(network, decided, folder)
     assert (folder / "model.safetensors").stat().st_size == planned_bytes(found, decided)
     _same(_answer(load(folder).model, examples, shape), answer, "loaded")
@@ -103,7 +103,7 @@ def _costs_are_right(
     assert decided.params.compressed == _distinct(network), "ring parameters"
     assert decided.pcr == _distinct(net) / _distinct(network)
     planned = [layer.name for layer in decided.layers if layer.kept_dense is None]
-    rings = {name: m for name, m in network.named_modules() if isinstance(m, TRConv2d)}
+    rings = {name: m for name, m in network.named_modules() if isinstance(m, RingLayer)}
     assert sorted(rings) == sorted(planned), "rings that are not planned, or the other way round"
     ran: set[str] = set()
     handles = [
@@ -119,7 +119,7 @@ def _costs_are_right(
     assert ran == set(rings), f"never ran: {set(rings) - ran}"
 
 
-def _probe(ring: TRConv2d) -> nn.Module:
+def _probe(ring: RingLayer) -> nn.Module:
     """A module that is called whenever the ring computes, whoever calls it and how."""
     probe, forward = nn.Identity(), ring.forward
 
@@ -131,11 +131,12 @@ def _probe(ring: TRConv2d) -> nn.Module:
 
 
 def _with_rebuilt_kernels(net: nn.Module, network: nn.Module) -> nn.Module:
-    """The dense network with the rings' kernels in its convolutions: what the rings stand for."""
+    """The dense network with the rings' kernels in its layers: what the rings stand for."""
     dense = load_model("walked")
     for name, ring in network.named_modules():
-        if isinstance(ring, TRConv2d):
-            dense.get_submodule(name).weight.copy_(ring.ring.to_tensor())
+        if isinstance(ring, RingLayer):
+            weight = dense.get_submodule(name).weight
+            weight.copy_(ring.ring.to_tensor().reshape(weight.shape))
     return dense
 
 

@@ -81,7 +81,8 @@ def choose_step() -> tuple[int, bool]:
 def choose(number: int, locked: bool) -> Lesson:
     """The layer and ε_p of a step; what is not its own control is hidden when it is locked."""
     network = choose_network(drawn=not locked)
-    shapes = {name: network.profile.layer(name).shape for name in ring_layers(network.profile)}
+    layers = map(network.profile.layer, ring_layers(network.profile))
+    shapes = {layer.name: layer.shape for layer in layers if layer.kind == "conv"}
     if not shapes:
         raise PlanError(
             f"no convolution of {network.spec.name} can be a ring: choose another model or weights"

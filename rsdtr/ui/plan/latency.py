@@ -150,7 +150,7 @@ def _missing(at: NetworkLatency) -> str:
 def _circumstances(at: NetworkLatency) -> str:
     """What the times are sums of, and on which machine."""
     left_out = (
-        f" {len(at.left_out)} of {len(at.layers)} convolutions are in no sum: they cannot be rings."
+        f" {len(at.left_out)} of {len(at.layers)} layers are in no sum: they cannot be rings."
         if at.left_out
         else ""
     )

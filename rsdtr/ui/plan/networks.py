@@ -21,7 +21,7 @@ from rsdtr.planning.damage import measure_damage
 from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
 from rsdtr.planning.plan import CompressionPlan, planned_bytes, policy_layers
 from rsdtr.planning.target_solver import Damage
-from rsdtr.search.candidate import GRID, Candidate, Question, SearchResult
+from rsdtr.search.candidate import Candidate, Question, SearchResult
 from rsdtr.system.safetensors_format import safetensors_bytes
 from rsdtr.typing import Progress
 from rsdtr.ui.shared.cache import Memo
@@ -117,7 +117,7 @@ def questions(of: Network, asked: Choices) -> Iterator[tuple[str, Question]]:
             continue
         eps = own.get(layer.name, asked.eps)
         several = asked.target is not None and layer.name not in own
-        for value in GRID if several else (eps,):
+        for value in layer.grid if several else (eps,):
             if value is not None:
                 yield layer.name, Question(asked.rule, asked.solved_objective, value)
 

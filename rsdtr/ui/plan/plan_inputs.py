@@ -11,6 +11,7 @@ import streamlit as st
 
 from rsdtr.learn.glossary import meaning
 from rsdtr.models import hub, timm_networks
+from rsdtr.models.spec import usual_layers
 from rsdtr.models.zoo import is_model, model_names
 from rsdtr.planning.plan import Target
 from rsdtr.search.candidate import GRID, RULES
@@ -25,7 +26,7 @@ ASKS = {"eps": "εₚ for all layers", "target": "Target"}
 KINDS = {"pcr": "PCR", "fcr": "FCR", "mb": "File (MB)"}
 RULE_NAMES = {"paper": "Paper", "tight": "Tight"}
 OBJECTIVE_NAMES = {"storage": "Storage", "macs": "MACs", "latency": "Latency"}
-POLICIES = {"paper": "Paper", "all": "All"}
+POLICIES = {"paper": "Paper", "auto": "Auto", "all": "All"}
 RATIO = address.number(1.0, 10_000.0, 3)
 MOST_SIGNS = 200  # of a model that a reader types
 MEGABYTES = address.number(0.001, 100_000.0, 3)
@@ -34,12 +35,12 @@ MEGABYTES = address.number(0.001, 100_000.0, 3)
 def read() -> None:
     """Give every input its value, from the address, as it was, or the default; tell the address."""
     for key, parse, default in _TEXTS:
-        address.read(key, parse, default)
+        address.read(key, parse, _usual(key, default))
     for key, number, least in _NUMBERS:
         address.read(key, number, least)
     address.say(session.MODEL, DEFAULT_MODEL)
     for key, _, default in _TEXTS[1:]:
-        address.leave_out(key, default)
+        address.leave_out(key, _usual(key, default))
     address.say(session.EPS, DEFAULT_EPS)
     address.leave_out(session.LATENCY_BATCH, BATCHES[0])
     asks = st.session_state[session.ASK] == "target"
@@ -63,7 +64,7 @@ def ask_network() -> None:
         filter_mode="contains",
         accept_new_options=True,
         width=200,
-        on_change=layer_overrides.forget,
+        on_change=_forget_layers,
         help="Type to search, or type timm:NAME or hf:owner/name. "
         "The digits model comes with the app; weights of the others are "
         "looked for in the folder RSDTR_WEIGHTS, then downloaded.",
@@ -75,6 +76,19 @@ def ask_network() -> None:
         "Published: trained ones. Synthetic: seeded ones with a decaying spectrum, for timing "
         "only; they need no download. Own: a file of yours, of the same architecture.",
     )
+
+
+def _usual(key: str, default: str) -> str:
+    """The default of an input; the layers have one for each model."""
+    if key != session.POLICY:
+        return default
+    return usual_layers(st.session_state.get(session.MODEL) or DEFAULT_MODEL)
+
+
+def _forget_layers() -> None:
+    """Another model has other layers, and usually others become rings."""
+    layer_overrides.forget()
+    st.session_state[session.POLICY] = _usual(session.POLICY, "paper")
 
 
 def asked_network() -> tuple[str, str]:
@@ -102,8 +116,8 @@ def ask_rules() -> tuple[str, str, str]:
         "Layers",
         session.POLICY,
         POLICIES,
-        "Paper: every convolution but the first that is larger than 1 × 1, as published. All: "
-        "1 × 1 convolutions and the first one too.",
+        "Paper: every convolution but the first that is larger than 1 × 1, as published. Auto: "
+        "every convolution and linear layer whose ring stores less. All: every convolution.",
     )
     return rule, objective, policy
 

@@ -19,9 +19,9 @@ from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.kinds.grid_search import queue_search, search_job
 from rsdtr.planning.choices import Choices
-from rsdtr.planning.grid_search import cores
+from rsdtr.planning.grid_search import cores, grid_size
 from rsdtr.planning.winners_on_disk import load_winners, store_path
-from rsdtr.search.candidate import GRID, OBJECTIVES, RULES
+from rsdtr.search.candidate import GRID
 from rsdtr.ui.plan import networks
 from rsdtr.ui.plan.networks import Network
 from rsdtr.ui.shared import job_bar, numbers
@@ -77,9 +77,7 @@ def _changed(path: Path) -> int:
 
 def missing(of: Network) -> int:
     """How many winners of the slider's grid are not known."""
-    layers = sum(layer.obstacle is None for layer in of.profile.layers)
-    every = layers * len(GRID) * len(RULES) * len(OBJECTIVES)
-    return max(every - len(of.profile.winners), 0)
+    return max(grid_size(of.profile) - len(of.profile.winners), 0)
 
 
 def is_complete(of: Network) -> bool:

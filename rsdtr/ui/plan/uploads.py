@@ -73,8 +73,7 @@ def tell(file: str, plan: CompressionPlan) -> None:
     for layer in plan.layers:
         if layer.kept_dense is not None:
             dense[layer.kept_dense].append(layer.name)
-    rings = len(plan.layers) - sum(map(len, dense.values()))
-    lines = [f"Of **{plain(file)}**, {rings} of {len(plan.layers)} convolutions become rings."]
+    lines = [f"Of **{plain(file)}**, {plan.counted} become rings."]
     lines += [
         f"- {len(names)} stay{'s' * (len(names) == 1)} dense ({plain(reason)}): "
         f"{plain(', '.join(names[:3]))}{', …' * (len(names) > 3)}"

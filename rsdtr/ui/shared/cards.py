@@ -63,7 +63,7 @@ def show(now: ModelCard, latency: NetworkLatency, pinned: ModelCard | None = Non
         "Rings",
         f"{len(rings)} of {len(plan.layers)}",
         f"largest error {worst:.3f}",
-        "Convolutions that become a ring, and the largest relative error ‖𝓦 − 𝓦̂‖ / ‖𝓦‖ among them.",
+        "Layers that become a ring, and the largest relative error ‖𝓦 − 𝓦̂‖ / ‖𝓦‖ among them.",
     )
     reached, change = now.reached, None
     if reached is not None:
@@ -129,7 +129,7 @@ def _latency_card(
         f"Latency, batch {latency.batch}",
         f"{ratio:.2f} ×" if measured else "–",
         f"Σ {dense:.3g} → {runs:.3g} ms" if measured else "not measured yet",
-        "Sum of the times of its convolutions, each in the form that is fastest, over the sum of "
+        "Sum of the times of its layers, each in the form that is fastest, over the sum of "
         "the dense ones: below 1 it got faster. Best times of single layers, measured on this "
         f"machine for a batch of {latency.batch} with {latency.threads} threads; what lies between "
         "convolutions is not in it.",

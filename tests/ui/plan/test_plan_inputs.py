@@ -34,3 +34,17 @@ def test_a_typed_model_is_shown(word: str) -> None:
     test = shown(app(model=word, weights="none"))
     assert test.selectbox(key=session.MODEL).value == word
     assert "Synthetic weights" in test.warning[0].value
+
+
+def test_the_layers_follow_the_model_unless_the_address_says_which() -> None:
+    test = app(weights="none")
+    assert test.button_group(key=session.POLICY).value == "paper"
+    test.selectbox(key=session.MODEL).set_value("squeezenet1_1").run()
+    assert not test.exception
+    assert test.button_group(key=session.POLICY).value == "auto"
+    assert "layers" not in test.query_params
+    test.selectbox(key=session.MODEL).set_value("digits_resnet20").run()
+    assert test.button_group(key=session.POLICY).value == "paper"
+    asked = app(model="squeezenet1_1", weights="none", layers="paper")
+    assert asked.button_group(key=session.POLICY).value == "paper"
+    assert asked.query_params["layers"] == "paper"
