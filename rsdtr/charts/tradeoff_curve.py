@@ -32,6 +32,11 @@ AXES: dict[Axis, str] = {
     "time": "Time of its layers, dense / compressed, measured (×, log)",
 }
 WINDOW = 20  # percentage points below dense that are drawn at first
+# In the corner that a curve leaves free: it begins high, and falls to the right.
+_LEGEND = {
+    "orientation": "v", "x": 0.01, "xanchor": "left", "y": 0.01, "yanchor": "bottom",
+    "bgcolor": "rgba(0,0,0,0)",
+}  # fmt: skip
 _SYMBOLS = {"now": "star", "A": "star-diamond"}
 
 
@@ -94,15 +99,18 @@ def tradeoff_figure(
     traces += [_place(place) for place in places if place.accuracy is not None]
     shapes = [_dense_line(curve.dense), _dense_band(curve.dense)]
     shapes += [_upright(place.x) for place in places if place.accuracy is None]
-    lowest = min((p.accuracy.best.percent for p in curve.points), default=curve.dense.percent)
+    lowest = min((p.accuracy.best[1].percent for p in curve.points), default=curve.dense.percent)
     bottom = max(lowest - 1, curve.dense.percent - WINDOW, 0)
     return drawn(
         traces,
         "Accuracy over size" if axis in ("pcr", "mb") else "Accuracy over speed",
-        {"title": {"text": AXES[axis]}, "type": "log", "tickvals": _ticks(axis)},
+        {"title": {"text": AXES[axis]}, "type": "log", "tickvals": _ticks(axis)}
+        | ({"autorange": "reversed"} if axis == "mb" else {}),
         {"title": {"text": "Top-1 accuracy on test images (%)"}, "range": [bottom, 100.5]},
         shapes=shapes,
         height=height,
+        legend=_LEGEND,
+        margin={"l": 8, "r": 8, "t": 40, "b": 8},
         annotations=[
             {
                 "text": f"dense {curve.dense.percent:.1f} %",
@@ -168,7 +176,7 @@ def _front(
     points: Sequence[CurvePoint], x: Callable[[CurvePoint], float | None], smaller: bool
 ) -> Trace | None:
     """The points that no other beats in both, by their best stage."""
-    placed = [(at, p.accuracy.best.percent) for p in points if (at := x(p)) is not None]
+    placed = [(at, p.accuracy.best[1].percent) for p in points if (at := x(p)) is not None]
     placed.sort(key=lambda row: (row[0] if smaller else -row[0], -row[1]))
     front: list[tuple[float, float]] = []
     for at, percent in placed:  # from the best compressed to the least

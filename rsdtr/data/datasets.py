@@ -83,6 +83,13 @@ def data_identity(name_or_dir: str | Path | None, spec: ModelSpec) -> str:
     return name if name in NAMES else _listing(_root(name))
 
 
+def is_at_hand(name_or_dir: str | Path | None, spec: ModelSpec) -> bool:
+    """Whether the images of `load_data` are on this machine, so that nothing is downloaded."""
+    name = str(spec.data if name_or_dir is None else name_or_dir)
+    downloaded = cache_folder() / "data" / "cifar-10-batches-py"
+    return name != "cifar10" or _own_cifar10() is not None or downloaded.is_dir()
+
+
 def _listing(root: Path) -> str:
     digest = hashlib.sha256()
     for folder, folders, files in os.walk(root):

@@ -52,9 +52,9 @@ class Accuracies(Frozen):
         return tuple((name, found) for name, found in named if found is not None)
 
     @property
-    def best(self) -> Accuracy:
-        """The highest of them: what the network is handed on with."""
-        return max((found for _, found in self.stages), key=lambda found: found.percent)
+    def best(self) -> tuple[str, Accuracy]:
+        """The highest of them, by name; of equals the one that took least work."""
+        return max(self.stages, key=lambda stage: stage[1].percent)
 
 
 class CurvePoint(Frozen):
@@ -131,7 +131,7 @@ class TradeoffCurve(Frozen):
         """The point of the highest PCR whose best stage is within `drop` percentage points of the
         dense network; None if no measured one is.
         """
-        held = [p for p in self.points if p.accuracy.best.percent >= self.dense.percent - drop]
+        held = [p for p in self.points if p.accuracy.best[1].percent >= self.dense.percent - drop]
         return max(held, key=lambda point: point.pcr, default=None)
 
     def with_point(self, new: CurvePoint) -> TradeoffCurve:

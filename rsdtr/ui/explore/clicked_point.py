@@ -48,7 +48,9 @@ def offer(selection: Any, kind: TargetKind, key: str) -> None:
     asked = picked(selection, kind)
     if asked is None or all(st.session_state[name] == value for name, value in asked.items()):
         return
-    st.button(_words(asked), key=key, icon=":material/tune:", on_click=partial(_ask, asked))
+    label, take = _words(asked), partial(_ask, asked)
+    if st.button(label, key=key, icon=":material/tune:", on_click=take):
+        st.rerun()  # all of the page, where the figure is drawn by itself
 
 
 def _words(asked: Asked) -> str:
