@@ -1,16 +1,23 @@
 """Labelled images: subsets, batches and splits, and what they are without labels."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from rsdtr.data.datasets import LabelledImages, load_data, stratified
+from rsdtr.data.datasets import (
+    LabelledImages,
+    data_identity,
+    is_at_hand,
+    load_data,
+    stratified,
+)
 from rsdtr.data.image_sets import fitting_batch
 from rsdtr.data.image_sources import ArrayPictures, fitted
-from rsdtr.errors import DataError
+from rsdtr.errors import DataError, UnknownName
 from rsdtr.measuring.accuracy import accuracy
 from rsdtr.models.zoo import ModelSpec, model_spec
 from rsdtr.recovery.finetune import finetune
@@ -185,7 +192,7 @@ def test_the_identity_of_images_is_known_without_reading_one(tmp_path, monkeypat
 
 
 def test_cifar10_is_told_by_its_files_and_is_at_hand_once_they_are_there(tmp_path, monkeypatch):
-    spec = model_spec("resnet20")
+    spec = CIFAR10
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("RSDTR_DATA", raising=False)
     assert not is_at_hand(None, spec)
