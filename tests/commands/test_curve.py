@@ -40,7 +40,11 @@ def test_the_table_goes_from_the_largest_network_to_the_smallest():
     assert lines[0].split()[:4] == ["asked", "PCR", "FCR", "bytes"]
     assert lines[1].startswith("εₚ 0.02")
     assert lines[-1].startswith("dense: 99.17 % of 360 images of digits")
-    assert [line.split()[2] for line in lines if line.startswith("PCR ≥")][:3] == ["1.5", "2", "2.5"]
+    assert [line.split()[2] for line in lines if line.startswith("PCR ≥")][:3] == [
+        "1.5",
+        "2",
+        "2.5",
+    ]
 
 
 def test_what_is_missing_is_measured_and_kept_for_the_next_time(monkeypatch):

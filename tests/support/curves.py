@@ -16,9 +16,7 @@ def percent(value: float) -> Accuracy:
     return Accuracy(value, (value - 2, min(value + 2, 100.0)), 100)
 
 
-def point(
-    eps: float, pcr: float, recalibrated: float, refit: float | None = None
-) -> CurvePoint:
+def point(eps: float, pcr: float, recalibrated: float, refit: float | None = None) -> CurvePoint:
     """A point whose compressed and recalibrated network answer alike."""
     found = percent(recalibrated)
     return CurvePoint(
