@@ -8,6 +8,7 @@ from rsdtr.planning.coverage import coverage
 from rsdtr.ui.explore import (
     accuracy,
     clicked_point,
+    curve,
     network_parts,
     sharing,
     tradeoff,
@@ -31,33 +32,45 @@ network, plan = chosen.network, chosen.plan
 st.caption(coverage(plan))
 row = st.container()
 
-selection = chart_to_click(
-    layers_figure(plan),
-    key="before_after",
-    alt=f"Kernel parameters of each layer of {plan.model} before and after compression",
-)
-figures.open_clicked(selection, plan, "open_bar")
-st.caption(
-    "Grey is the kernel as trained, blue the ring that replaces it: the closer a blue bar is "
-    "to the ground, the more its layer gives. A hatched bar stays dense; point at it to read "
-    "why. A layer that is clicked can be opened in Layers, where all its rings are."
-)
-
+test_set = choose_data(network.spec)
+key = curve.key_of(chosen, test_set)
+found = curve.known(key) if key else None
+beside, layers = pair("answer")
+with layers:
+    selection = chart_to_click(
+        layers_figure(plan, curve.HEIGHT),
+        key="before_after",
+        alt=f"Kernel parameters of each layer of {plan.model} before and after compression",
+    )
+    figures.open_clicked(selection, plan, "open_bar")
+    st.caption(
+        "Grey is the kernel as trained, blue the ring that replaces it: the closer a blue bar is "
+        "to the ground, the more its layer gives. A hatched bar stays dense; point at it to read "
+        "why. A layer that is clicked can be opened in Layers, where all its rings are."
+    )
+handing_on = st.container()
 network_parts.offer(plan)
 costs, ratios = pair("curves")
 
-test_set = choose_data(network.spec)
-stages = accuracy.show(network, plan, test_set)
+stages = accuracy.show(network, plan, test_set, curve.stages(found, chosen.asked))
 measure_damage(chosen, test_set)
 
 st.header("Latency")
 batch = latency.choose_batch()
 times = latency.known(network, plan, batch)
 measuring = st.container()
+card = model_card.card(chosen, stages, times)
 with row:
-    card = model_card.card(chosen, stages, times)
-    cards.show(card, times, sharing.pinned())
+    cards.show(card, times, sharing.pinned(), curve.between(found, chosen.asked))
+with handing_on:
     sharing.offer(card)
+with beside:
+    if key is not None:
+        last = stages[-1].accuracy if stages else None
+        curve.begin(chosen, test_set, key)
+        curve.show(chosen, test_set, key, last, sharing.pinned(), batch)
+    else:
+        st.info(curve.why_none(network), icon=":material/block:")
 
 st.header("Layers")
 edit_layers(chosen, times)

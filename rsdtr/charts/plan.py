@@ -53,7 +53,7 @@ class FrontPoint:
     eps: float | None = None
 
 
-def layers_figure(plan: CompressionPlan) -> go.Figure:
+def layers_figure(plan: CompressionPlan, height: int = 420) -> go.Figure:
     """Parameters of every layer before and after, with what the search chose on hover."""
     names = [layer.name for layer in plan.layers]
     rings = [layer for layer in plan.layers if layer.kept_dense is None]
@@ -100,6 +100,7 @@ def layers_figure(plan: CompressionPlan) -> go.Figure:
         barmode="group",
         bargap=0.25,
         bargroupgap=0.05,
+        height=height,
     )
 
 

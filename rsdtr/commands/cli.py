@@ -16,6 +16,7 @@ from rsdtr.commands.bench import bench
 from rsdtr.commands.compare import compare
 from rsdtr.commands.compress import compress
 from rsdtr.commands.console import Commands, emit, emit_json, plan_table, table
+from rsdtr.commands.curve import curve
 from rsdtr.commands.evaluate import evaluate
 from rsdtr.commands.export import export
 from rsdtr.commands.finetune import finetune
@@ -108,6 +109,7 @@ for command in (
     bench,
     compare,
     compress,
+    curve,
     evaluate,
     export,
     finetune,

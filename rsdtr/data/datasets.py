@@ -1,5 +1,6 @@
 """Data sets: scikit-learn's digits and photographs, CIFAR-10, and any folder of pictures."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from rsdtr.errors import DataError, UnknownName
 from rsdtr.models.zoo import CIFAR10_CLASSES, ModelSpec, class_names
 from rsdtr.system.cache_folder import cache_folder, private_folder
 
-__all__ = ["NAMES", "DataSplits", "LabelledImages", "load_data", "stratified"]
+__all__ = ["NAMES", "DataSplits", "LabelledImages", "data_identity", "load_data", "stratified"]
 
 NAMES = ("digits", "cifar10", "photos")
 
@@ -66,6 +67,42 @@ def load_data(name_or_dir: str | Path | None, spec: ModelSpec) -> DataSplits:
             "give data of at most as many classes"
         )
     return splits
+
+
+def data_identity(name_or_dir: str | Path | None, spec: ModelSpec) -> str:
+    """What tells the images of `load_data` from others, without reading one.
+
+    A name where the images are the same everywhere; else a SHA-256 of a folder's files, by name,
+    size and time of change. DataError and UnknownName as in `load_data`.
+    """
+    if name_or_dir is None and spec.data is None:
+        raise DataError(f"{spec.name} has no data set of its own: give a folder of class folders")
+    name = str(spec.data if name_or_dir is None else name_or_dir)
+    if name == "cifar10" and (own := _own_cifar10()) is not None:
+        return f"cifar10 {_listing(own)}"
+    return name if name in NAMES else _listing(_root(name))
+
+
+def is_at_hand(name_or_dir: str | Path | None, spec: ModelSpec) -> bool:
+    """Whether the images of `load_data` are on this machine, so that nothing is downloaded."""
+    name = str(spec.data if name_or_dir is None else name_or_dir)
+    downloaded = cache_folder() / "data" / "cifar-10-batches-py"
+    return name != "cifar10" or _own_cifar10() is not None or downloaded.is_dir()
+
+
+def _listing(root: Path) -> str:
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for file in sorted(files):
+            path = Path(folder, file)
+            try:
+                told = path.stat()
+            except OSError:  # gone, or a broken link: no picture
+                continue
+            line = f"{path.relative_to(root)}\0{told.st_size}\0{told.st_mtime_ns}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _digits(spec: ModelSpec) -> DataSplits:
@@ -115,9 +152,8 @@ def _photos(spec: ModelSpec) -> DataSplits:
 
 def _cifar10(spec: ModelSpec) -> DataSplits:
     """The official 10,000 test pictures; 5,000 of the 50,000 for training are validation."""
-    own = os.environ.get("RSDTR_DATA")
-    folder = Path(own) / "cifar10" if own else None
-    if folder and any(folder.glob("*.parquet")):
+    folder = _own_cifar10()
+    if folder is not None:
         train, test = (_cifar10_parquet(folder, split, spec) for split in ("train", "test"))
     else:
         train, test = (_cifar10_torchvision(split, spec) for split in (True, False))
@@ -128,6 +164,13 @@ def _cifar10(spec: ModelSpec) -> DataSplits:
         validation=train.select(order[:held_out].sort().values),
         test=test,
     )
+
+
+def _own_cifar10() -> Path | None:
+    """The folder of Parquet files that the user has put under $RSDTR_DATA."""
+    own = os.environ.get("RSDTR_DATA")
+    folder = Path(own) / "cifar10" if own else None
+    return folder if folder and any(folder.glob("*.parquet")) else None
 
 
 def _cifar10_parquet(folder: Path, split: str, spec: ModelSpec) -> LabelledImages:
@@ -171,6 +214,10 @@ def _cifar10_torchvision(train: bool, spec: ModelSpec) -> LabelledImages:
 
 
 def _folder(name: str | Path, spec: ModelSpec) -> DataSplits:
+    return load_folder(str(name), _root(name), spec)
+
+
+def _root(name: str | Path) -> Path:
     root = Path(name)
     if not root.is_dir() and (own := os.environ.get("RSDTR_DATA")):
         root = Path(own) / name
@@ -179,4 +226,4 @@ def _folder(name: str | Path, spec: ModelSpec) -> DataSplits:
             f"{str(name)!r} is neither a data set ({', '.join(NAMES)}) nor a folder: "
             "give one of these names or the path of a folder of class folders"
         )
-    return load_folder(str(name), root, spec)
+    return root

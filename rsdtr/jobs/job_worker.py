@@ -35,6 +35,7 @@ KINDS = {
     "fastest": "rsdtr.jobs.kinds.fastest_rings:run",
     "export": "rsdtr.jobs.kinds.export:run",
     "grid_search": "rsdtr.jobs.kinds.grid_search:run",
+    "tradeoff_curve": "rsdtr.jobs.kinds.tradeoff_curve:run",
     "layer_times": "rsdtr.jobs.kinds.layer_times:run",
 }
 _LIGHTER_TRAINING = "take a smaller batch size or a larger accumulate"

@@ -8,12 +8,14 @@ from rsdtr.jobs.kinds.grid_search import queue_search
 from rsdtr.jobs.kinds.layer_times import queue_layer_times
 from rsdtr.jobs.kinds.refit import queue_refit, refit_model
 from rsdtr.jobs.kinds.study import queue_study
+from rsdtr.jobs.kinds.tradeoff_curve import queue_curve
 
 __all__ = [
     "best_model",
     "curve",
     "fastest_plan",
     "queue_comparison",
+    "queue_curve",
     "queue_export",
     "queue_fastest",
     "queue_finetuning",

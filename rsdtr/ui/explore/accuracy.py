@@ -26,23 +26,29 @@ from rsdtr.ui.shared.session import TestSet
 _fidelities: Memo[Fidelity] = Memo(128)
 
 
-def show(network: Network, plan: CompressionPlan, test_set: TestSet) -> list[Stage]:
-    """The section of the page, with its button; the accuracy of each stage, if it is known."""
+def show(
+    network: Network, plan: CompressionPlan, test_set: TestSet, on_curve: list[Stage]
+) -> list[Stage]:
+    """The section of the page, with its button; the accuracy of each stage, if it is known.
+
+    on_curve: what the trade-off curve knows of this plan.
+    """
     if network.spec.task != "classification":
         st.header("Fidelity")
         _show_fidelity(network, plan, test_set)
         return []
     st.header("Accuracy")
-    return _show_accuracy(network, plan, test_set)
+    return _show_accuracy(network, plan, test_set, on_curve)
 
 
-def _show_accuracy(network: Network, plan: CompressionPlan, test_set: TestSet) -> list[Stage]:
-    asked = st.button(
+def _show_accuracy(
+    network: Network, plan: CompressionPlan, test_set: TestSet, on_curve: list[Stage]
+) -> list[Stage]:
+    known = on_curve or known_stages(network, plan, test_set)
+    asked = not known and st.button(
         "Measure accuracy", key="measure", icon=":material/speed:", disabled=network.synthetic
     )
-    stages = (
-        asked_stages(network, plan, test_set) if asked else known_stages(network, plan, test_set)
-    )
+    stages = asked_stages(network, plan, test_set) if asked else known
     if stages:
         chart(
             stages_figure(stages),

@@ -24,11 +24,11 @@ def picked(selection: Any, kind: TargetKind) -> Asked | None:
     """
     for point in selection["points"]:
         match point.get("customdata"):
-            case [_, None, reached]:
+            case [_, None, reached, *_]:
                 value = _rounded(reached, kind)
                 if value is not None:
                     return {session.ASK: "target", session.KIND: kind, kind: value}
-            case [_, eps, _] | eps:
+            case [_, eps, _, *_] | eps:
                 shared = layer_overrides.parse_eps(eps)
                 if shared is not None:
                     return {session.ASK: "eps", session.EPS: shared}
@@ -48,7 +48,9 @@ def offer(selection: Any, kind: TargetKind, key: str) -> None:
     asked = picked(selection, kind)
     if asked is None or all(st.session_state[name] == value for name, value in asked.items()):
         return
-    st.button(_words(asked), key=key, icon=":material/tune:", on_click=partial(_ask, asked))
+    label, take = _words(asked), partial(_ask, asked)
+    if st.button(label, key=key, icon=":material/tune:", on_click=take):
+        st.rerun()  # all of the page, where the figure is drawn by itself
 
 
 def _words(asked: Asked) -> str:

@@ -126,16 +126,26 @@ def ratio_point(of: Network, plan: CompressionPlan, batch: int) -> RatioPoint | 
     """The plan's place among those of one ε_p for all layers, if it is such a one."""
     if plan.eps is None:
         return None
-    ratio = latency.known(of, plan, batch).ratio
-    return RatioPoint(plan.eps, plan.pcr, plan.fcr, None if ratio is None else 1 / ratio)
+    return RatioPoint(plan.eps, plan.pcr, plan.fcr, time_ratio(of, plan, batch))
 
 
 def reaches(of: Network, asked: Choices, plan: CompressionPlan) -> float:
     """PCR, FCR or MB of the plan."""
     kind = kind_of(asked)
     if kind == "mb":
-        return networks.compressed_bytes(of, plan) / 1e6
+        return file_mb(of, plan)
     return plan.fcr if kind == "fcr" else plan.pcr
+
+
+def file_mb(of: Network, plan: CompressionPlan) -> float:
+    """MB of the compressed network's file; 1 MB = 1,000,000 bytes."""
+    return networks.compressed_bytes(of, plan) / 1e6
+
+
+def time_ratio(of: Network, plan: CompressionPlan, batch: int) -> float | None:
+    """Dense / compressed times of its layers; None where they were not all measured."""
+    ratio = latency.known(of, plan, batch).ratio
+    return None if ratio is None else 1 / ratio
 
 
 def _key(of: Network, asked: Choices) -> tuple[object, ...]:

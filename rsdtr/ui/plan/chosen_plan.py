@@ -58,11 +58,15 @@ def choose(whole: bool = False) -> Chosen:
     the nearest one, or stops with a word on it, and is drawn again when it is there.
     """
     plan_inputs.read()
-    with st.container(horizontal=True, gap="small"):  # five inputs in one line of a wide window
+    with st.sidebar:
         plan_inputs.ask_network()
-        rule, objective, policy = plan_inputs.ask_rules()
+        question = st.container()
+        with st.expander("More", icon=":material/tune:"):
+            plan_inputs.ask_weights()
+            rule, objective, policy = plan_inputs.ask_rules()
     network = _loaded()
-    eps, target = plan_inputs.ask_question(network)
+    with question:
+        eps, target = plan_inputs.ask_question(network)
     pinned = layer_overrides.read(network.profile)
     asked = Choices(
         eps=eps, target=target, rule="tight" if rule == "tight" else "paper",
@@ -84,8 +88,9 @@ def choose_network(drawn: bool = True) -> Network:
     """
     plan_inputs.read()
     if drawn:
-        with st.container(horizontal=True, gap="small"):
+        with st.sidebar:
             plan_inputs.ask_network()
+            plan_inputs.ask_weights()
     network = _loaded(drawn)
     layer_overrides.read(network.profile)
     return network

@@ -56,19 +56,22 @@ def read() -> None:
 
 
 def ask_network() -> None:
-    """Which model, and with which weights."""
+    """Which model."""
     st.selectbox(
         "Model",
         model_names(),
         key=session.MODEL,
         filter_mode="contains",
         accept_new_options=True,
-        width=200,
         on_change=_forget_layers,
         help="Type to search, or type timm:NAME or hf:owner/name. "
         "The digits model comes with the app; weights of the others are "
         "looked for in the folder RSDTR_WEIGHTS, then downloaded.",
     )
+
+
+def ask_weights() -> None:
+    """With which weights."""
     _switch(
         "Weights",
         session.WEIGHTS,
@@ -124,20 +127,18 @@ def ask_rules() -> tuple[str, str, str]:
 
 def ask_question(network: Network) -> tuple[float, Target | None]:
     """The ε_p that all layers share, and what the network is to reach instead, if that is asked."""
-    row = st.container(horizontal=True, gap="medium")
-    with row:
-        ask = _switch(
-            "Ask for",
-            session.ASK,
-            ASKS,
-            "One εₚ for all layers, or what the whole network should reach: then each layer gets "
-            "the εₚ that does the least damage.",
-        )
-        if ask == "target":
-            target = _target(network)
-        else:
-            target = None
-            choose_eps()
+    ask = _switch(
+        "Ask for",
+        session.ASK,
+        ASKS,
+        "One εₚ for all layers, or what the whole network should reach: then each layer gets the "
+        "εₚ that does the least damage.",
+    )
+    if ask == "target":
+        target = _target(network)
+    else:
+        target = None
+        choose_eps()
     return eps_of_all(), target
 
 
@@ -157,7 +158,7 @@ def _target(network: Network) -> Target:
     else:
         label, parse, default, step = "at least, ×", RATIO, 4.0, 0.5
     st.number_input(
-        label, 1.0 if kind != "mb" else 0.001, step=step, key=kind, width=190,
+        label, 1.0 if kind != "mb" else 0.001, step=step, key=kind,
         format="%.3f" if kind == "mb" else "%.2f",
     )  # fmt: skip
     if st.session_state[kind] is not None:

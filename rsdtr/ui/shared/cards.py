@@ -12,6 +12,7 @@ from rsdtr.learn.glossary import meaning
 from rsdtr.measuring.latency import NetworkLatency
 from rsdtr.planning.model_profile import LayerProfile
 from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.tradeoff_curve import CurvePoint
 from rsdtr.search.candidate import Candidate
 from rsdtr.ui.shared.markdown import plain
 from rsdtr.ui.shared.numbers import count, size
@@ -19,10 +20,16 @@ from rsdtr.ui.shared.numbers import count, size
 LAYER_CARD = 220  # pixels: two beside each other in a window of 800
 
 
-def show(now: ModelCard, latency: NetworkLatency, pinned: ModelCard | None = None) -> None:
+def show(
+    now: ModelCard,
+    latency: NetworkLatency,
+    pinned: ModelCard | None = None,
+    between: tuple[CurvePoint, CurvePoint] | None = None,
+) -> None:
     """PCR, FCR, parameters, file size, and accuracy and latency once they are measured.
 
-    pinned: the configuration since which each tells its change.
+    pinned: the configuration since which each tells its change; between: measured points on both
+    sides of this one, which is not measured itself.
     """
     plan = now.plan
     params, macs = plan.params, plan.macs
@@ -71,6 +78,10 @@ def show(now: ModelCard, latency: NetworkLatency, pinned: ModelCard | None = Non
         value, note = f"{reached.percent:.1f} %", f"{low:.1f} to {high:.1f} %, n = {reached.n:,}"
         was = pinned.reached if pinned else None
         change = _change(reached.percent, was.percent if was else None, "{:.1f} points")
+    elif between is not None:
+        ends = sorted(point.accuracy.stages[-1][1].percent for point in between)
+        value = f"{ends[0]:.1f} – {ends[1]:.1f} %" if ends[0] < ends[1] else f"≈ {ends[0]:.1f} %"
+        note = f"measured at {between[0].label} and {between[1].eps:.2f}"
     else:
         value, note = "–", "not measured yet"
     _card(

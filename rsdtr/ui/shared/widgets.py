@@ -24,8 +24,8 @@ TEST_LIMITS = (500, 2000, 10_000, 50_000)
 
 def choose_data(spec: ModelSpec) -> TestSet:
     """Which images accuracy is measured on: data set or folder, and how many of its test split."""
-    left, right = st.columns([3, 2], gap="medium", vertical_alignment="bottom")
-    entered = left.text_input(
+    box = st.sidebar.expander("Images", icon=":material/photo_library:")
+    entered = box.text_input(
         "Data set or folder",
         key=session.DATA,
         placeholder=spec.data or "a folder with one sub-folder of pictures per class",
@@ -34,7 +34,7 @@ def choose_data(spec: ModelSpec) -> TestSet:
         "the model's own, which is photos, without labels, for those.",
         persist_state="session",
     )
-    limit = right.selectbox(
+    limit = box.selectbox(
         "Test images at most",
         TEST_LIMITS,
         index=1,

@@ -1,0 +1,256 @@
+"""Accuracy over compression on the page: measured in the background, drawn as it fills in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import streamlit as st
+
+from rsdtr.charts.accuracy import Stage
+from rsdtr.charts.tradeoff_curve import AXES, Axis, Place, tradeoff_figure
+from rsdtr.data.datasets import data_identity, is_at_hand
+from rsdtr.errors import DataError, JobError, RsdtrError
+from rsdtr.exports.model_card import ModelCard
+from rsdtr.jobs.job import Job
+from rsdtr.jobs.kinds.tradeoff_curve import curve_job, queue_curve
+from rsdtr.measuring.accuracy import Accuracy
+from rsdtr.planning.choices import Choices
+from rsdtr.recovery.curves_on_disk import curve_path, load_curve
+from rsdtr.recovery.tradeoff_curve import (
+    CurveKey,
+    CurvePoint,
+    Recover,
+    TradeoffCurve,
+    coarse_questions,
+)
+from rsdtr.ui.explore import clicked_point, tradeoff
+from rsdtr.ui.plan.chosen_plan import Chosen
+from rsdtr.ui.plan.networks import Network
+from rsdtr.ui.shared import job_bar, numbers, session
+from rsdtr.ui.shared.cache import Memo
+from rsdtr.ui.shared.figures import chart_to_click
+from rsdtr.ui.shared.frame import progress
+from rsdtr.ui.shared.markdown import plain
+from rsdtr.ui.shared.session import TestSet
+
+POLL_SECONDS = 2.0
+RECOVER: Recover = "recalibrate"
+HEIGHT = 400  # pixels, so that all of it is on the first screen
+AXIS_NAMES: dict[Axis, str] = {"pcr": "PCR", "fcr": "FCR", "mb": "MB", "time": "Time"}
+
+_curves: Memo[TradeoffCurve | None] = Memo(64)
+_begun: Memo[bool] = Memo(64)
+_log = logging.getLogger("rsdtr.ui")
+
+
+def key_of(chosen: Chosen, test_set: TestSet) -> CurveKey | None:
+    """The curve that belongs to what is asked; None where there can be no accuracy."""
+    network = chosen.network
+    if network.synthetic or network.spec.task != "classification":
+        return None
+    try:
+        data = data_identity(test_set.data, network.spec)
+    except RsdtrError:  # no such images: choosing others is said where they are chosen
+        return None
+    return CurveKey.of(network.profile, chosen.asked, data, test_set.images)
+
+
+def why_none(network: Network) -> str:
+    """Why there is no accuracy to draw, in a sentence."""
+    if network.synthetic:
+        return "Synthetic weights: there is no accuracy to draw over compression."
+    if network.spec.task != "classification":
+        return f"A network for {network.spec.task} has no top-1 accuracy: its fidelity is below."
+    return (
+        f"{network.spec.name} has no labelled images here: name a folder of class folders under "
+        "Images, and its accuracy is drawn over compression."
+    )
+
+
+def known(key: CurveKey) -> TradeoffCurve | None:
+    """What is measured of a curve by now."""
+    try:
+        stamp = curve_path(key).stat().st_mtime_ns
+    except OSError:
+        stamp = 0
+    return _curves.of((key, stamp), lambda: load_curve(key))
+
+
+def begin(chosen: Chosen, test_set: TestSet, key: CurveKey) -> None:
+    """Once per curve: queue what is missing of it, where the images are on this machine."""
+
+    def run() -> bool:
+        if is_at_hand(test_set.data, chosen.network.spec) and not is_complete(chosen, key):
+            start(chosen.network, test_set, key)
+        return True
+
+    _begun.of(key, run)
+
+
+def start(network: Network, test_set: TestSet, key: CurveKey) -> None:
+    """Queue the measurement; without a worker there is none, and the log says why."""
+    try:
+        queue_curve(network.spec.name, network.weights, test_set.data, key, RECOVER)
+    except JobError as error:
+        _log.warning("no trade-off curve of %s (%s)", network.spec.name, error)
+
+
+def is_complete(chosen: Chosen, key: CurveKey) -> bool:
+    """Whether every coarse ε_p of the curve is measured."""
+    curve = known(key)
+    questions = coarse_questions(chosen.asked)
+    uniform = [asked for asked in questions if asked.target is None]
+    return curve is not None and all(curve.at(asked) for asked in uniform)
+
+
+def stages(curve: TradeoffCurve | None, asked: Choices) -> list[Stage]:
+    """The accuracies of the present plan, if it is a point of the curve; else none."""
+    point = curve.at(asked) if curve else None
+    if curve is None or point is None:
+        return []
+    found = [Stage("dense", curve.dense), Stage("compressed", point.accuracy.compressed)]
+    if point.accuracy.recalibrated is not None:
+        found.append(Stage("recalibrated", point.accuracy.recalibrated))
+    return found
+
+
+def between(curve: TradeoffCurve | None, asked: Choices) -> tuple[CurvePoint, CurvePoint] | None:
+    """The measured points beside the present plan, where it is none itself."""
+    if curve is None or curve.at(asked) is not None:
+        return None
+    return curve.around(asked)
+
+
+def show(
+    chosen: Chosen, test_set: TestSet, key: CurveKey, reached: Accuracy | None,
+    pinned: ModelCard | None, batch: int,
+) -> None:  # fmt: skip
+    """The figure, its axis and how far it is; drawn by itself as points come in."""
+    job = _job(chosen.network, test_set, key)
+    watched = job is not None and not job.ended
+    st.fragment(_draw, run_every=POLL_SECONDS if watched else None)(
+        chosen, test_set, key, reached, pinned, batch, watched
+    )
+
+
+def _draw(
+    chosen: Chosen, test_set: TestSet, key: CurveKey, reached: Accuracy | None,
+    pinned: ModelCard | None, batch: int, watched: bool,
+) -> None:  # fmt: skip
+    curve = known(key)
+    job = _job(chosen.network, test_set, key)
+    if watched and (job is None or job.ended):
+        st.rerun()
+    if curve is not None:
+        _figure(chosen, curve, reached, pinned, batch)
+    if job is not None and not job.ended:
+        job_bar.bar(job, "Accuracy")
+        st.button(
+            "Stop measuring",
+            key="stop_curve",
+            icon=":material/stop_circle:",
+            type="tertiary",
+            on_click=job_bar.cancel,
+            args=(job.id,),
+            disabled=job.cancel_asked is not None,
+            help="Every point that was measured is kept.",
+        )
+    elif not is_complete(chosen, key):
+        _offer(chosen.network, test_set, key, job, curve is None)
+
+
+def _offer(
+    network: Network, test_set: TestSet, key: CurveKey, job: Job | None, empty: bool
+) -> None:
+    """The empty or the half-drawn figure, in words, and the way to have the rest."""
+    if job is not None and job.state == "failed" and job.message:
+        st.warning(plain(job.message), icon=":material/warning:")
+    elif empty:
+        st.info(
+            "Accuracy over compression is measured once, in the background, and kept: some "
+            "minutes for a small network, hours for a large one.",
+            icon=":material/show_chart:",
+        )
+    if st.button("Measure the curve", key="measure_curve", icon=":material/show_chart:"):
+        start(network, test_set, key)
+        st.rerun()
+
+
+def _figure(
+    chosen: Chosen, curve: TradeoffCurve, reached: Accuracy | None, pinned: ModelCard | None,
+    batch: int,
+) -> None:  # fmt: skip
+    axis: Axis = st.segmented_control(
+        "Accuracy over",
+        tuple(AXIS_NAMES),
+        default="pcr",
+        required=True,
+        format_func=AXIS_NAMES.__getitem__,
+        key=session.CURVE_AXIS,
+        persist_state="session",
+        label_visibility="collapsed",
+    )
+    times = _times(chosen, batch) if axis == "time" else None
+    selection = chart_to_click(
+        tradeoff_figure(curve, axis, _places(chosen, axis, reached, pinned, batch), times, HEIGHT),
+        key="curve",
+        alt=f"Top-1 accuracy of {curve.model} against {AXES[axis]}",
+        stem=numbers.file_stem(chosen.plan),
+    )
+    clicked_point.offer(selection, "pcr", "ask_curve")
+    st.caption(_summary(curve))
+
+
+def _summary(curve: TradeoffCurve) -> str:
+    """The question that most people come with, answered from what is measured."""
+    held = curve.smallest(1.0)
+    if held is None:
+        told = "No measured network is within one point of the dense one. "
+    else:
+        stage, best = held.accuracy.best
+        low, high = best.interval
+        told = (
+            f"Within one point of the dense network: **PCR {held.pcr:.1f}** at "
+            f"{plain(held.label)}, {stage} ({best.percent:.1f} %, {low:.1f} to {high:.1f}). "
+        )
+    return told + (
+        f"{curve.dense.n:,} test images of {plain(curve.data)}, no labels used in recovery; the "
+        "grey band is the dense network's 95 % interval. Click a point to ask for it."
+    )
+
+
+def _places(
+    chosen: Chosen, axis: Axis, reached: Accuracy | None, pinned: ModelCard | None, batch: int
+) -> Sequence[Place]:
+    plan = chosen.plan
+    size = tradeoff.file_mb(chosen.network, plan)
+    faster = tradeoff.time_ratio(chosen.network, plan, batch)
+    at = {"pcr": plan.pcr, "fcr": plan.fcr, "mb": size, "time": faster}[axis]
+    places = [] if at is None else [Place("now", at, reached)]
+    if pinned is not None and pinned.weights_sha256 == chosen.network.profile.weights_sha256:
+        measured = pinned.latency
+        then = {
+            "pcr": pinned.plan.pcr,
+            "fcr": pinned.plan.fcr,
+            "mb": pinned.bytes.compressed / 1e6,
+            "time": 1 / measured.ratio if measured and measured.batch == batch else None,
+        }[axis]
+        was = pinned.reached
+        if then is not None and was is not None:
+            places.append(Place("A", then, Accuracy(was.percent, was.interval, was.n)))
+    return places
+
+
+def _times(chosen: Chosen, batch: int) -> dict[float, float]:
+    """Dense / compressed times of one ε_p for all layers, where they were measured."""
+    with progress("Planning over εₚ") as show:
+        found = tradeoff.ratios(chosen.network, chosen.asked, batch, show)
+    return {point.eps: point.time for point in found if point.time is not None}
+
+
+def _job(network: Network, test_set: TestSet, key: CurveKey) -> Job | None:
+    try:
+        return curve_job(network.spec.name, network.weights, test_set.data, key, RECOVER)
+    except (JobError, DataError, OSError):
+        return None
