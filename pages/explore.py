@@ -11,6 +11,7 @@ from rsdtr.ui.explore import (
     curve,
     network_parts,
     sharing,
+    smaller,
     tradeoff,
 )
 from rsdtr.ui.explore.layer_table import edit_layers
@@ -62,6 +63,7 @@ measuring = st.container()
 card = model_card.card(chosen, stages, times)
 with row:
     cards.show(card, times, sharing.pinned(), curve.between(found, chosen.asked))
+    smaller.offer(chosen, test_set)
 with handing_on:
     sharing.offer(card)
 with beside:

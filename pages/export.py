@@ -4,7 +4,7 @@ import streamlit as st
 
 from rsdtr.jobs.kinds.export import exported_files
 from rsdtr.ui.export import browser_run, files
-from rsdtr.ui.jobs import job_view
+from rsdtr.ui.jobs import job_view, session_jobs
 from rsdtr.ui.plan.chosen_plan import choose
 from rsdtr.ui.shared import session
 from rsdtr.ui.shared.frame import lead
@@ -46,7 +46,7 @@ if st.button(
     help="Takes up to half a minute per format: each file is checked in its own process. The "
     "page may be closed meanwhile.",
 ):
-    files.start(chosen, test_set, recovery, formats)
+    session_jobs.attach(files.start(chosen, test_set, recovery, formats).id)
     st.rerun()
 if job is None:
     st.caption("Nothing exported yet for this plan.")

@@ -5,8 +5,9 @@ import streamlit as st
 from rsdtr.charts.accuracy import stages_figure
 from rsdtr.jobs.kinds.refit import KIND as REFIT
 from rsdtr.recovery.recalibrate import nothing_to_recalibrate
+from rsdtr.recovery.recover import CALIBRATION_IMAGES
 from rsdtr.ui.jobs import job_view, session_jobs
-from rsdtr.ui.plan.accuracy import CALIBRATION_IMAGES, recovered_stages, tell_assumed
+from rsdtr.ui.plan.accuracy import recovered_stages, tell_assumed
 from rsdtr.ui.plan.chosen_plan import choose
 from rsdtr.ui.recover import fidelity, recalibration, refit, training
 from rsdtr.ui.recover.progress import show_progress

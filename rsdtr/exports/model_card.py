@@ -62,6 +62,10 @@ class ModelCard(Frozen):
     command: str
     python: str
 
+    def with_accuracies(self, stages: Sequence[tuple[str, Accuracy]]) -> ModelCard:
+        """The same card with what was measured since; stages: from dense to the last one."""
+        return self.model_copy(update={"accuracy": _stages(stages)}) if stages else self
+
     @property
     def label(self) -> str:
         """The model and what was asked of it, in words."""
@@ -96,17 +100,19 @@ def model_card(
             original=safetensors_bytes(profile.entries),
             compressed=planned_bytes(profile, decided),
         ),
-        accuracy=tuple(
-            StageAccuracy(
-                stage=stage, percent=a.percent, interval=a.interval, n=a.n, assumed=a.assumed
-            )
-            for stage, a in accuracies
-        ),
+        accuracy=_stages(accuracies),
         fidelity=None if fidelity is None else f"{fidelity} ({fidelity.n:,} images)",
         lost=None if fidelity is None else fidelity.warning,
         latency=_latency(latency),
         command=asked.command(),
         python=asked.python(),
+    )
+
+
+def _stages(accuracies: Sequence[tuple[str, Accuracy]]) -> tuple[StageAccuracy, ...]:
+    return tuple(
+        StageAccuracy(stage=stage, percent=a.percent, interval=a.interval, n=a.n, assumed=a.assumed)
+        for stage, a in accuracies
     )
 
 

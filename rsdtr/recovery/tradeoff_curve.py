@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
 
 from torch import nn
 
@@ -20,15 +19,11 @@ from rsdtr.measuring.accuracy import Accuracy, accuracy
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import CompressionPlan, Target, planned_bytes
-from rsdtr.recovery.recalibrate import nothing_to_recalibrate, recalibrate
-from rsdtr.recovery.refit import refit
+from rsdtr.recovery.recalibrate import nothing_to_recalibrate
+from rsdtr.recovery.recover import STAGES, Recover, recovered
 from rsdtr.search.candidate import COARSE, GRID, Objective, Rule
 from rsdtr.typing import Frozen
 
-Recover = Literal["none", "recalibrate", "refit"]
-RECOVERS: tuple[Recover, ...] = get_args(Recover)
-CALIBRATION_IMAGES = 2000
-REFIT_IMAGES = 1000
 TARGET_PCRS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 
@@ -228,15 +223,15 @@ def dense_curve(
     )
 
 
-def _missing(dense: nn.Module, before: CurvePoint | None, recover: Recover) -> list[str]:
-    """The stages still to be measured."""
-    wanted = ["compressed"]
+def _missing(dense: nn.Module, before: CurvePoint | None, recover: Recover) -> list[Recover]:
+    """What leads to the stages that are still to be measured."""
+    wanted: list[Recover] = ["none"]
     if recover != "none" and nothing_to_recalibrate(dense) is None:
-        wanted.append("recalibrated")
+        wanted.append("recalibrate")
     if recover == "refit":
         wanted.append("refit")
     known = {name for name, _ in before.accuracy.stages} if before else set()
-    return [name for name in wanted if name not in known]
+    return [step for step in wanted if STAGES[step] not in known]
 
 
 def _measured(
@@ -246,21 +241,16 @@ def _measured(
     data: DataSplits,
     curve: TradeoffCurve,
     before: CurvePoint | None,
-    missing: Sequence[str],
+    missing: Sequence[Recover],
 ) -> CurvePoint:
     test = data.test.subset(curve.key.images)
     found = dict(before.accuracy.stages) if before else {}
     if not any(layer.ranks for layer in decided.layers):
-        found |= dict.fromkeys(missing, curve.dense)  # it is the dense network
+        found |= dict.fromkeys((STAGES[step] for step in missing), curve.dense)  # it is dense
     else:
         small = compress(dense, decided)
-        for stage in missing:
-            model = small
-            if stage == "recalibrated":
-                model = recalibrate(small, data.train, CALIBRATION_IMAGES, reference=dense)
-            elif stage == "refit":
-                model = refit(small, dense, data.train, REFIT_IMAGES).model
-            found[stage] = accuracy(model, test)
+        for step in missing:
+            found[STAGES[step]] = accuracy(recovered(small, dense, data.train, step), test)
     target = decided.target
     return CurvePoint(
         eps=None if target else decided.eps,

@@ -16,7 +16,8 @@ from rsdtr.planning.plan import Target
 from rsdtr.planning.winners_on_disk import load_winners
 from rsdtr.recovery.curves_on_disk import BUNDLED, curve_path, file_name, load_curve, save_curve
 from rsdtr.recovery.recalibrate import recalibrate
-from rsdtr.recovery.tradeoff_curve import CALIBRATION_IMAGES, CurveKey, every_question
+from rsdtr.recovery.recover import CALIBRATION_IMAGES
+from rsdtr.recovery.tradeoff_curve import CurveKey, every_question
 from rsdtr.search.candidate import RULES
 from tests.support.curves import KEY, made_up_curve, point
 

@@ -15,6 +15,7 @@ from rsdtr.planning.plan import Target, planned_bytes
 from rsdtr.planning.winners_on_disk import load_winners
 from rsdtr.recovery import tradeoff_curve
 from rsdtr.recovery.recalibrate import recalibrate
+from rsdtr.recovery.recover import CALIBRATION_IMAGES
 from rsdtr.recovery.tradeoff_curve import (
     Accuracies,
     CurveKey,
@@ -54,7 +55,7 @@ def test_a_point_is_the_plan_compressed_recalibrated_and_tested(network, begun):
     decided = asked.decide(costs)
     small = compress(dense, decided)
     test = data.test.subset(IMAGES)
-    again = recalibrate(small, data.train, tradeoff_curve.CALIBRATION_IMAGES, reference=dense)
+    again = recalibrate(small, data.train, CALIBRATION_IMAGES, reference=dense)
     assert (found.pcr, found.fcr, found.bytes) == (
         decided.pcr, decided.fcr, planned_bytes(costs, decided),
     )  # fmt: skip

@@ -22,9 +22,9 @@ from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.winners_on_disk import load_winners
 from rsdtr.recovery.curves_on_disk import load_curve, save_curve
+from rsdtr.recovery.recover import Recover
 from rsdtr.recovery.tradeoff_curve import (
     CurveKey,
-    Recover,
     coarse_questions,
     dense_curve,
     measure_curve,

@@ -7,9 +7,9 @@ import streamlit as st
 from rsdtr.charts.accuracy import Stage, stages_figure
 from rsdtr.measuring.fidelity import SCORE, Fidelity, fidelity
 from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.recover import CALIBRATION_IMAGES
 from rsdtr.ui.plan import networks
 from rsdtr.ui.plan.accuracy import (
-    CALIBRATION_IMAGES,
     asked_stages,
     known_stages,
     splits,

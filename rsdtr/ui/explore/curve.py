@@ -17,10 +17,10 @@ from rsdtr.jobs.kinds.tradeoff_curve import curve_job, queue_curve
 from rsdtr.measuring.accuracy import Accuracy
 from rsdtr.planning.choices import Choices
 from rsdtr.recovery.curves_on_disk import curve_path, load_curve
+from rsdtr.recovery.recover import Recover
 from rsdtr.recovery.tradeoff_curve import (
     CurveKey,
     CurvePoint,
-    Recover,
     TradeoffCurve,
     coarse_questions,
 )

@@ -15,6 +15,7 @@ from rsdtr.exports.export import Artefact
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.kinds.export import KIND, ExportedFiles, queue_export
 from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.recover import STAGES, Recover
 from rsdtr.system.zip_archive import write_zip
 from rsdtr.ui.jobs import session_jobs
 from rsdtr.ui.plan import latency, model_card, networks
@@ -40,13 +41,20 @@ def label(recovery: Recovery | None) -> str:
 
 
 def start(
-    chosen: Chosen, test_set: TestSet, recovery: Recovery | None, formats: Sequence[str]
-) -> None:
-    """Queue the export of the recovered model, or of the compressed one, and attach to it."""
+    chosen: Chosen,
+    test_set: TestSet,
+    recovery: Recovery | None,
+    formats: Sequence[str],
+    recover: Recover = "none",
+) -> Job:
+    """Queue the export of the recovered model, or of the compressed one.
+
+    recover: what the job brings it through first.
+    """
     network, at = chosen.network, chosen.plan
     stages = known_chain(network, at, test_set, recovery)
     with st.spinner("Queueing the export …"):
-        job = queue_export(
+        return queue_export(
             recovery.model if recovery else networks.compressed(network, at),
             at,
             splits(network, test_set),
@@ -55,11 +63,19 @@ def start(
             images=test_set.images,
             metrics=known_metrics(network, at, test_set, recovery),
             card=model_card.card(chosen, stages, latency.known(network, at, chosen_batch())),
-            holds=label(recovery),
+            holds=label(recovery) if recover == "none" else STAGES[recover],
             recovered=recovery.weights_sha256 if recovery else None,
+            recover=recover,
+            dense=None if recover == "none" else network.model,
+            weights=network.weights,
             subject=session_jobs.filed(_about(network, at)),
         )
-    session_jobs.attach(job.id)
+
+
+def newest(network: Network, at: CompressionPlan) -> Job | None:
+    """The newest export of this session."""
+    found = session_jobs.jobs_about(_about(network, at))
+    return found[-1] if found else None
 
 
 def attached(network: Network, at: CompressionPlan) -> Job | None:

@@ -15,6 +15,7 @@ from rsdtr.errors import RsdtrError
 from rsdtr.measuring.accuracy import Accuracy, accuracy
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.recalibrate import nothing_to_recalibrate, recalibrate
+from rsdtr.recovery.recover import CALIBRATION_IMAGES
 from rsdtr.ui.plan import networks
 from rsdtr.ui.plan.chosen_plan import Chosen
 from rsdtr.ui.plan.networks import Network
@@ -23,7 +24,6 @@ from rsdtr.ui.shared.frame import progress
 from rsdtr.ui.shared.markdown import plain, sentence
 from rsdtr.ui.shared.session import Recovery, TestSet
 
-CALIBRATION_IMAGES = 2000
 DAMAGE_IMAGES = 512
 
 # Keyed by what identifies the weights exactly, and by the images.

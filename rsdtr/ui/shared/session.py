@@ -67,6 +67,7 @@ LESSON_COMPONENTS: Final = "lesson_components"
 LESSON_STAGE: Final = "lesson_stage"
 PARTS: Final = "parts"  # whether the network before and after is open
 PARTS_COLOUR: Final = "parts_colour"
+SMALLER_RECOVERY: Final = "smaller_recovery"
 CURVE_AXIS: Final = "curve_axis"
 LATENCY_CURVE: Final = "latency_curve"
 LATENCY_FAILURE: Final = "latency_failure"  # why measuring did not start, for one run
