@@ -74,7 +74,7 @@ def exported(ring, images, tmp_path_factory) -> dict[str, Artefact]:
 def believed(monkeypatch) -> None:
     """Files are written and not proved, where the proof is not what is looked at."""
     fine = Proof(max_difference=0.0, mean_difference=0.0, argmax_agreement=1.0, n=64)
-    monkeypatch.setattr(module, "proved", lambda *_: fine)
+    monkeypatch.setattr(module, "proved", lambda *_, **__: fine)
 
 
 def logits(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ def _quick(tmp_path, monkeypatch):
     module = importlib.import_module("rsdtr.exports.export")
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path))
     monkeypatch.setattr(module, "write_cases", lambda *_: 1.0)
-    monkeypatch.setattr(module, "proved", lambda *_: FINE)
+    monkeypatch.setattr(module, "proved", lambda *_, **__: FINE)
     monkeypatch.setattr(kills, "verify", lambda _: None)
 
 
