@@ -19,6 +19,7 @@ from rsdtr.ui.export import browser_run
 from rsdtr.ui.plan import latency, model_card
 from rsdtr.ui.plan.accuracy import measure_damage
 from rsdtr.ui.plan.chosen_plan import choose
+from rsdtr.ui.plan.plan_inputs import chosen_batch
 from rsdtr.ui.shared import cards, figures, numbers
 from rsdtr.ui.shared.figures import chart_to_click, csv_button
 from rsdtr.ui.shared.frame import lead, pair, progress
@@ -56,9 +57,10 @@ costs, ratios = pair("curves")
 stages = accuracy.show(network, plan, test_set, curve.stages(found, chosen.asked))
 measure_damage(chosen, test_set)
 
-st.header("Latency")
+times = latency.known(network, plan, chosen_batch())
+if times.ratio is not None:  # until then it is a line with a button
+    st.header("Latency")
 batch = latency.choose_batch()
-times = latency.known(network, plan, batch)
 measuring = st.container()
 card = model_card.card(chosen, stages, times)
 with row:

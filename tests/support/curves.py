@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from rsdtr.data.datasets import data_identity
 from rsdtr.measuring.accuracy import Accuracy
+from rsdtr.models.model_loading import load_model
+from rsdtr.models.zoo import model_spec
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.model_profile import profile
 from rsdtr.recovery.tradeoff_curve import Accuracies, CurveKey, CurvePoint, TradeoffCurve
 
 KEY = CurveKey(
     weights_sha256="0" * 64, data="digits", images=100, rule="paper", objective="storage",
     layers="paper",
 )  # fmt: skip
+
+
+def digits_key(**asked: object) -> CurveKey:
+    """The curve of the bundled network that the explorer asks for first, or another one."""
+    spec = model_spec("digits_resnet20")
+    costs = profile(load_model(spec.name), spec)
+    return CurveKey.of(costs, Choices(**asked), data_identity(None, spec), 2000)
 
 
 def percent(value: float) -> Accuracy:

@@ -101,7 +101,7 @@ def show(chosen: Chosen, at: NetworkLatency, here: Sequence[LatencyPoint]) -> No
     here: what this visitor's own browser measured.
     """
     if at.ratio is None:
-        st.info(_missing(at), icon=":material/timer:")
+        st.caption(_missing(at))
     else:
         cards.show_latency(chosen.plan, at)
     curves = {f"batch {batch}": points(chosen.network, chosen.asked, batch) for batch in BATCHES}

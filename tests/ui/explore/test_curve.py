@@ -2,28 +2,19 @@
 
 import pytest
 
-from rsdtr.data.datasets import data_identity
 from rsdtr.errors import JobError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.kinds.tradeoff_curve import KIND, queue_curve
-from rsdtr.models.model_loading import load_model
 from rsdtr.models.weights_source import PUBLISHED
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.choices import Choices
-from rsdtr.planning.model_profile import profile
 from rsdtr.recovery.curves_on_disk import load_curve, save_curve
-from rsdtr.recovery.tradeoff_curve import CurveKey
 from rsdtr.search.candidate import COARSE
 from rsdtr.ui.explore import curve
 from rsdtr.ui.shared import session
+from tests.support.curves import digits_key as key
 from tests.support.curves import made_up_curve, point
 from tests.support.pages import DIGITS, app, keys, metrics_of, shown
-
-
-def key(**asked: object) -> CurveKey:
-    spec = model_spec(DIGITS)
-    costs = profile(load_model(DIGITS), spec)
-    return CurveKey.of(costs, Choices(**asked), data_identity(None, spec), 2000)
 
 
 def summary(test) -> str:
