@@ -13,9 +13,10 @@ from rsdtr.learn.numbers import Turn, turns
 from rsdtr.learn.text import STEPS, StepText
 from rsdtr.planning.model_profile import LayerProfile
 from rsdtr.ring.tensor_ring import TensorRing
-from rsdtr.search.candidate import Candidate
+from rsdtr.search.candidate import COARSE, Candidate
 from rsdtr.search.paper_rule import smallest
 from rsdtr.search.ring_svd import ring_svd
+from rsdtr.ui.learn import play
 from rsdtr.ui.plan import networks
 from rsdtr.ui.plan.chosen_plan import choose_network
 from rsdtr.ui.plan.layer_overrides import ring_layers
@@ -87,11 +88,16 @@ def choose(number: int, locked: bool) -> Lesson:
         raise PlanError(
             f"no convolution of {network.spec.name} can be a ring: choose another model or weights"
         )
-    with st.container(horizontal=True, gap="medium"):
+    own = {LAYER_STEP: session.LAYER, **dict.fromkeys(EPS_STEPS, session.EPS)}.get(number)
+    if own is not None:
+        play.advance(own, tuple(shapes) if number == LAYER_STEP else COARSE)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         asks = number == LAYER_STEP or not (locked or number == NETWORK_STEP)
         name = choose_name(shapes, inputs=asks)
         if number in EPS_STEPS or (not locked and number != LAYER_STEP):
             choose_eps()
+        if own is not None:
+            play.offer(own)
     return Lesson(network, network.profile.layer(name), eps_of_all())
 
 

@@ -36,7 +36,7 @@ from rsdtr.planning.plan import Target
 from rsdtr.planning.target_solver import layer_damages
 from rsdtr.ring.tensor_ring import MODES
 from rsdtr.search.paper_rule import divisors
-from rsdtr.ui.learn import quiz
+from rsdtr.ui.learn import play, quiz
 from rsdtr.ui.learn.inputs import Lesson
 from rsdtr.ui.plan import networks
 from rsdtr.ui.shared import figures, session
@@ -224,7 +224,10 @@ def _pick(label: str, key: str, options: Sequence[Option], default: Option) -> O
         return options[0]
     if st.session_state.get(key) not in options:
         st.session_state[key] = default
-    chosen: Option = st.select_slider(label, options, key=key)
+    play.advance(key, options)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        chosen: Option = st.select_slider(label, options, key=key)
+        play.offer(key)
     return chosen
 
 
