@@ -12,6 +12,7 @@ import sys
 import click
 
 from rsdtr.commands import options
+from rsdtr.commands.auto import auto
 from rsdtr.commands.bench import bench
 from rsdtr.commands.compare import compare
 from rsdtr.commands.compress import compress
@@ -106,6 +107,7 @@ def plan(
 
 
 for command in (
+    auto,
     bench,
     compare,
     compress,

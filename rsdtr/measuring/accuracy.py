@@ -36,12 +36,17 @@ class Accuracy:
         """
         if n < 1:
             raise DataError("accuracy needs images and there are none: give a set with at least 1")
-        p = correct / n
-        centre = p + _Z95**2 / (2 * n)
-        half = _Z95 * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n**2))
-        scale = 100 / (1 + _Z95**2 / n)
-        low, high = max(0.0, (centre - half) * scale), min(100.0, (centre + half) * scale)
-        return Accuracy(percent=100 * p, interval=(low, high), n=n, assumed=assumed)
+        low, high = wilson(correct, n, _Z95)
+        return Accuracy(100 * correct / n, (100 * low, 100 * high), n, assumed)
+
+
+def wilson(correct: int, n: int, z: float) -> tuple[float, float]:
+    """Wilson's interval of a proportion, from 0 to 1; z: quantile of the normal distribution."""
+    p = correct / n
+    centre = p + z**2 / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    scale = 1 / (1 + z**2 / n)
+    return max(0.0, (centre - half) * scale), min(1.0, (centre + half) * scale)
 
 
 def accuracy(
@@ -57,8 +62,24 @@ def accuracy(
     are no images, or no labels; RsdtrError for answers that tell no classes.
     """
     images = images_of(images)
+    right = right_answers(model, images, batch_size=batch_size, progress=progress)
+    return Accuracy.of(int(right.sum()), len(right), images.assumed)
+
+
+def right_answers(
+    model: nn.Module,
+    images: ImageSource,
+    *,
+    batch_size: int = 250,
+    progress: Callable[[int, int], None] | None = None,
+) -> torch.Tensor:
+    """Which images the model has right: bool (n,), in their order, without those that turned out
+    to be broken. As `accuracy`, but no images are no error.
+    """
+    images = images_of(images)
     images.check_labelled("accuracy")
-    correct = seen = 0
+    right: list[torch.Tensor] = []
+    seen = 0
     classes = images.spec.classes
     single: list[torch.Tensor] = []  # logits of a network that answers one
     network = merged(model)
@@ -68,10 +89,10 @@ def accuracy(
                 network(fresh_input(network, pixels)), len(labels), classes
             ).cpu()
             if answer.shape[1] > 1:
-                correct += int((answer.argmax(1) == labels).sum())
+                right.append(answer.argmax(1) == labels)
             else:
                 single.append(answer[:, 0])
-                correct += int(((answer[:, 0] > 0) == labels).sum())
+                right.append((answer[:, 0] > 0) == labels)
             seen += len(labels)
             if progress:
                 progress(seen, len(images))
@@ -80,4 +101,4 @@ def accuracy(
             f"{images.spec.name} answers one number from 0 to 1 for every image, as after a "
             "sigmoid, and its sign was to tell the class: give the network without the sigmoid"
         )
-    return Accuracy.of(correct, seen, images.assumed)
+    return torch.cat(right) if right else torch.zeros(0, dtype=torch.bool)
