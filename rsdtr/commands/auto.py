@@ -80,8 +80,9 @@ def auto(
             show(min(decided, about), about)
             held = "holds" if trial.held else "does not hold"
             click.echo(
-                f"PCR {trial.plan.pcr:.2f}, {STAGES[trial.recover]}: {trial.drop.points:.2f} points "
-                f"lost on {trial.drop.n:,} images, {held} ({trial.seconds:.0f} s)",
+                f"PCR {trial.plan.pcr:.2f}, {STAGES[trial.recover]}: "
+                f"{trial.drop.points:.2f} points lost on {trial.drop.n:,} images, "
+                f"{held} ({trial.seconds:.0f} s)",
                 err=True,
             )
 
