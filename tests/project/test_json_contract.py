@@ -83,6 +83,13 @@ def test_a_compressed_onnx_file(tmp_path):
     assert verified - rings == told("verify --against") - {"shift", "ranks", "form"}
 
 
+def test_an_autopilot(tmp_path):
+    words = ("--max-drop", "4", "--recover", "recalibrate", "--format", "safetensors")
+    found = printed("auto", NAME, *words, "--out", str(tmp_path / "small"), "--json")
+    assert found <= told("auto")
+    assert told("auto") - found == {"assumed"}
+
+
 def test_a_curve():
     found = printed("curve", NAME, "--json")
     assert found <= told("curve")

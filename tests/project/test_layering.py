@@ -48,7 +48,7 @@ PUBLIC = {
     },
     "recovery": {
         "CurveKey", "CurvePoint", "FinetuneOptions", "RefitOptions", "TradeoffCurve", "dense_curve",
-        "finetune", "load_curve", "measure_curve", "recalibrate", "refit",
+        "finetune", "load_curve", "measure_curve", "recalibrate", "refit", "smallest_within",
     },
     "exports": {"export", "verify"},
     "onnx_files": {
