@@ -1,0 +1,42 @@
+"""A figure on the screen that becomes another one, by what differs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+
+_OF_THE_WIDGET = "uid"  # each trace is given one when it is put on the screen
+
+
+def become(shown: go.FigureWidget, figure: go.Figure) -> None:
+    """Make what is shown the other figure, in one message where the traces are of the same kinds.
+
+    Whatever the reader has zoomed into, or switched off in the legend, stays as it is.
+    """
+    now, then = shown.to_plotly_json(), figure.to_plotly_json()
+    if [trace["type"] for trace in now["data"]] != [trace["type"] for trace in then["data"]]:
+        shown.data = ()
+        shown.add_traces(figure.data)
+        now["data"] = then["data"]
+    with shown.batch_update():
+        for trace, before, after in zip(shown.data, now["data"], then["data"], strict=True):
+            for path, value in _differences(before, after):
+                trace[path] = value
+        for path, value in _differences(now["layout"], then["layout"]):
+            shown.layout[path] = value
+
+
+def _differences(
+    before: Mapping[str, Any], after: Mapping[str, Any], place: str = ""
+) -> Iterator[tuple[str, object]]:
+    """Paths and new values of what is not the same; None for what is no longer there."""
+    for key in dict.fromkeys((*before, *after)):
+        if key == _OF_THE_WIDGET:
+            continue
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{place}{key}.")
+        elif old != new:
+            yield f"{place}{key}", new
