@@ -63,10 +63,10 @@ with row:
 with handing_on:
     sharing.offer(card)
 with beside:
-    reached = stages[-1].accuracy if stages else None
     if key is not None:
+        last = stages[-1].accuracy if stages else None
         curve.begin(chosen, test_set, key)
-        curve.show(chosen, test_set, key, reached, sharing.pinned(), batch)
+        curve.show(chosen, test_set, key, last, sharing.pinned(), batch)
     else:
         st.info(curve.why_none(network), icon=":material/block:")
 

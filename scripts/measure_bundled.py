@@ -42,13 +42,12 @@ def main() -> None:
         like = Choices(rule=rule)
         key = CurveKey.of(costs, like, data_identity(None, spec), IMAGES)
         path = BUNDLED / file_name(key)
-        curve = load_curve(key) or dense_curve(dense, costs, data, key)
-        for curve in measure_curve(dense, costs, data, curve, every_question(like)):
+        curve = begun = load_curve(key) or dense_curve(dense, costs, data, key)
+        for curve in measure_curve(dense, costs, data, begun, every_question(like)):
             replace_file(path, curve.model_dump_json().encode(), SHARED)
         if rule == "paper":
-            for curve in measure_curve(
-                dense, costs, data, curve, coarse_questions(like), "refit"
-            ):
+            begun = curve
+            for curve in measure_curve(dense, costs, data, begun, coarse_questions(like), "refit"):
                 replace_file(path, curve.model_dump_json().encode(), SHARED)
         print(f"{path}: {len(curve.points)} points")
 

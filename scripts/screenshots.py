@@ -38,8 +38,6 @@ def _explore(page: Page) -> None:
     page.goto(f"{ADDRESS}/?{SHOWN}")
     page.get_by_text("File size", exact=True).first.wait_for()
     _settle(page)
-    page.get_by_role("button", name="Measure accuracy").click()
-    page.get_by_text("Bars are 95 % intervals").wait_for()
     page.get_by_text("Searching ahead:").first.wait_for(state="hidden")
     _settle(page)
     page.get_by_test_id("stMain").evaluate("main => main.scrollTo(0, 0)")

@@ -104,8 +104,7 @@ def tradeoff_figure(
     return drawn(
         traces,
         "Accuracy over size" if axis in ("pcr", "mb") else "Accuracy over speed",
-        {"title": {"text": AXES[axis]}, "type": "log", "tickvals": _ticks(axis)}
-        | ({"autorange": "reversed"} if axis == "mb" else {}),
+        _across(axis),
         {"title": {"text": "Top-1 accuracy on test images (%)"}, "range": [bottom, 100.5]},
         shapes=shapes,
         height=height,
@@ -125,11 +124,11 @@ def tradeoff_figure(
     )
 
 
-def _ticks(axis: Axis) -> list[float]:
-    between = [1.5, 3, 4, 6, 8]
-    if axis == "mb":
-        return sorted({*RATIO_TICKS, 0.02, 0.05, 0.01})
-    return sorted({*RATIO_TICKS, *between})
+def _across(axis: Axis) -> Trace:
+    """The axis from the dense network at the left to the smallest, or fastest, at the right."""
+    ticks = {*RATIO_TICKS, 0.01, 0.02, 0.05} if axis == "mb" else {*RATIO_TICKS, 1.5, 3, 4, 6, 8}
+    across: Trace = {"title": {"text": AXES[axis]}, "type": "log", "tickvals": sorted(ticks)}
+    return across | ({"autorange": "reversed"} if axis == "mb" else {})
 
 
 def _style(colour: str, symbol: str, dash: str) -> Trace:

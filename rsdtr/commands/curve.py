@@ -85,9 +85,8 @@ def curve(
             spent = time.monotonic() - began
             show(done, total, spent / measured * (total - done) if measured else None)
 
-        for found in measure_curve(
-            dense, costs, splits, found, questions, recover, progress=note
-        ):
+        begun = found
+        for found in measure_curve(dense, costs, splits, begun, questions, recover, progress=note):
             measured += 1
             save_curve(found)
     if as_json:

@@ -1,8 +1,28 @@
-"""Accuracy won back: recalibration, least squares, fine-tuning."""
+"""Accuracy won back: recalibration, least squares, fine-tuning; and what is left, as a curve."""
 
+from rsdtr.recovery.curves_on_disk import load_curve
 from rsdtr.recovery.finetune import finetune
 from rsdtr.recovery.options import FinetuneOptions, RefitOptions
 from rsdtr.recovery.recalibrate import recalibrate
 from rsdtr.recovery.refit import refit
+from rsdtr.recovery.tradeoff_curve import (
+    CurveKey,
+    CurvePoint,
+    TradeoffCurve,
+    dense_curve,
+    measure_curve,
+)
 
-__all__ = ["FinetuneOptions", "RefitOptions", "finetune", "recalibrate", "refit"]
+__all__ = [
+    "CurveKey",
+    "CurvePoint",
+    "FinetuneOptions",
+    "RefitOptions",
+    "TradeoffCurve",
+    "dense_curve",
+    "finetune",
+    "load_curve",
+    "measure_curve",
+    "recalibrate",
+    "refit",
+]

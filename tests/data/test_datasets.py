@@ -1,16 +1,23 @@
 """Labelled images: subsets, batches and splits, and what they are without labels."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from rsdtr.data.datasets import LabelledImages, load_data, stratified
+from rsdtr.data.datasets import (
+    LabelledImages,
+    data_identity,
+    is_at_hand,
+    load_data,
+    stratified,
+)
 from rsdtr.data.image_sets import fitting_batch
 from rsdtr.data.image_sources import ArrayPictures, fitted
-from rsdtr.errors import DataError
+from rsdtr.errors import DataError, UnknownName
 from rsdtr.measuring.accuracy import accuracy
 from rsdtr.models.zoo import ModelSpec, model_spec
 from rsdtr.recovery.finetune import finetune
@@ -160,3 +167,39 @@ def test_known_labels_tell_nothing_to_a_network_without_classes(offline: Path) -
 def test_batches_hold_fewer_large_pictures(side: int, batch: int) -> None:
     spec = dataclasses.replace(CIFAR10, input_shape=(3, side, side))
     assert fitting_batch(spec, 200) == batch
+
+
+def test_the_identity_of_images_is_known_without_reading_one(tmp_path, monkeypatch):
+    spec = model_spec("digits_resnet20")
+    monkeypatch.delenv("RSDTR_DATA", raising=False)
+    assert data_identity(None, spec) == data_identity("digits", spec) == "digits"
+    assert data_identity("cifar10", spec) == "cifar10"
+    folder = tmp_path / "mine"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "one.png").write_bytes(b"1")
+    first = data_identity(folder, spec)
+    assert first == data_identity(str(folder), spec)
+    (folder / "a" / "two.png").write_bytes(b"2")
+    second = data_identity(folder, spec)
+    os.utime(folder / "a" / "two.png", (1, 1))
+    third = data_identity(folder, spec)
+    (folder / "a" / "two.png").rename(folder / "a" / "three.png")
+    assert len({first, second, third, data_identity(folder, spec)}) == 4
+    with pytest.raises(UnknownName, match="neither a data set"):
+        data_identity(tmp_path / "none", spec)
+    with pytest.raises(DataError, match="no data set of its own"):
+        data_identity(None, model_spec("resnet18"))
+
+
+def test_cifar10_is_told_by_its_files_and_is_at_hand_once_they_are_there(tmp_path, monkeypatch):
+    spec = CIFAR10
+    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("RSDTR_DATA", raising=False)
+    assert not is_at_hand(None, spec)
+    assert is_at_hand("digits", spec)
+    (tmp_path / "cache" / "data" / "cifar-10-batches-py").mkdir(parents=True)
+    assert is_at_hand(None, spec)
+    (tmp_path / "own" / "cifar10").mkdir(parents=True)
+    (tmp_path / "own" / "cifar10" / "test-0.parquet").write_bytes(b"1")
+    monkeypatch.setenv("RSDTR_DATA", str(tmp_path / "own"))
+    assert data_identity(None, spec).startswith("cifar10 ")

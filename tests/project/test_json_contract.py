@@ -81,6 +81,12 @@ def test_a_compressed_onnx_file(tmp_path):
     assert verified - rings == told("verify --against") - {"shift", "ranks", "form"}
 
 
+def test_a_curve():
+    found = printed("curve", NAME, "--json")
+    assert found <= told("curve")
+    assert told("curve") - found == {"assumed"}
+
+
 def test_an_evaluation():
     found = printed("evaluate", NAME, "--limit", "20", "--json")
     assert found <= told("evaluate")

@@ -47,7 +47,10 @@ PUBLIC = {
         "accuracy", "eager", "fastest_rings", "fidelity", "in_one_form", "measured_forms",
         "measured_profile", "network_cases", "network_latency", "timings", "use_forms",
     },
-    "recovery": {"FinetuneOptions", "RefitOptions", "finetune", "recalibrate", "refit"},
+    "recovery": {
+        "CurveKey", "CurvePoint", "FinetuneOptions", "RefitOptions", "TradeoffCurve", "dense_curve",
+        "finetune", "load_curve", "measure_curve", "recalibrate", "refit",
+    },
     "exports": {"export", "verify"},
     "onnx_files": {
         "CompressedOnnx", "NetworkInputs", "OnnxNetwork", "compress_onnx", "network_inputs",
@@ -66,6 +69,7 @@ PUBLIC = {
     },
     "jobs": {"Job", "cancel", "find", "listed", "resume"},
     "jobs.kinds": {
+        "queue_curve",
         "best_model", "curve", "fastest_plan", "queue_comparison", "queue_export", "queue_fastest",
         "queue_finetuning", "queue_layer_times", "queue_refit", "queue_search", "queue_study",
         "refit_model",

@@ -7,6 +7,7 @@ import streamlit as st
 
 from rsdtr.jobs import job_queue
 from rsdtr.system import processes
+from rsdtr.ui.explore import curve
 from rsdtr.ui.jobs import job_view
 from rsdtr.ui.plan import fastest_rings, latency, search_status
 from rsdtr.ui.shared import frame
@@ -31,6 +32,8 @@ def _cold(tmp_path, monkeypatch):
     monkeypatch.setattr(search_status, "queue_search", lambda *_: None)
     monkeypatch.setattr(frame, "THREADS", 1)
     monkeypatch.setattr(search_status, "POLL_SECONDS", None)
+    monkeypatch.setattr(curve, "queue_curve", lambda *_: None)
+    monkeypatch.setattr(curve, "POLL_SECONDS", None)
     monkeypatch.setattr(latency, "queue_layer_times", lambda *_, **__: None)
     monkeypatch.setattr(latency, "POLL_SECONDS", None)
     monkeypatch.setattr(fastest_rings, "POLL_SECONDS", None)

@@ -24,11 +24,11 @@ def picked(selection: Any, kind: TargetKind) -> Asked | None:
     """
     for point in selection["points"]:
         match point.get("customdata"):
-            case [_, None, reached]:
+            case [_, None, reached, *_]:
                 value = _rounded(reached, kind)
                 if value is not None:
                     return {session.ASK: "target", session.KIND: kind, kind: value}
-            case [_, eps, _] | eps:
+            case [_, eps, _, *_] | eps:
                 shared = layer_overrides.parse_eps(eps)
                 if shared is not None:
                     return {session.ASK: "eps", session.EPS: shared}

@@ -25,6 +25,7 @@ def buttons(test: AppTest) -> set[str]:
     ("found", "kind", "asked"),
     [
         (["ε_p 0.4", 0.4, 2.5], "pcr", {"ask": "eps", "eps": 0.4}),
+        (["εₚ 0.4", 0.4, 2.5, 97.0, 99.0], "pcr", {"ask": "eps", "eps": 0.4}),
         (0.35, "fcr", {"ask": "eps", "eps": 0.35}),
         (["PCR 3.5678", None, 3.5678], "pcr", {"ask": "target", "kind": "pcr", "pcr": 3.56}),
         (["FCR 2.3", None, 2.3], "fcr", {"ask": "target", "kind": "fcr", "fcr": 2.3}),
