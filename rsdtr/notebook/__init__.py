@@ -1,4 +1,4 @@
-"""A network under one's hands in a notebook: what the explorer's first page shows, as one object."""
+"""A network under one's hands in a notebook: the first page of the explorer as a value."""
 
 from rsdtr.system.extras import missing_extra
 

@@ -20,6 +20,7 @@ from rsdtr.compressed.saved import carry
 from rsdtr.data.datasets import data_identity, is_at_hand, load_data
 from rsdtr.data.image_sets import DataSplits
 from rsdtr.errors import DataError, RsdtrError
+from rsdtr.measuring.accuracy import Accuracy
 from rsdtr.models.model_loading import load_model
 from rsdtr.models.own_networks import Preparation, described
 from rsdtr.models.run import Example
@@ -141,9 +142,10 @@ class Explorer:
         if self.data is None:
             raise DataError(f"accuracy of {self.spec.name} is unknown: {self.why_no_accuracy}")
         curve = self.curve or dense_curve(self.network, self.profile, self.data, self._key)
-        for curve in measure_curve(
+        new = measure_curve(
             self.network, self.profile, self.data, curve, [self._choices], "recalibrate"
-        ):
+        )
+        for curve in new:
             self._curves[self._key] = curve
             if self._identity != GIVEN:
                 save_curve(curve)
@@ -176,7 +178,7 @@ class Explorer:
         if self.curve is None:
             return None
         point = self.measured
-        reached = None if point is None else point.accuracy.stages[-1][1]
+        reached = None if point is None else _without_refit(point)
         star = Place("now", self.plan.pcr, reached)
         return tradeoff_figure(self.curve, "pcr", [star], height=400)
 
@@ -206,8 +208,8 @@ class Explorer:
         point = self.measured
         if point is None:
             return str(self.plan)
-        name, reached = point.accuracy.stages[-1]
-        return f"{self.plan}; {reached.percent:.1f} % of {reached.n:,} images, {name}"
+        reached = _without_refit(point)
+        return f"{self.plan}; {reached.percent:.1f} % of {reached.n:,} images are right"
 
     def __repr__(self) -> str:
         return f"<Explorer of {self}>"
@@ -322,3 +324,8 @@ def _known(rule: Rule) -> Rule:
     if rule not in RULES:
         raise RsdtrError(f"there is no rule {rule!r}: give one of {', '.join(RULES)}")
     return rule
+
+
+def _without_refit(point: CurvePoint) -> Accuracy:
+    """Where a plan stands beside all others: few of them are refit."""
+    return point.accuracy.recalibrated or point.accuracy.compressed

@@ -10,22 +10,41 @@ import plotly.graph_objects as go
 _OF_THE_WIDGET = "uid"  # each trace is given one when it is put on the screen
 
 
-def become(shown: go.FigureWidget, figure: go.Figure) -> None:
-    """Make what is shown the other figure, in one message where the traces are of the same kinds.
+class LiveFigure(go.FigureWidget):
+    """A figure that is told to the screen as a whole, and then by what changes.
 
-    Whatever the reader has zoomed into, or switched off in the legend, stays as it is.
+    Plotly's own opens its connection empty and sends traces and layout after it; on a busy machine
+    what was sent is sometimes drawn too early, as an empty figure.
     """
-    now, then = shown.to_plotly_json(), figure.to_plotly_json()
-    if [trace["type"] for trace in now["data"]] != [trace["type"] for trace in then["data"]]:
-        shown.data = ()
-        shown.add_traces(figure.data)
-        now["data"] = then["data"]
-    with shown.batch_update():
-        for trace, before, after in zip(shown.data, now["data"], then["data"], strict=True):
-            for path, value in _differences(before, after):
-                trace[path] = value
-        for path, value in _differences(now["layout"], then["layout"]):
-            shown.layout[path] = value
+
+    _whole = False
+
+    def __init__(self, figure: go.Figure) -> None:
+        super().__init__(figure)
+        self._whole = True
+        self.open()
+
+    def open(self) -> None:
+        """Tell the screen of this widget, once there is all of it."""
+        if self._whole:
+            super().open()
+
+    def become(self, figure: go.Figure) -> None:
+        """Be the other figure, in one message where the traces are of the same kinds.
+
+        Whatever the reader has zoomed into, or switched off in the legend, stays as it is.
+        """
+        now, then = self.to_plotly_json(), figure.to_plotly_json()
+        if [trace["type"] for trace in now["data"]] != [trace["type"] for trace in then["data"]]:
+            self.data = ()
+            self.add_traces(figure.data)
+            now["data"] = then["data"]
+        with self.batch_update():
+            for trace, before, after in zip(self.data, now["data"], then["data"], strict=True):
+                for path, value in _differences(before, after):
+                    trace[path] = value
+            for path, value in _differences(now["layout"], then["layout"]):
+                self.layout[path] = value
 
 
 def _differences(

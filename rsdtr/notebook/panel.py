@@ -6,10 +6,9 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
-import plotly.graph_objects as go
 
 from rsdtr.errors import RsdtrError
-from rsdtr.notebook.live_figure import become
+from rsdtr.notebook.live_figure import LiveFigure
 from rsdtr.recovery.tradeoff_curve import CurvePoint
 from rsdtr.search.candidate import GRID
 
@@ -20,6 +19,7 @@ AT_ONCE = 0.3  # seconds that a plan may take to be made while the slider is sti
 RULES = {"Paper": "paper", "Tight": "tight"}
 NO_LAYER = "choose one to see its rings"
 WIDE = {"width": "100%"}
+WIDTH = 500  # pixels of a figure: two stand side by side in most notebooks
 
 
 class Panel:
@@ -34,11 +34,13 @@ class Panel:
             layout={"width": "auto", "flex": "1 1 320px"},
         )  # fmt: skip
         self.rule = ipywidgets.ToggleButtons(
-            options=RULES, value=of.rule, description="Rule", style={"button_width": "64px"} | style,
+            options=RULES, value=of.rule, description="Rule",
+            style={"button_width": "64px"} | style,
             tooltips=("three equal truncations, as published", "the whole of εₚ is spent"),
+            layout={"width": "auto", "flex": "0 0 auto"},
         )  # fmt: skip
         self.layer = ipywidgets.Dropdown(
-            options=[(NO_LAYER, None), *((name, name) for name in of.layers)], value=of.layer,
+            options=[(NO_LAYER, ""), *((name, name) for name in of.layers)], value=of.layer or "",
             description="Layer", style=style,
         )  # fmt: skip
         why = of.why_no_accuracy
@@ -48,13 +50,13 @@ class Panel:
         )  # fmt: skip
         self.numbers = ipywidgets.HTML()
         self.message = ipywidgets.HTML()
-        self.figures: dict[str, go.FigureWidget] = {}
-        inputs = {"display": "flex", "flex_flow": "row wrap", "align_items": "center"} | WIDE
-        self._pictures = ipywidgets.VBox(layout=WIDE)
+        self.figures: dict[str, LiveFigure] = {}
+        flow = {"display": "flex", "flex_flow": "row wrap", "align_items": "center"} | WIDE
+        self._pictures = ipywidgets.Box(layout=flow)
         self.box = ipywidgets.VBox(
             [
-                ipywidgets.Box([self.eps, self.rule], layout=inputs),
-                ipywidgets.Box([self.layer, self.measure], layout=inputs),
+                ipywidgets.Box([self.eps, self.rule], layout=flow),
+                ipywidgets.Box([self.layer, self.measure], layout=flow),
                 self.numbers,
                 self.message,
                 self._pictures,
@@ -76,7 +78,7 @@ class Panel:
     def follow(self) -> None:
         """Show what the explorer says now."""
         of = self._of
-        self.eps.value, self.rule.value, self.layer.value = of.eps, of.rule, of.layer
+        self.eps.value, self.rule.value, self.layer.value = of.eps, of.rule, of.layer or ""
         self.numbers.value = numbers(of)
         drawn = {
             "curve": of.tradeoff_figure(),
@@ -87,17 +89,19 @@ class Panel:
         for name, figure in drawn.items():
             if figure is None:
                 self.figures.pop(name, None)
-            elif name in self.figures:
-                become(self.figures[name], figure)
+                continue
+            figure.update_layout(width=WIDTH)
+            if name in self.figures:
+                self.figures[name].become(figure)
             else:
-                self.figures[name] = go.FigureWidget(figure)
+                self.figures[name] = LiveFigure(figure)
         children = tuple(self.figures[name] for name in drawn if name in self.figures)
         if children != self._pictures.children:
             self._pictures.children = children
 
     def _moved(self, change: dict[str, Any]) -> None:
         name = next(n for n in ("eps", "rule", "layer") if getattr(self, n) is change["owner"])
-        self._try(lambda: setattr(self._of, name, change["new"]))
+        self._try(lambda: setattr(self._of, name, change["new"] or None))
 
     def _measured(self, button: ipywidgets.Button) -> None:
         button.disabled = True
