@@ -25,6 +25,5 @@ def missing_extra(error: ModuleNotFoundError, extra: str | None = None) -> Rsdtr
     package = (error.name or "").partition(".")[0]
     if package not in EXTRA_OF:
         return None
-    return RsdtrError(
-        f"{package} is not installed: install it with pip install 'rsdtr[{extra or EXTRA_OF[package]}]'"
-    )
+    extra = extra or EXTRA_OF[package]
+    return RsdtrError(f"{package} is not installed: install it with pip install 'rsdtr[{extra}]'")
