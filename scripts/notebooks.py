@@ -41,6 +41,7 @@ def main(names: Sequence[str]) -> None:
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
         page = browser.new_page()
+        page.set_default_timeout(120_000)
         for path, notebook in notebooks.items():
             for cell in notebook.cells:
                 cell.metadata.pop("execution", None)  # times of day: they say nothing
