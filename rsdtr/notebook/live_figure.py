@@ -40,6 +40,7 @@ class LiveFigure(go.FigureWidget):
             self.add_traces(figure.data)
             now["data"] = then["data"]
         with self.batch_update():
+            trace: Any  # a scatter, a bar, …
             for trace, before, after in zip(self.data, now["data"], then["data"], strict=True):
                 for path, value in _differences(before, after):
                     trace[path] = value
