@@ -23,6 +23,7 @@ from rsdtr.system.atomic_files import SHARED, new_file
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 FIGURE = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"  # of a kernel that has ended: nothing moves
 WIDTH = 860
 
 
@@ -32,17 +33,20 @@ def main(names: Sequence[str]) -> None:
     notebooks = {path: nbformat.read(path, as_version=4) for path in paths}
     for notebook in notebooks.values():
         NotebookClient(
-            notebook, timeout=600, resources={"metadata": {"path": str(FOLDER)}}
-        ).execute()
+            notebook, timeout=600, resources={"metadata": {"path": str(FOLDER)}},
+            store_widget_state=False,
+        ).execute()  # fmt: skip
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
         page = browser.new_page()
+        page.set_default_timeout(120_000)
         for path, notebook in notebooks.items():
             for cell in notebook.cells:
                 cell.metadata.pop("execution", None)  # times of day: they say nothing
                 for output in cell.get("outputs", ()):
+                    output.get("data", {}).pop(WIDGET, None)
                     if FIGURE in output.get("data", {}):
                         output.data["image/png"] = _picture(page, output.data[FIGURE])
             with new_file(path, SHARED) as temporary:

@@ -19,12 +19,13 @@ PACKAGE = ROOT / "rsdtr"
 PACKAGES = (
     "errors", "typing",
     "system", "ring", "search", "models", "data", "planning", "compressed", "measuring", "recovery",
-    "exports", "onnx_files", "baselines", "charts", "learn", "jobs", "commands", "ui",
+    "exports", "onnx_files", "baselines", "charts", "learn", "jobs", "commands", "notebook",
+    "ui",
 )  # fmt: skip
 # Within ui: what all pages share, then a folder for each page, which know nothing of each other.
 ROOMS = ("shared", "plan", "jobs")
 # Only these may draw; a module of charts that draws nothing is a table.
-DRAWING = ("charts", "learn", "ui")
+DRAWING = ("charts", "learn", "notebook", "ui")
 # The public names of the packages: README, docs and notebooks import from nowhere else.
 PUBLIC = {
     "ring": {"FORMS", "Form", "TensorRing", "form_macs"},
@@ -73,6 +74,7 @@ PUBLIC = {
         "queue_finetuning", "queue_layer_times", "queue_refit", "queue_search", "queue_study",
         "refit_model",
     },
+    "notebook": {"Explorer", "explore"},
 }  # fmt: skip
 
 
