@@ -11,11 +11,10 @@ from rsdtr.ui.explore import (
     curve,
     network_parts,
     sharing,
-    smaller,
     tradeoff,
 )
 from rsdtr.ui.explore.layer_table import edit_layers
-from rsdtr.ui.export import browser_run
+from rsdtr.ui.export import browser_run, smaller
 from rsdtr.ui.plan import latency, model_card
 from rsdtr.ui.plan.accuracy import measure_damage
 from rsdtr.ui.plan.chosen_plan import choose

@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from rsdtr.baselines import tensorized_ring
 from rsdtr.compressed.saved import load
 from rsdtr.errors import RsdtrError
 from rsdtr.jobs import job_queue

@@ -17,7 +17,7 @@ from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.curves_on_disk import load_curve
-from rsdtr.ui.explore import smaller
+from rsdtr.ui.export import smaller
 from rsdtr.ui.shared import session
 from tests.support.curves import digits_key
 from tests.support.pages import app, click, keys, shown
