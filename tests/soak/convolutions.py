@@ -90,7 +90,7 @@ def _right(conv: nn.Conv2d, ring: TensorRing, layers: list[TRConv2d], eps: float
     assert error <= (eps + slack) * norm, f"error {error / norm} at ε_p {eps}"
     exact = nn.Conv2d(
         conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
-        conv.dilation, bias=conv.bias is not None, padding_mode=conv.padding_mode,
+        conv.dilation, conv.groups, conv.bias is not None, conv.padding_mode,
         dtype=torch.float64,
     )  # fmt: skip
     exact.weight.copy_(ring.to_tensor())
