@@ -3,7 +3,8 @@
 from rsdtr.system.extras import missing_extra
 
 try:
-    from rsdtr.notebook.explorer import Explorer, explore
+    from rsdtr.notebook.explore import explore
+    from rsdtr.notebook.explorer import Explorer
 except ModuleNotFoundError as error:  # plotly, which the library does without
     raise missing_extra(error, "notebook") or error from None
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Protocol
 
 import plotly.graph_objects as go
 from torch import nn
@@ -17,19 +16,13 @@ from rsdtr.charts.plan import layers_figure
 from rsdtr.charts.tradeoff_curve import Place, tradeoff_figure
 from rsdtr.compressed.compress import compress
 from rsdtr.compressed.saved import carry
-from rsdtr.data.datasets import data_identity, is_at_hand, load_data
 from rsdtr.data.image_sets import DataSplits
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.measuring.accuracy import Accuracy
-from rsdtr.models.model_loading import load_model
-from rsdtr.models.own_networks import Preparation, described
-from rsdtr.models.run import Example
-from rsdtr.models.weights_source import WeightsLike, WeightsSource
-from rsdtr.models.zoo import ModelSpec, model_spec
+from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.choices import Choices
-from rsdtr.planning.model_profile import ModelProfile, profile
+from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import CompressionPlan, planned_bytes
-from rsdtr.planning.winners_on_disk import load_winners
 from rsdtr.recovery.curves_on_disk import load_curve, save_curve
 from rsdtr.recovery.tradeoff_curve import (
     CurveKey,
@@ -42,13 +35,20 @@ from rsdtr.search.candidate import GRID, RULES, Question, Rule, SearchResult
 from rsdtr.system.extras import missing_extra
 from rsdtr.system.safetensors_format import safetensors_bytes
 
-if TYPE_CHECKING:
-    from rsdtr.notebook.panel import Panel
-
 TEST_IMAGES = 2000  # at most, as everywhere: curves that were measured before are found again
 WIDGETS = ("ipywidgets", "anywidget")
 GIVEN = "given in this process"  # data that nobody else can know again
 _FIGURE = "application/vnd.plotly.v1+json"
+
+
+class Shown(Protocol):
+    """What shows an explorer as widgets."""
+
+    def follow(self) -> None:
+        """Show what the explorer says now."""
+
+    def bundle(self) -> dict[str, Any]:
+        """What a notebook displays, by MIME type."""
 
 
 class Explorer:
@@ -67,14 +67,19 @@ class Explorer:
         choices: Choices,
         data: DataSplits | None = None,
         identity: str = GIVEN,
+        *,
+        draw: Callable[[Explorer], Shown],
     ) -> None:
-        """identity: of the data, see `data_identity`; curves of data that has one are on disk."""
+        """identity: of the data, see `data_identity`; curves of data that has one are on disk.
+        draw: makes the widgets, when they are first shown.
+        """
         self.network, self.spec, self.profile, self.data = network, spec, costs, data
         self._choices, self._identity = choices, identity
         self._layer: str | None = None
         self._curves: dict[CurveKey, TradeoffCurve] = {}
         self._searched: tuple[str, Question, SearchResult] | None = None
-        self._shown: Panel | None = None
+        self._draw = draw
+        self._shown: Shown | None = None
         self.plan: CompressionPlan = choices.decide(costs)
 
     @property
@@ -89,7 +94,7 @@ class Explorer:
 
     @eps.setter
     def eps(self, eps: float) -> None:
-        self._ask(replace(self._choices, eps=_on_the_slider(eps)))
+        self._ask(replace(self._choices, eps=on_the_slider(eps)))
 
     @property
     def rule(self) -> Rule:
@@ -98,7 +103,7 @@ class Explorer:
 
     @rule.setter
     def rule(self, rule: Rule) -> None:
-        self._ask(replace(self._choices, rule=_known(rule)))
+        self._ask(replace(self._choices, rule=known_rule(rule)))
 
     @property
     def layer(self) -> str | None:
@@ -115,7 +120,11 @@ class Explorer:
     @property
     def layers(self) -> tuple[str, ...]:
         """The convolutions that can be a ring, by name."""
-        return tuple(each.name for each in self.profile.layers if each.obstacle is None)
+        return tuple(
+            each.name
+            for each in self.profile.layers
+            if each.obstacle is None and each.kind == "conv"
+        )
 
     @property
     def bytes(self) -> tuple[int, int]:
@@ -220,9 +229,7 @@ class Explorer:
             picture = self.picture(f"It stands still: {absent}")
             return {"text/plain": f"{self}\n{absent}"} | picture._repr_mimebundle_()
         if self._shown is None:
-            from rsdtr.notebook.panel import Panel
-
-            self._shown = Panel(self)
+            self._shown = self._draw(self)
         picture = self.picture("A picture: run the cell in a notebook with widgets to move it.")
         return self._shown.bundle() | {
             "text/plain": str(self),
@@ -259,68 +266,15 @@ class Explorer:
         return self._searched[2]
 
 
-def explore(
-    network: str | nn.Module,
-    example_inputs: Example | None = None,
-    *,
-    eps: float = Choices.eps,
-    rule: Rule = "paper",
-    layers: str | Sequence[str] | None = None,
-    weights: WeightsLike = None,
-    data: str | Path | DataSplits | None = None,
-    **said: Unpack[Preparation],
-) -> Explorer:
-    """Move ε_p of a network and see what becomes of it; in a notebook the last thing of a cell.
-
-    network: a model's name, with weights as `load_model` takes them, or any nn.Module, with
-    example_inputs and what else is said of it as `shrink` takes them. layers: a policy as in
-    `plan`, by default `paper` for a name and `all` for a network of one's own. data: images whose
-    labels accuracy is measured by, a name or folder as `load_data` takes it, or its DataSplits; by
-    default those of the model, where they are on this machine. RsdtrError for what does not fit.
-    """
-    if isinstance(network, str):
-        if example_inputs is not None or said:
-            raise RsdtrError(
-                f"{network} is the name of a model, which is known: leave example_inputs and how "
-                "its pictures are prepared out, or give an nn.Module"
-            )
-        spec, source = model_spec(network), WeightsSource.of(weights)
-        dense, policy = load_model(network, source), layers or "paper"
-        has_own = not source.synthetic and spec.data is not None and is_at_hand(None, spec)
-        data = spec.data if data is None and has_own else data
-    else:
-        if example_inputs is None or weights is not None:
-            raise RsdtrError(
-                f"{type(network).__name__} was given "
-                f"{'no example_inputs' if example_inputs is None else 'weights'}: give one input "
-                "that it runs on, with a batch in front, and no weights, which it has"
-            )
-        spec, policy = described(network, example_inputs, **said), layers or "all"
-        dense = network
-    if spec.task != "classification" and data is None:
-        splits, identity = None, GIVEN
-    elif isinstance(data, DataSplits) or data is None:
-        splits, identity = data, GIVEN
-    else:
-        splits, identity = load_data(data, spec), data_identity(data, spec)
-    if splits is not None:
-        splits.test.check_labelled("accuracy")
-    costs = profile(dense, spec)
-    load_winners(costs)
-    choices = Choices(
-        eps=_on_the_slider(eps), rule=_known(rule),
-        layers=policy if isinstance(policy, str) else tuple(policy),
-    )  # fmt: skip
-    return Explorer(dense, spec, costs, choices, splits, identity)
-
-
-def _on_the_slider(eps: float) -> float:
+def on_the_slider(eps: float) -> float:
+    """ε_p in hundredths; RsdtrError for one that the slider cannot be moved to."""
     if not GRID[0] <= eps <= GRID[-1]:
         raise RsdtrError(f"ε_p is {eps} here: give one from {GRID[0]} to {GRID[-1]}, such as 0.6")
     return round(float(eps), 2)
 
 
-def _known(rule: Rule) -> Rule:
+def known_rule(rule: Rule) -> Rule:
+    """The rule; RsdtrError if there is none of that name."""
     if rule not in RULES:
         raise RsdtrError(f"there is no rule {rule!r}: give one of {', '.join(RULES)}")
     return rule

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 
 from rsdtr.errors import RsdtrError
+from rsdtr.notebook.explorer import Explorer
 from rsdtr.notebook.live_figure import LiveFigure
 from rsdtr.recovery.tradeoff_curve import CurvePoint
 from rsdtr.search.candidate import GRID
-
-if TYPE_CHECKING:
-    from rsdtr.notebook.explorer import Explorer
 
 AT_ONCE = 0.3  # seconds that a plan may take to be made while the slider is still moving
 RULES = {"Paper": "paper", "Tight": "tight"}

@@ -76,7 +76,7 @@ def test_a_layer_is_looked_at_by_its_name(look):
     ring = next(layer for layer in look.plan.layers if layer.name == look.layer)
     assert f"{ring.storage:,} scalars instead of 9,216" in look.ring_figure().layout.title.text
     assert "Storage of the candidate" in look.candidates_figure().layout.title.text
-    with pytest.raises(UnknownName, match="no convolution 'layer9'"):
+    with pytest.raises(UnknownName, match="no layer 'layer9'"):
         look.layer = "layer9"
     assert look.layer == "layer2.2.conv1"
 
@@ -88,7 +88,7 @@ def test_a_network_of_ones_own_stays_what_it_is_and_is_not_labelled():
     assert look.network is network
     assert look.plan.model == "Varied"
     assert [layer.name for layer in look.plan.layers if layer.ranks] == ["body", "point", "wide"]
-    assert "grouped" not in look.layers
+    assert look.layers == ("stem", "body", "grouped", "point", "wide")  # and not the linear one
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert look.curve is look.measured is look.tradeoff_figure() is None
     with pytest.raises(DataError, match="accuracy of Varied is unknown: give explore data="):

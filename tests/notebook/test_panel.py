@@ -8,6 +8,12 @@ from rsdtr.notebook.panel import Panel, numbers
 from tests.support.networks import varied
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """What another test has measured is not known here."""
+    monkeypatch.setenv("RSDTR_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def look():
     return explore("digits_resnet20")
