@@ -44,7 +44,7 @@ def test_one_click_ends_with_the_download_the_proof_and_the_accuracy_before_and_
     curve = load_curve(digits_key())
     point = next(p for p in curve.points if p.eps == 0.9)
     assert metrics["dense_accuracy"] == curve.dense.percent
-    assert metrics["accuracy"] == pytest.approx(point.accuracy.recalibrated.percent, abs=0.3)
+    assert metrics["accuracy"] == pytest.approx(point.accuracy.recalibrated.percent, abs=0.6)
     assert f"{curve.dense.percent:.1f} % before, {metrics['accuracy']:.1f} % recalibrated" in told(
         test
     )
