@@ -18,6 +18,7 @@ from rsdtr.planning.model_profile import profile
 from rsdtr.planning.winners_on_disk import load_winners
 from rsdtr.recovery.curves_on_disk import BUNDLED, file_name, load_curve
 from rsdtr.recovery.tradeoff_curve import (
+    TEST_IMAGES,
     CurveKey,
     coarse_questions,
     dense_curve,
@@ -26,8 +27,6 @@ from rsdtr.recovery.tradeoff_curve import (
 )
 from rsdtr.search.candidate import RULES
 from rsdtr.system.atomic_files import SHARED, replace_file
-
-IMAGES = 2000  # as the explorer asks for at first: more than there are
 
 
 def main() -> None:
@@ -40,7 +39,7 @@ def main() -> None:
     data = load_data(None, spec)
     for rule in RULES:
         like = Choices(rule=rule)
-        key = CurveKey.of(costs, like, data_identity(None, spec), IMAGES)
+        key = CurveKey.of(costs, like, data_identity(None, spec), TEST_IMAGES)
         path = BUNDLED / file_name(key)
         curve = begun = load_curve(key) or dense_curve(dense, costs, data, key)
         for curve in measure_curve(dense, costs, data, begun, every_question(like)):

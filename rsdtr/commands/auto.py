@@ -9,14 +9,14 @@ import click
 
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress
-from rsdtr.commands.inputs import read_model
+from rsdtr.commands.inputs import profiled
+from rsdtr.commands.options import Layers
 from rsdtr.compressed.saved import writable_folder
 from rsdtr.data.datasets import load_data
 from rsdtr.exports.export import FORMATS, export
+from rsdtr.exports.model_card import model_card
 from rsdtr.models.weights_source import WeightsSource
-from rsdtr.models.zoo import model_spec
-from rsdtr.planning.model_profile import profile
-from rsdtr.planning.winners_on_disk import load_winners
+from rsdtr.planning.choices import Asked, Choices
 from rsdtr.recovery.autopilot import Found, Trial, smallest_within
 from rsdtr.recovery.recover import STAGES, Recover
 
@@ -32,7 +32,7 @@ from rsdtr.recovery.recover import STAGES, Recover
     show_default=True,
     help="Percentage points of top-1 accuracy that may be lost.",
 )
-@click.option("--layers", multiple=True, metavar="paper|auto|all|GLOB", help="As in `plan`.")
+@options.layers
 @click.option(
     "--recover",
     type=click.Choice([how for how in get_args(Recover) if how != "none"]),
@@ -51,7 +51,7 @@ from rsdtr.recovery.recover import STAGES, Recover
 @click.option("--out", metavar="DIR", required=True, help="Folder for the files, or one .zip.")
 @options.json
 def auto(
-    model: str, weights: WeightsSource, data: str | None, max_drop: float, layers: tuple[str, ...],
+    model: str, weights: WeightsSource, data: str | None, max_drop: float, layers: Layers,
     recover: Recover, formats: tuple[str, ...], out: str, as_json: bool,
 ) -> None:  # fmt: skip
     """The smallest network that loses at most --max-drop points, as files that are proved.
@@ -60,17 +60,11 @@ def auto(
     lost. Ctrl-C ends without a file.
     """
     from rsdtr.charts.html_report import report_html  # draws, and so loads Plotly
-    from rsdtr.exports.model_card import model_card
-    from rsdtr.planning.choices import Asked, Choices
 
     if not out.endswith(".zip"):
         writable_folder(out)
-    spec = model_spec(model)
-    dense = read_model(model, weights)
-    costs = profile(dense, spec)
-    load_winners(costs)
+    dense, spec, costs = profiled(model, weights)
     splits = load_data(data, spec)
-    policy = layers[0] if len(layers) == 1 else layers or None
     recovers: tuple[Recover, ...] = ("recalibrate",) if recover == "recalibrate" else (
         "recalibrate", "refit",
     )  # fmt: skip
@@ -87,10 +81,10 @@ def auto(
             )
 
         found = smallest_within(
-            dense, costs, splits, max_drop, layers=policy, recovers=recovers, on_trial=note
+            dense, costs, splits, max_drop, layers=layers, recovers=recovers, on_trial=note
         )
     asked = Asked(
-        model, Choices(rule="tight", target=found.plan.target, layers=policy), weights, None, None
+        model, Choices(rule="tight", target=found.plan.target, layers=layers), weights, None, None
     )
     card = model_card(
         costs, found.plan, asked=asked,
@@ -124,14 +118,11 @@ def auto(
 
 def _told(found: Found, data: str) -> dict[str, object]:
     """In the words of `evaluate --json`, beside the dense network's."""
-    told: dict[str, object] = {
+    return {
         "data": data,
-        "accuracy": found.reached.percent,
-        "interval": list(found.reached.interval),
-        "n": found.reached.n,
+        **found.reached.told,
         "dense_accuracy": found.dense.percent,
         "drop": found.drop.points,
         "drop_interval": list(found.drop.interval),
         "recovered": STAGES[found.recover],
     }
-    return told | ({} if found.reached.assumed is None else {"assumed": found.reached.assumed})

@@ -9,16 +9,15 @@ import click
 
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress, table
-from rsdtr.commands.inputs import read_model
+from rsdtr.commands.inputs import profiled
+from rsdtr.commands.options import Layers
 from rsdtr.data.datasets import data_identity, load_data
 from rsdtr.models.weights_source import WeightsSource
-from rsdtr.models.zoo import model_spec
 from rsdtr.planning.choices import Choices
-from rsdtr.planning.model_profile import profile
-from rsdtr.planning.winners_on_disk import load_winners
 from rsdtr.recovery.curves_on_disk import load_curve, save_curve
 from rsdtr.recovery.recover import RECOVERS, Recover
 from rsdtr.recovery.tradeoff_curve import (
+    TEST_IMAGES,
     CurveKey,
     CurvePoint,
     TradeoffCurve,
@@ -28,8 +27,6 @@ from rsdtr.recovery.tradeoff_curve import (
     measure_curve,
 )
 from rsdtr.search.candidate import RULES, Rule
-
-TEST_IMAGES = 2000
 
 
 @click.command()
@@ -44,7 +41,7 @@ TEST_IMAGES = 2000
     help="What every point is brought through, without labels.",
 )
 @click.option("--rule", type=click.Choice(RULES), default="paper", show_default=True)
-@click.option("--layers", multiple=True, metavar="paper|auto|all|GLOB", help="As in `plan`.")
+@options.layers
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -56,18 +53,15 @@ TEST_IMAGES = 2000
 @options.json
 def curve(
     model: str, weights: WeightsSource, data: str | None, recover: Recover, rule: Rule,
-    layers: Sequence[str], limit: int, fine: bool, as_json: bool,
+    layers: Layers, limit: int, fine: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure accuracy over compression: one ε_p for all layers, and solved targets.
 
     Every point is kept as it is measured, for the explorer too: asked again, only what is missing
     is measured. Ctrl-C keeps what is there.
     """
-    spec = model_spec(model)
-    dense = read_model(model, weights)
-    costs = profile(dense, spec)
-    load_winners(costs)
-    like = Choices(rule=rule, layers=layers[0] if len(layers) == 1 else tuple(layers) or None)
+    dense, spec, costs = profiled(model, weights)
+    like = Choices(rule=rule, layers=layers)
     key = CurveKey.of(costs, like, data_identity(data, spec), limit)
     splits = load_data(data, spec)
     found = load_curve(key)

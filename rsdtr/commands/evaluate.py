@@ -78,17 +78,12 @@ def evaluate(
         with progress(doing, "images") as show:
             reached = accuracy(network, test, progress=show)
         low, high = reached.interval
-        found: dict[str, object] = {
-            "accuracy": reached.percent,
-            "interval": list(reached.interval),
-            "n": reached.n,
-        }
+        found: dict[str, object] = {**reached.told}
         said = (
             f"{reached.percent:.2f} % of {reached.n:,} images "
             f"(95 % interval {low:.2f} to {high:.2f})"
         )
         if reached.assumed:
-            found["assumed"] = reached.assumed
             said += f" ({reached.assumed})"
     else:
         found, parts = {"n": len(test)}, []

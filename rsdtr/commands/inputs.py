@@ -52,10 +52,7 @@ def plan_of(
     """A model of the zoo, dense, and the plan that answers the choices."""
     if calibrate is not None and choices.target is None:
         raise click.UsageError("--calibrate measures damage for a target: give one, or leave it")
-    spec = model_spec(model)
-    network = read_model(model, weights)
-    costs = profile(network, spec)
-    load_winners(costs)
+    network, spec, costs = profiled(model, weights)
     damage = None
     if calibrate is not None:
         train = load_data(data, spec).train
@@ -66,6 +63,15 @@ def plan_of(
                 progress=show,
             )  # fmt: skip
     return network, spec, decide(costs, choices, damage)
+
+
+def profiled(model: str, weights: WeightsSource) -> tuple[nn.Module, ModelSpec, ModelProfile]:
+    """A model of the zoo, dense, and its profile with the rings that are known already."""
+    spec = model_spec(model)
+    network = read_model(model, weights)
+    costs = profile(network, spec)
+    load_winners(costs)
+    return network, spec, costs
 
 
 def read_model(model: str, weights: WeightsSource) -> nn.Module:

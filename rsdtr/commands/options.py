@@ -21,6 +21,7 @@ from rsdtr.planning.plan import Target, TargetKind
 from rsdtr.search.candidate import OBJECTIVES, RULES, Objective, Rule
 
 USUAL_EPS = Choices.eps
+Layers = str | tuple[str, ...] | None  # a policy, or globs; None for that of the model
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -37,7 +38,7 @@ def choices(command: Command) -> Command:
         rule: Rule,
         objective: Objective | Literal["latency"] | None,
         latency_batch: int | None,
-        layers: tuple[str, ...],
+        layers: Layers,
         layer_eps: tuple[str, ...],
         keep_dense: tuple[str, ...],
         **others: Any,
@@ -56,7 +57,7 @@ def choices(command: Command) -> Command:
             rule=rule,
             objective=objective,
             latency_batch=latency_batch or 1,
-            layers=layers[0] if len(layers) == 1 else layers or None,
+            layers=layers,
             own=(*map(_own_eps, layer_eps), *((name, None) for name in keep_dense)),
         )
         return command(*args, choices=chosen, **others)
@@ -77,6 +78,21 @@ def _own_eps(text: str) -> tuple[str, float]:
 def _target(kind: str, help: str) -> Callable[[Any], Any]:
     above_zero = click.FloatRange(min=0, min_open=True)
     return click.option(f"--target-{kind}", type=above_zero, metavar="NUMBER", help=help)
+
+
+def _policy(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> Layers:
+    return given[0] if len(given) == 1 else given or None
+
+
+layers = click.option(
+    "--layers",
+    multiple=True,
+    callback=_policy,
+    metavar="paper|auto|all|GLOB",
+    help="Which layers: paper (every k×k convolution but the first), auto (every convolution "
+    "and linear layer whose ring stores less), all (every convolution), or globs over their "
+    "names; may be repeated.  [default: paper for the paper's networks, auto for others]",
+)
 
 
 _CHOICES = (
@@ -107,14 +123,7 @@ _CHOICES = (
         metavar="N",
         help="For --objective latency: images in a batch.  [default: 1]",
     ),
-    click.option(
-        "--layers",
-        multiple=True,
-        metavar="paper|auto|all|GLOB",
-        help="Which layers: paper (every k×k convolution but the first), auto (every convolution "
-        "and linear layer whose ring stores less), all (every convolution), or globs over their "
-        "names; may be repeated.  [default: paper for the paper's networks, auto for others]",
-    ),
+    layers,
     click.option(
         "--layer-eps",
         multiple=True,

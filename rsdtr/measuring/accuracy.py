@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from pydantic import JsonValue
 from torch import nn
 
 from rsdtr.compressed.fuse import merged
@@ -27,6 +28,14 @@ class Accuracy:
     interval: tuple[float, float]
     n: int
     assumed: str | None = None
+
+    @property
+    def told(self) -> dict[str, JsonValue]:
+        """In the words of `evaluate --json`."""
+        told: dict[str, JsonValue] = {
+            "accuracy": self.percent, "interval": list(self.interval), "n": self.n,
+        }  # fmt: skip
+        return told | ({} if self.assumed is None else {"assumed": self.assumed})
 
     @staticmethod
     def of(correct: int, n: int, assumed: str | None = None) -> "Accuracy":

@@ -25,6 +25,7 @@ from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import CompressionPlan, planned_bytes
 from rsdtr.recovery.curves_on_disk import load_curve, save_curve
 from rsdtr.recovery.tradeoff_curve import (
+    TEST_IMAGES,
     CurveKey,
     CurvePoint,
     TradeoffCurve,
@@ -35,7 +36,6 @@ from rsdtr.search.candidate import GRID, RULES, Question, Rule, SearchResult
 from rsdtr.system.extras import missing_extra
 from rsdtr.system.safetensors_format import safetensors_bytes
 
-TEST_IMAGES = 2000  # at most, as everywhere: curves that were measured before are found again
 WIDGETS = ("ipywidgets", "anywidget")
 GIVEN = "given in this process"  # data that nobody else can know again
 _FIGURE = "application/vnd.plotly.v1+json"

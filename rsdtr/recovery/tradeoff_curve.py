@@ -24,6 +24,7 @@ from rsdtr.recovery.recover import STAGES, Recover, recovered
 from rsdtr.search.candidate import COARSE, GRID, Objective, Rule
 from rsdtr.typing import Frozen
 
+TEST_IMAGES = 2000  # at most, where nobody says otherwise: curves of one key are found again
 TARGET_PCRS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 

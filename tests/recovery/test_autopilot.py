@@ -5,27 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rsdtr.data.datasets import load_data, stratified
+from rsdtr.data.datasets import stratified
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.measuring.accuracy import right_answers
 from rsdtr.measuring.paired import Z84, paired_drop
-from rsdtr.models.model_loading import load_model
-from rsdtr.models.zoo import model_spec
-from rsdtr.planning.model_profile import profile
-from rsdtr.planning.winners_on_disk import load_winners
 from rsdtr.recovery import autopilot
 from rsdtr.recovery.autopilot import STEP, smallest_within
-
-NAME = "digits_resnet20"
+from tests.support.curves import digits
 
 
 @pytest.fixture(scope="module")
 def network():
-    spec = model_spec(NAME)
-    dense = load_model(NAME)
-    costs = profile(dense, spec)
-    load_winners(costs)
-    data = load_data(None, spec)
+    dense, costs, data = digits()
     return dense, costs, replace(data, train=data.train.subset(200))
 
 

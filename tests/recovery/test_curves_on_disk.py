@@ -6,20 +6,17 @@ import logging
 import pytest
 
 from rsdtr.compressed.compress import compress
-from rsdtr.data.datasets import data_identity, load_data
+from rsdtr.data.datasets import data_identity
 from rsdtr.measuring.accuracy import accuracy
-from rsdtr.models.model_loading import load_model
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.choices import Choices
-from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import Target
-from rsdtr.planning.winners_on_disk import load_winners
 from rsdtr.recovery.curves_on_disk import BUNDLED, curve_path, file_name, load_curve, save_curve
 from rsdtr.recovery.recalibrate import recalibrate
 from rsdtr.recovery.recover import CALIBRATION_IMAGES
 from rsdtr.recovery.tradeoff_curve import CurveKey, every_question
 from rsdtr.search.candidate import RULES
-from tests.support.curves import KEY, made_up_curve, point
+from tests.support.curves import KEY, digits, made_up_curve, point
 
 
 @pytest.fixture(autouse=True)
@@ -86,11 +83,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch, cap
 
 @pytest.fixture(scope="module")
 def network():
-    spec = model_spec("digits_resnet20")
-    dense = load_model(spec.name)
-    costs = profile(dense, spec)
-    load_winners(costs)
-    return dense, costs, load_data(None, spec)
+    return digits()
 
 
 def bundled(network, rule):

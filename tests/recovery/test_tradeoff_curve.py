@@ -5,14 +5,11 @@ from dataclasses import replace
 import pytest
 
 from rsdtr.compressed.compress import compress
-from rsdtr.data.datasets import data_identity, load_data
+from rsdtr.data.datasets import data_identity
 from rsdtr.measuring.accuracy import Accuracy, accuracy
-from rsdtr.models.model_loading import load_model
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.choices import Choices
-from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import Target, planned_bytes
-from rsdtr.planning.winners_on_disk import load_winners
 from rsdtr.recovery import tradeoff_curve
 from rsdtr.recovery.recalibrate import recalibrate
 from rsdtr.recovery.recover import CALIBRATION_IMAGES
@@ -25,18 +22,14 @@ from rsdtr.recovery.tradeoff_curve import (
     measure_curve,
 )
 from rsdtr.search.candidate import COARSE, GRID
-from tests.support.curves import made_up_curve, point
+from tests.support.curves import digits, made_up_curve, point
 
 IMAGES = 60
 
 
 @pytest.fixture(scope="module")
 def network():
-    spec = model_spec("digits_resnet20")
-    dense = load_model(spec.name)
-    costs = profile(dense, spec)
-    load_winners(costs)
-    data = load_data(None, spec)
+    dense, costs, data = digits()
     return dense, costs, replace(data, train=data.train.subset(100))
 
 

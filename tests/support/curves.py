@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from rsdtr.data.datasets import data_identity
+from torch import nn
+
+from rsdtr.data.datasets import DataSplits, data_identity, load_data
 from rsdtr.measuring.accuracy import Accuracy
 from rsdtr.models.model_loading import load_model
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.choices import Choices
-from rsdtr.planning.model_profile import profile
+from rsdtr.planning.model_profile import ModelProfile, profile
+from rsdtr.planning.winners_on_disk import load_winners
 from rsdtr.recovery.tradeoff_curve import Accuracies, CurveKey, CurvePoint, TradeoffCurve
 
 KEY = CurveKey(
     weights_sha256="0" * 64, data="digits", images=100, rule="paper", objective="storage",
     layers="paper",
 )  # fmt: skip
+
+
+def digits() -> tuple[nn.Module, ModelProfile, DataSplits]:
+    """The bundled network, its profile with the rings that come with it, and its images."""
+    spec = model_spec("digits_resnet20")
+    dense = load_model(spec.name)
+    costs = profile(dense, spec)
+    load_winners(costs)
+    return dense, costs, load_data(None, spec)
 
 
 def digits_key(**asked: object) -> CurveKey:

@@ -199,14 +199,9 @@ def _told(test: LabelledImages, stages: Stages) -> dict[str, JsonValue]:
         return {}
     reached = stages[-1][1]
     told: dict[str, JsonValue] = {
-        "data": test.name,
-        "accuracy": reached.percent,
-        "interval": list(reached.interval),
-        "n": reached.n,
-        "dense_accuracy": stages[0][1].percent,
-        "recovered": stages[-1][0],
-    }
-    return told | ({} if reached.assumed is None else {"assumed": reached.assumed})
+        "data": test.name, "dense_accuracy": stages[0][1].percent, "recovered": stages[-1][0],
+    }  # fmt: skip
+    return told | reached.told
 
 
 def export_identity(

@@ -15,6 +15,7 @@ from rsdtr.exports.model_card import ModelCard
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.kinds.tradeoff_curve import curve_job, queue_curve
 from rsdtr.measuring.accuracy import Accuracy
+from rsdtr.models.zoo import model_spec
 from rsdtr.planning.choices import Choices
 from rsdtr.recovery.curves_on_disk import curve_path, load_curve
 from rsdtr.recovery.recover import Recover
@@ -35,6 +36,7 @@ from rsdtr.ui.shared.markdown import plain
 from rsdtr.ui.shared.session import TestSet
 
 POLL_SECONDS = 2.0
+IDENTITY_SECONDS = 30.0  # after which a folder is looked at again
 RECOVER: Recover = "recalibrate"
 HEIGHT = 400  # pixels, so that all of it is on the first screen
 AXIS_NAMES: dict[Axis, str] = {"pcr": "PCR", "fcr": "FCR", "mb": "MB", "time": "Time"}
@@ -50,7 +52,7 @@ def key_of(chosen: Chosen, test_set: TestSet) -> CurveKey | None:
     if network.synthetic or network.spec.task != "classification":
         return None
     try:
-        data = data_identity(test_set.data, network.spec)
+        data = _identity(test_set.data, network.spec.name)
     except RsdtrError:  # no such images: choosing others is said where they are chosen
         return None
     return CurveKey.of(network.profile, chosen.asked, data, test_set.images)
@@ -66,6 +68,12 @@ def why_none(network: Network) -> str:
         f"{network.spec.name} has no labelled images here: name a folder of class folders under "
         "Images, and its accuracy is drawn over compression."
     )
+
+
+@st.cache_data(ttl=IDENTITY_SECONDS, show_spinner=False)
+def _identity(data: str | None, model: str) -> str:
+    """Of the images; a folder of many is not walked through at every move of the slider."""
+    return data_identity(data, model_spec(model))
 
 
 def known(key: CurveKey) -> TradeoffCurve | None:
@@ -146,16 +154,8 @@ def _draw(
         _figure(chosen, curve, reached, pinned, batch)
     if job is not None and not job.ended:
         job_bar.bar(job, "Accuracy")
-        st.button(
-            "Stop measuring",
-            key="stop_curve",
-            icon=":material/stop_circle:",
-            type="tertiary",
-            on_click=job_bar.cancel,
-            args=(job.id,),
-            disabled=job.cancel_asked is not None,
-            help="Every point that was measured is kept.",
-        )
+        kept = "Every point that was measured is kept."
+        job_bar.stop_background(job, "Stop measuring", "stop_curve", kept)
     elif not is_complete(chosen, key):
         _offer(chosen.network, test_set, key, job, curve is None)
 

@@ -100,16 +100,7 @@ def known_metrics(
     told = weights_told(network.weights)
     if found is None:
         return told
-    return (
-        told
-        | {
-            "data": test_set.data or network.spec.data,
-            "accuracy": found.percent,
-            "interval": list(found.interval),
-            "n": found.n,
-        }
-        | ({} if found.assumed is None else {"assumed": found.assumed})
-    )
+    return told | {"data": test_set.data or network.spec.data} | found.told
 
 
 def tell_assumed(stages: Sequence[Stage]) -> None:

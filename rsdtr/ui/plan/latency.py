@@ -242,15 +242,8 @@ def _line(identity: str) -> None:
             min(job.done / max(job.total, 1), 1.0),
             text=f"Measuring {plain(job.title)}: {job.done:,} of {job.total:,} layers{about}",
         )
-    st.button(
-        "Stop measuring",
-        key="stop_latency",
-        icon=":material/stop_circle:",
-        on_click=job_bar.cancel,
-        args=(job.id,),
-        disabled=job.cancel_asked is not None,
-        help="What was measured is kept.",
-    )
+    kept = "What was measured is kept."
+    job_bar.stop_background(job, "Stop measuring", "stop_latency", kept, "secondary")
 
 
 def _start(label: str, cases: Sequence[LayerCase], again: bool) -> None:

@@ -153,16 +153,8 @@ def _line(of: Network, waiting: Choices | None, whole: bool, watched: bool) -> N
         min(job.done / max(job.total, 1), 1.0),
         text=f"Searching ahead: {job.done:,} of {job.total:,} rings{left}",
     )
-    st.button(
-        "Stop searching ahead",
-        key="stop_search",
-        icon=":material/stop_circle:",
-        type="tertiary",
-        on_click=job_bar.cancel,
-        args=(job.id,),
-        disabled=job.cancel_asked is not None,
-        help="What was found is kept. εₚ that were not searched are when you ask for them.",
-    )
+    kept = "What was found is kept. εₚ that were not searched are when you ask for them."
+    job_bar.stop_background(job, "Stop searching ahead", "stop_search", kept)
 
 
 def warn() -> None:

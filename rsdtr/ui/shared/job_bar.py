@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import streamlit as st
 
 from rsdtr.errors import RsdtrError
@@ -26,15 +28,24 @@ def watched(identity: str) -> Job | None:
 
 
 def stop_button(job: Job, label: str, key: str, help: str) -> None:
-    """Cancels the job, once."""
+    """Cancels a job of the reader's, once."""
+    gone = "It goes on without this page: close it, and come back later."
+    stop_background(job, label, key, f"{help}{gone}", "secondary")
+
+
+def stop_background(
+    job: Job, label: str, key: str, help: str, type: Literal["secondary", "tertiary"] = "tertiary"
+) -> None:
+    """Cancels a job that works for every reader, once."""
     st.button(
         label,
         key=key,
         icon=":material/stop_circle:",
+        type=type,
         on_click=cancel,
         args=(job.id,),
         disabled=job.cancel_asked is not None,
-        help=f"{help}It goes on without this page: close it, and come back later.",
+        help=help,
     )
 
 

@@ -9,6 +9,7 @@ import streamlit as st
 
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.plan import CompressionPlan, LayerPlan
+from rsdtr.recovery.tradeoff_curve import TEST_IMAGES
 from rsdtr.ui.shared import address, session
 from rsdtr.ui.shared.markdown import plain
 from rsdtr.ui.shared.session import TestSet
@@ -19,7 +20,7 @@ FORMAT_NAMES = {
     "pt2": "torch.export (.pt2)",
     "int8": "ONNX in 8 bits",
 }
-TEST_LIMITS = (500, 2000, 10_000, 50_000)
+TEST_LIMITS = (500, TEST_IMAGES, 10_000, 50_000)
 
 
 def choose_data(spec: ModelSpec) -> TestSet:
@@ -37,12 +38,12 @@ def choose_data(spec: ModelSpec) -> TestSet:
     limit = box.selectbox(
         "Test images at most",
         TEST_LIMITS,
-        index=1,
+        index=TEST_LIMITS.index(TEST_IMAGES),
         format_func="{:,}".format,
         key=session.TEST_IMAGES,
         persist_state="session",
     )
-    return TestSet(str(entered).strip() or None, int(limit or TEST_LIMITS[1]))
+    return TestSet(str(entered).strip() or None, int(limit or TEST_IMAGES))
 
 
 def refuse_without_classes(spec: ModelSpec) -> None:
