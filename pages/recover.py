@@ -3,13 +3,14 @@
 import streamlit as st
 
 from rsdtr.charts.accuracy import stages_figure
+from rsdtr.jobs.kinds.distillation import KIND as DISTILL
 from rsdtr.jobs.kinds.refit import KIND as REFIT
 from rsdtr.recovery.recalibrate import nothing_to_recalibrate
 from rsdtr.recovery.recover import CALIBRATION_IMAGES
 from rsdtr.ui.jobs import job_view, session_jobs
 from rsdtr.ui.plan.accuracy import recovered_stages, tell_assumed
 from rsdtr.ui.plan.chosen_plan import choose
-from rsdtr.ui.recover import fidelity, recalibration, refit, training
+from rsdtr.ui.recover import distillation, fidelity, recalibration, refit, training
 from rsdtr.ui.recover.progress import show_progress
 from rsdtr.ui.recover.training_inputs import choose_training
 from rsdtr.ui.shared import numbers, session
@@ -18,8 +19,9 @@ from rsdtr.ui.shared.frame import lead, pair
 from rsdtr.ui.shared.widgets import choose_data, choose_images
 
 lead(
-    "Compression costs accuracy. Recalibration gets much of it back in seconds, a refit more in "
-    "minutes, fine-tuning most of the rest. What you recover here is what Export writes."
+    "Compression costs accuracy. Recalibration gets much of it back in seconds, a refit more in a "
+    "minute, a distillation without labels more still, fine-tuning most of the rest. What you "
+    "recover here is what Export writes."
 )
 chosen = choose()
 network, plan = chosen.network, chosen.plan
@@ -63,6 +65,8 @@ with right.container(border=True, height="stretch"):
     refit_now = st.button("Refit", key="refit", icon=":material/straighten:", disabled=busy)
     beside_refit = st.container()
 with st.container(border=True):
+    distill_images, distill_now, beside_distill = distillation.ask(network, busy)
+with st.container(border=True):
     st.header("Fine-tune")
     st.caption(
         "From the cores as they are, under a one-cycle learning rate. It runs in a process of "
@@ -70,7 +74,7 @@ with st.container(border=True):
     )
     if not has_classes:
         st.info(
-            "A network without classes has no labels to learn from: recalibrate or refit it.",
+            "A network without classes has no labels to learn from: refit or distil it.",
             icon=":material/block:",
         )
     options = choose_training(network.spec)
@@ -96,22 +100,21 @@ if recalibrate:
         recalibration.run_recalibration(network, plan, test_set, calibration_images)
 if timing:
     with beside_finetune:
-        expected = training.estimated(network, plan, test_set, options)
-    beside_finetune.info(
-        f"{numbers.duration(expected.seconds)} for {options.epochs} epochs, "
-        f"{numbers.duration(expected.epoch_seconds)} each, and "
-        f"{expected.memory_bytes / 1e9:.2f} GB of memory.",
-        icon=":material/timer:",
-    )
+        training.tell_time(network, plan, test_set, options)
 if refit_now:
     with beside_refit:
         refit.start(network, plan, test_set, refit_images)
+    st.rerun()
+if distill_now:
+    with beside_distill:
+        distillation.start(network, plan, test_set, distill_images)
     st.rerun()
 if finetune:
     with beside_finetune:
         training.start(network, plan, test_set, options)
     st.rerun()
-beside = beside_refit if job is not None and job.kind == REFIT else beside_finetune
+places = {REFIT: beside_refit, DISTILL: beside_distill}
+beside = places.get(job.kind, beside_finetune) if job is not None else beside_finetune
 if job is not None and busy:
     with beside:
         job_view.watch(job)
@@ -125,7 +128,7 @@ if job is not None:
 recovery = session.recoveries().get(network.configuration(plan))
 if recovery is None:
     st.info(
-        "Nothing recovered yet for this plan: recalibrate or refit first, then fine-tune.",
+        "Nothing recovered yet for this plan: recalibrate or refit, then distil or fine-tune.",
         icon=":material/healing:",
     )
     training.compare(network, plan)

@@ -186,6 +186,21 @@ def training_figure(
     return titled(figure, title, note=assumed)
 
 
+def distillation_figure(losses: Sequence[float]) -> go.Figure:
+    """The loss of every step of a distillation without labels, on a logarithmic axis."""
+    figure = go.Figure()
+    figure.add_scatter(
+        name="loss",
+        **_thinned(losses),
+        mode="lines",
+        line={"color": BLUE, "width": 1.5},
+        hovertemplate="step %{x}: loss %{y:.3g}<extra></extra>",
+    )
+    figure.update_xaxes(title="Optimiser step", rangemode="tozero")
+    figure.update_yaxes(title="Loss", type="log")
+    return titled(figure, "Distillation: how far the network is from the dense one")
+
+
 def runs_figure(runs: Mapping[str, Sequence[EpochResult]]) -> go.Figure:
     """Validation accuracy by epoch of several trainings, each under its name, with intervals."""
     figure = make_subplots()

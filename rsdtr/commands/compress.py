@@ -10,18 +10,17 @@ from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress
 from rsdtr.commands.inputs import check_data_is_read, plan_of
 from rsdtr.commands.onnx import check_no_size, check_without_images, compress_onnx_file
+from rsdtr.commands.recoveries import Recoveries
 from rsdtr.compressed.compress import compress as compressed
 from rsdtr.compressed.saved import check_writable, save, weights_told, writable_folder
 from rsdtr.data.datasets import load_data
-from rsdtr.jobs.kinds.refit import queue_refit
 from rsdtr.measuring.fastest_forms import measured_forms
 from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import weights_sha256
 from rsdtr.onnx_files.onnx_file import is_onnx
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import profile
-from rsdtr.recovery.recalibrate import nothing_to_recalibrate, recalibrate
-from rsdtr.recovery.refit import refit, refit_record
+from rsdtr.recovery.recalibrate import nothing_to_recalibrate
 from rsdtr.ring.cost import Size
 
 
@@ -51,6 +50,14 @@ from rsdtr.ring.cost import Size
     "images, without labels; after --recalibrate, if both are given.",
 )
 @click.option(
+    "--distill-unlabelled",
+    "distill_images",
+    type=click.IntRange(min=3),
+    metavar="N",
+    help="Train the whole network to answer as the dense one does on so many training images, "
+    "without labels; after --refit, if both are given.",
+)
+@click.option(
     "--fast",
     "batch",
     type=click.IntRange(min=1),
@@ -61,30 +68,32 @@ from rsdtr.ring.cost import Size
 @click.option(
     "--job",
     is_flag=True,
-    help="Queue the refit, and return: `jobs show` tells how far it is and where the result lies.",
+    help="Queue the last recovery, and return: `jobs show` tells how far it is and where the "
+    "result lies.",
 )
 @options.onnx_inputs
 @options.json
 def compress(
     model: str, choices: Choices, calibrate: int | None, weights: WeightsSource, data: str | None,
-    out: str | None, images: int | None, refit_images: int | None, batch: int | None, job: bool,
-    size: Size | None, pictures: dict[str, Any], as_json: bool,
+    out: str | None, images: int | None, refit_images: int | None, distill_images: int | None,
+    batch: int | None, job: bool, size: Size | None, pictures: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
     """Compress MODEL and save it in a folder, or an ONNX file and write another one."""
     if is_onnx(model):
         check_without_images(calibrate, None)
-        if images is not None or job:
+        if images is not None or distill_images is not None or job:
             raise click.UsageError(
-                "--recalibrate and --job are for networks in torch: give --refit N for an ONNX file"
+                "--recalibrate, --distill-unlabelled and --job are for networks in torch: give "
+                "--refit N for an ONNX file"
             )
         compress_onnx_file(model, choices, size, out, refit_images, batch, data, pictures, as_json)
         return
     check_no_size(size, pictures)
-    check_data_is_read(data, calibrate, images, refit_images)
-    if job == (out is not None) or (job and refit_images is None):
+    check_data_is_read(data, calibrate, images, refit_images, distill_images)
+    if job == (out is not None) or (job and refit_images is None and distill_images is None):
         raise click.UsageError(
-            "give --out DIR for the compressed model, or --job with --refit N: a job keeps its "
-            "result itself"
+            "give --out DIR for the compressed model, or --job with --refit N or "
+            "--distill-unlabelled N: a job keeps its result itself"
         )
     folder = writable_folder(out) if out is not None else None
     dense, spec, decided = plan_of(model, choices, weights, calibrate, data)
@@ -93,34 +102,23 @@ def compress(
             decided = measured_forms(decided, profile(dense, spec), batch=batch, progress=show)
     with progress("computing the rings"):
         network = compressed(dense, decided)
-    if images is not None or refit_images is not None:
-        check_writable(network, decided)
     metrics: dict[str, Any] = weights_told(weights)
     if spec.task != "classification":  # `evaluate` compares with this network, and no other
         metrics["dense_sha256"] = weights_sha256(dense)
     nothing = nothing_to_recalibrate(network)
     if images is not None and nothing:
         click.echo(f"{spec.name} has {nothing}", err=True)
-    elif images is not None:
-        train = load_data(data, spec).train
-        with progress(f"recalibrating on {train.name}", "images") as show:
-            network = recalibrate(network, train, images, reference=dense, progress=show)
-        metrics["recalibrated"] = {"data": train.name, "images": min(images, len(train))}
-    if folder is None and refit_images is not None:
-        queued = queue_refit(
-            network, decided, load_data(data, spec), refit_images,
-            data=data, dense=dense, weights=weights,
-        )  # fmt: skip
-        click.echo(f"{queued.id}: {queued.state}, {queued.title}")
-        return
-    if refit_images is not None:
-        train = load_data(data, spec).train
-        with progress(f"refitting on {train.name}", "layers") as show:
-            refitted = refit(network, dense, train, refit_images, progress=show)
-        network = refitted.model
-        metrics["refitted"] = refit_record(
-            train.name, min(refit_images, len(train)), refitted.steps
-        )
+        images = None
+    recoveries = Recoveries(images, refit_images, distill_images)
+    if recoveries.are_asked:
+        check_writable(network, decided)
+        splits = load_data(data, spec)
+        if job:
+            network = recoveries.but_the_last.of(network, dense, splits.train, metrics)
+            queued = recoveries.queued(network, decided, splits, data, dense, weights, metrics)
+            click.echo(f"{queued.id}: {queued.state}, {queued.title}")
+            return
+        network = recoveries.of(network, dense, splits.train, metrics)
     assert folder is not None  # a job has returned
     save(network, decided, folder, metrics=metrics)
     if as_json:

@@ -38,7 +38,8 @@ def check_data_is_read(data: str | None, *readers: object) -> None:
     """A usage error where --data is given and nothing reads it."""
     if data is not None and not any(readers):
         raise click.UsageError(
-            "--data is what --calibrate, --recalibrate and --refit read: give one of them as well"
+            "--data is what --calibrate, --recalibrate, --refit and --distill-unlabelled read: "
+            "give one of them as well"
         )
 
 

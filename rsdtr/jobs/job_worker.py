@@ -30,6 +30,7 @@ from rsdtr.system.processes import ProcessId
 KINDS = {
     "finetune": "rsdtr.jobs.kinds.finetune:run",
     "refit": "rsdtr.jobs.kinds.refit:run",
+    "distill": "rsdtr.jobs.kinds.distillation:run",
     "study": "rsdtr.jobs.kinds.study:run",
     "compare": "rsdtr.jobs.kinds.comparison:run_job",
     "fastest": "rsdtr.jobs.kinds.fastest_rings:run",
@@ -43,6 +44,7 @@ LIGHTER = {
     "finetune": _LIGHTER_TRAINING,
     "study": _LIGHTER_TRAINING,
     "refit": "take fewer images",
+    "distill": "take a smaller batch size",
     "fastest": "take a smaller batch",
     "export": "export one format at a time",
 }

@@ -2,8 +2,9 @@
 
 from rsdtr.recovery.autopilot import smallest_within
 from rsdtr.recovery.curves_on_disk import load_curve
+from rsdtr.recovery.distill import distill
 from rsdtr.recovery.finetune import finetune
-from rsdtr.recovery.options import FinetuneOptions, RefitOptions
+from rsdtr.recovery.options import DistillOptions, FinetuneOptions, RefitOptions
 from rsdtr.recovery.recalibrate import recalibrate
 from rsdtr.recovery.refit import refit
 from rsdtr.recovery.tradeoff_curve import (
@@ -17,10 +18,12 @@ from rsdtr.recovery.tradeoff_curve import (
 __all__ = [
     "CurveKey",
     "CurvePoint",
+    "DistillOptions",
     "FinetuneOptions",
     "RefitOptions",
     "TradeoffCurve",
     "dense_curve",
+    "distill",
     "finetune",
     "load_curve",
     "measure_curve",

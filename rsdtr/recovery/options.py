@@ -110,3 +110,56 @@ class RefitOptions:
                 raise RsdtrError(f"{name} is {getattr(self, name)}: give a number of at least 0")
         if not 0 < self.held_out < 1:
             raise RsdtrError(f"held_out is {self.held_out}: give a number in 0 < x < 1")
+
+
+@dataclass(frozen=True)
+class DistillOptions:
+    """How to distil without labels.
+
+    steps: of the optimiser; 0 is 400, or as many as go two and a half times through the images
+    where that is more. lr: the highest learning rate, reached after the part `warm_up` of the
+    steps. temperature: T of the class probabilities; blocks: the weight of the blocks' errors;
+    augment: as in `FinetuneOptions`; clip: the largest gradient norm; moving_norms: for which part
+    of the steps, from the first, BatchNorm follows the statistics of its batches, before it keeps
+    them; held_out: the part of the images that only judges, at most `most_held_out` of them;
+    precision: as in `FinetuneOptions`, or "auto", see `usual_precision`. Raises RsdtrError for
+    impossible values.
+    """
+
+    steps: int = 0
+    lr: float = 2e-3
+    warm_up: float = 0.2
+    batch_size: int = 128
+    temperature: float = 4.0
+    blocks: float = 3.0
+    augment: str = "crop+flip"
+    clip: float = 5.0
+    moving_norms: float = 0.5
+    held_out: float = 0.1
+    most_held_out: int = 1000
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("batch_size", 2), ("most_held_out", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise RsdtrError(f"{name} is {getattr(self, name)}: give at least {least}")
+        for name in ("lr", "temperature", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise RsdtrError(f"{name} is {getattr(self, name)}: give a number above 0")
+        if not 0 <= self.blocks < math.inf:
+            raise RsdtrError(f"blocks is {self.blocks}: give a number of at least 0")
+        if not 0 <= self.moving_norms <= 1:
+            raise RsdtrError(f"moving_norms is {self.moving_norms}: give a number in 0 ≤ x ≤ 1")
+        for name in ("held_out", "warm_up"):
+            if not 0 < getattr(self, name) < 1:
+                raise RsdtrError(f"{name} is {getattr(self, name)}: give a number in 0 < x < 1")
+        for name, known in (("augment", AUGMENTS), ("precision", ("auto", *PRECISIONS))):
+            if getattr(self, name) not in known:
+                raise RsdtrError(
+                    f"{name} is {getattr(self, name)!r}: give one of {', '.join(known)}"
+                )
+
+    def steps_for(self, images: int, batch_size: int) -> int:
+        """How many steps are taken on so many images."""
+        return self.steps or max(400, math.ceil(2.5 * images / batch_size))

@@ -20,6 +20,7 @@ STAGES: dict[Recover, str] = {
 }
 CALIBRATION_IMAGES = 2000
 REFIT_IMAGES = 1000
+DISTILL_IMAGES = 5000
 
 
 def recovered(

@@ -22,6 +22,7 @@ from rsdtr.models.zoo import model_names, weights_sha256
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.checkpoint import EpochResult
 from rsdtr.recovery.finetune import Step
+from rsdtr.recovery.options import DistillOptions
 from tests.support.checkout import ROOT
 from tests.support.command_line import done, refused, run
 
@@ -110,6 +111,22 @@ def test_compress_refits_after_recalibrating(tmp_path):
     assert first["name"] == "layer3.2.conv2"
     assert (cores["name"], norms["name"]) == ("cores", "BatchNorm")
     assert first["kept"] == (first["after"] < first["before"])
+
+
+def test_compress_distils_after_refitting_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(DistillOptions, "steps_for", lambda *_: 5)
+    out = tmp_path / "ring"
+    asked = ("--refit", "40", "--distill-unlabelled", "40", "--out", str(out))
+    result = done("compress", NAME, *ONE_LAYER, *asked)
+    assert "distilling on digits, without labels" in result.stderr
+    metrics = load(out).metrics
+    assert metrics["refitted"]["images"] == 40
+    distilled = metrics["distilled"]
+    assert (distilled["data"], distilled["images"], distilled["device"]) == ("digits", 40, "cpu")
+    assert distilled["options"]["precision"] in ("float32", "bfloat16")
+    judged = distilled["judged"]
+    assert judged["kept"] == (judged["after"] < judged["before"])
+    assert f"{judged['before']:.4f} → {judged['after']:.4f}" in result.stderr
 
 
 def test_evaluate_a_folder_and_a_model(folder):
@@ -321,8 +338,9 @@ def test_bad_requests_get_one_sentence(folder, tmp_path):
     assert "holds no manifest.json" in refused("evaluate", str(tmp_path / "nothing"))
     assert "no model 'nothing'" in refused("evaluate", "nothing")
     assert "--weights is for a model" in refused("evaluate", str(folder), "--weights", "none")
-    assert "--data is what --calibrate, --recalibrate and --refit read" in refused(
-        "compress", NAME, "--data", "digits", "--out", str(tmp_path / "new")
+    assert (
+        "--data is what --calibrate, --recalibrate, --refit and --distill-unlabelled read"
+        in refused("compress", NAME, "--data", "digits", "--out", str(tmp_path / "new"))
     )
     assert "--batch is '1,x': give whole" in refused("bench", NAME, "--batch", "1,x")
     assert "--batch is '1,0': give batches" in refused("bench", NAME, "--batch", "1,0")

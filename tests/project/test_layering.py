@@ -48,8 +48,9 @@ PUBLIC = {
         "measured_profile", "network_cases", "network_latency", "timings", "use_forms",
     },
     "recovery": {
-        "CurveKey", "CurvePoint", "FinetuneOptions", "RefitOptions", "TradeoffCurve", "dense_curve",
-        "finetune", "load_curve", "measure_curve", "recalibrate", "refit", "smallest_within",
+        "CurveKey", "CurvePoint", "DistillOptions", "FinetuneOptions", "RefitOptions",
+        "TradeoffCurve", "dense_curve", "distill", "finetune",
+        "load_curve", "measure_curve", "recalibrate", "refit", "smallest_within",
     },
     "exports": {"export", "verify"},
     "onnx_files": {
@@ -69,7 +70,7 @@ PUBLIC = {
     },
     "jobs": {"Job", "cancel", "find", "listed", "resume"},
     "jobs.kinds": {
-        "queue_curve",
+        "distilled_model", "queue_curve", "queue_distillation",
         "best_model", "curve", "fastest_plan", "queue_comparison", "queue_export", "queue_fastest",
         "queue_finetuning", "queue_layer_times", "queue_refit", "queue_search", "queue_study",
         "refit_model",

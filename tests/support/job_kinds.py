@@ -19,6 +19,7 @@ from types import ModuleType
 from rsdtr.errors import RsdtrError
 from rsdtr.jobs import job_queue, job_worker
 from rsdtr.jobs.job import Job
+from rsdtr.jobs.kinds import distillation as distill_job
 from rsdtr.jobs.kinds import refit as refit_job
 from rsdtr.jobs.running import Running
 from rsdtr.measuring import layer_times
@@ -147,6 +148,9 @@ if __name__ == "__main__":
             _stall_in_checkpoint(checkpoint, int(stall))
         if stall := os.environ.get("STALL_IN_REFIT"):  # it writes its steps after each checkpoint
             _stall_in_checkpoint(refit_job, 2 * int(stall) - 1)
+        if stall := os.environ.get("STALL_IN_DISTILLATION"):
+            distill_job.CHECKPOINT_SECONDS = 0.0
+            _stall_in_checkpoint(distill_job, int(stall))
         if seconds := os.environ.get("SLOW_REFIT"):
             _slow_refit(float(seconds))
         if seconds := os.environ.get("MADE_UP_TIMES"):

@@ -1,6 +1,7 @@
 """The kinds of jobs, one module each: how it is queued, run and looked at."""
 
 from rsdtr.jobs.kinds.comparison import queue_comparison
+from rsdtr.jobs.kinds.distillation import distilled_model, queue_distillation
 from rsdtr.jobs.kinds.export import queue_export
 from rsdtr.jobs.kinds.fastest_rings import fastest_plan, queue_fastest
 from rsdtr.jobs.kinds.finetune import best_model, curve, queue_finetuning
@@ -13,9 +14,11 @@ from rsdtr.jobs.kinds.tradeoff_curve import queue_curve
 __all__ = [
     "best_model",
     "curve",
+    "distilled_model",
     "fastest_plan",
     "queue_comparison",
     "queue_curve",
+    "queue_distillation",
     "queue_export",
     "queue_fastest",
     "queue_finetuning",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from rsdtr.compressed.saved import load, save
 from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import RsdtrError
 from rsdtr.jobs.job import Job, read_spec
+from rsdtr.jobs.kinds.loss_file import LossFile, read_losses
 from rsdtr.jobs.kinds.network_job import (
     START,
     NetworkContent,
@@ -37,14 +37,13 @@ from rsdtr.recovery.checkpoint import (
     training_identity,
     training_record,
 )
-from rsdtr.recovery.finetune import Step, finetune
+from rsdtr.recovery.finetune import finetune
 from rsdtr.recovery.options import FinetuneOptions
 from rsdtr.recovery.training_estimate import check_memory
 from rsdtr.system.atomic_files import replace_file
 
 KIND = "finetune"
 CHECKPOINT, LOSSES, CURVE = "checkpoint.safetensors", "losses.csv", "curve.json"
-SHOWN_SECONDS = 0.5  # between two writings of what is there to be seen
 
 
 class _Content(NetworkContent):
@@ -97,11 +96,13 @@ def run(running: Running) -> bool:
     check_identity(content, training_identity(saved.model, splits, options, dense))
     references = _shown(folder).references or _references(running, saved.model, dense, splits)
     record = read_record(folder / CHECKPOINT)
-    losses = _Losses(running, record.step if record else 0)
+    losses = LossFile(running, LOSSES, "training, steps", record.step if record else 0)
     epochs: list[EpochResult] = []
     results = finetune(
         saved.model, splits, options, teacher=dense, checkpoint=folder / CHECKPOINT,
-        should_stop=running.should_stop, on_step=losses.add,
+        should_stop=running.should_stop, on_step=lambda step: losses.add(
+            step.number, step.total, step.loss, step.learning_rate
+        ),
     )  # fmt: skip
     for result in results:
         epochs.append(result)
@@ -118,7 +119,7 @@ def run(running: Running) -> bool:
 def curve(job: Job) -> Curve:
     """What is to be seen of a fine-tuning now; cheap enough to ask every second."""
     shown = _shown(job.folder)
-    rows = _rows(job.folder / LOSSES)
+    rows = read_losses(job.folder / LOSSES)
     return Curve(
         tuple(loss for loss, _ in rows),
         tuple(rate for _, rate in rows),
@@ -150,49 +151,6 @@ def best_model(job: Job) -> nn.Module | None:
     model = load(job.folder / START).model
     model.load_state_dict(found.part("best"))
     return model
-
-
-class _Losses:
-    """The file that losses and learning rates are appended to, now and then."""
-
-    def __init__(self, running: Running, first: int) -> None:
-        self._running = running
-        self._path = running.folder / LOSSES
-        self._lines: list[str] = []
-        self._written = self._began = time.monotonic()
-        self._first = first
-        # Steps after the checkpoint are made once more.
-        kept = _rows(self._path)[:first]
-        replace_file(self._path, "".join(_line(*row) for row in kept).encode())
-
-    def add(self, step: Step) -> None:
-        self._lines.append(_line(step.loss, step.learning_rate))
-        now = time.monotonic()
-        each = (now - self._began) / (step.number - self._first)
-        self._running.progress(
-            "training, steps", step.number, step.total, each * (step.total - step.number)
-        )
-        if now - self._written > SHOWN_SECONDS:
-            self.write()
-
-    def write(self) -> None:
-        with self._path.open("a", encoding="ascii") as file:
-            file.writelines(self._lines)
-        self._lines, self._written = [], time.monotonic()
-
-
-def _line(loss: float, rate: float) -> str:
-    return f"{loss:.6g},{rate:.6g}\n"
-
-
-def _rows(path: Path) -> list[tuple[float, float]]:
-    """Loss and learning rate by step; a line that is only half written is left out."""
-    try:
-        text = path.read_text(encoding="ascii")
-    except OSError:
-        return []
-    rows = (line.partition(",") for line in text[: text.rfind("\n") + 1].splitlines())
-    return [(float(loss), float(rate)) for loss, _, rate in rows]
 
 
 def _references(

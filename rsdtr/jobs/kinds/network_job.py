@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +14,7 @@ from torch import nn
 
 from rsdtr.compressed.saved import Saved, load, save
 from rsdtr.data.datasets import DataSplits, load_data
+from rsdtr.data.image_sets import LabelledImages, fingerprint
 from rsdtr.errors import JobError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
@@ -18,8 +22,9 @@ from rsdtr.jobs.running import Running
 from rsdtr.models.factories import server_models
 from rsdtr.models.model_loading import load_model
 from rsdtr.models.weights_source import WeightsField, WeightsSource
-from rsdtr.models.zoo import is_model, model_spec
+from rsdtr.models.zoo import is_model, model_spec, weights_sha256
 from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.options import DistillOptions, RefitOptions
 
 START = "start"  # the folder of the network as it was when the job was queued
 
@@ -52,9 +57,16 @@ class Inputs:
 
 
 def queue_on(
-    kind: str, title: str, model: nn.Module | None, content: NetworkContent, subject: str
+    kind: str,
+    title: str,
+    model: nn.Module | None,
+    content: NetworkContent,
+    subject: str,
+    metrics: Mapping[str, object] | None = None,
 ) -> Job:
     """Queue a job that starts from this model, if any; the job there is, if it was queued before.
+
+    metrics: what its manifest is to tell of what was done to it before.
 
     Names of folders and files are made to mean the same wherever the worker is started, and the
     seconds that planning took are no part of what the result depends on.
@@ -70,7 +82,7 @@ def queue_on(
 
     def prepare(folder: Path) -> None:
         if model is not None:
-            save(model, content.plan, folder / START)
+            save(model, content.plan, folder / START, metrics=metrics)
 
     asked = same.model_dump(mode="json")
     return job_queue.submit(kind, title, asked, subject=subject, prepare=prepare)
@@ -138,3 +150,23 @@ def check_identity(content: NetworkContent, found: str) -> None:
         raise JobError(
             "the data or the original weights have changed since it was queued: queue it anew"
         )
+
+
+def unlabelled_identity(
+    model: nn.Module,
+    reference: nn.Module,
+    images: LabelledImages,
+    n: int,
+    options: RefitOptions | DistillOptions,
+) -> str:
+    """SHA-256 of all that the result of a refit or a distillation depends on, but for the machine
+    and the code.
+    """
+    content = {
+        "start": weights_sha256(model),
+        "reference": weights_sha256(reference),
+        "options": asdict(options),
+        "images": n,
+        "data": fingerprint(images),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

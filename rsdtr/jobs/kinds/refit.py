@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -16,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from rsdtr.compressed.saved import load, save, weights_told
-from rsdtr.data.datasets import DataSplits, LabelledImages
-from rsdtr.data.image_sets import fingerprint
+from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import DataError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job, read_spec
@@ -27,10 +24,10 @@ from rsdtr.jobs.kinds.network_job import (
     content_of,
     queue_on,
     read_inputs,
+    unlabelled_identity,
 )
 from rsdtr.jobs.running import Running
 from rsdtr.models.weights_source import PUBLISHED, WeightsSource
-from rsdtr.models.zoo import weights_sha256
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.options import RefitOptions
 from rsdtr.recovery.refit import Begun, Step, refit, refit_record
@@ -82,11 +79,13 @@ def queue_refit(
     weights: WeightsSource = PUBLISHED,
     options: RefitOptions | None = None,
     subject: str = "",
+    metrics: Mapping[str, object] | None = None,
 ) -> Job:
     """Queue the refit of a compressed model on so many training images, which need no labels.
 
     The job there is, if it was queued before. data: what `splits` was loaded from; dense, weights:
-    the original network and what it was loaded with; subject: as in `jobs.submit`. DataError for
+    the original network and what it was loaded with; subject: as in `jobs.submit`; metrics: as in
+    `queue_on`. DataError for
     fewer than 2 images; JobError.
     """
     n = min(images, len(splits.train))
@@ -94,7 +93,7 @@ def queue_refit(
         raise DataError(f"a refit was asked for with {n} images: give at least 2")
     asked = options or RefitOptions()
     content = _Content(
-        identity=refit_identity(model, dense, splits.train, n, asked),
+        identity=unlabelled_identity(model, dense, splits.train, n, asked),
         images=n,
         options=asked,
         plan=plan,
@@ -102,7 +101,7 @@ def queue_refit(
         weights=weights,
     )
     title = f"{plan.model} at {plan.label}, refit on {n:,} images of {splits.train.name}"
-    return queue_on(KIND, title, model, content, subject)
+    return queue_on(KIND, title, model, content, subject, metrics)
 
 
 def run(running: Running) -> bool:
@@ -110,7 +109,7 @@ def run(running: Running) -> bool:
     content = content_of(running, _Content)
     inputs = read_inputs(running, content)
     start, images, options = inputs.saved, inputs.splits.train, content.options
-    found = refit_identity(start.model, inputs.dense, images, content.images, options)
+    found = unlabelled_identity(start.model, inputs.dense, images, content.images, options)
     check_identity(content, found)
     before, begun = _read_checkpoint(running.folder / CHECKPOINT)
     if begun:
@@ -183,20 +182,6 @@ def expected_seconds(model: str, images: int) -> float | None:
         if found is not None and found.model == model:
             return found.seconds * images / found.images
     return None
-
-
-def refit_identity(
-    model: nn.Module, reference: nn.Module, images: LabelledImages, n: int, options: RefitOptions
-) -> str:
-    """SHA-256 of all that the result of a refit depends on, but for the machine and the code."""
-    content = {
-        "start": weights_sha256(model),
-        "reference": weights_sha256(reference),
-        "options": asdict(options),
-        "images": n,
-        "data": fingerprint(images),
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _spent(effort: Mapping[str, float], reached: Begun | None) -> float:

@@ -14,9 +14,11 @@ from rsdtr.errors import RsdtrError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.kinds import comparison as compare_job
+from rsdtr.jobs.kinds import distillation as distill_job
 from rsdtr.jobs.kinds import export as export_job
 from rsdtr.jobs.kinds import finetune as finetune_job
 from rsdtr.jobs.kinds import refit as refit_job
+from rsdtr.jobs.kinds.distillation import distill_report, distilled_model
 from rsdtr.jobs.kinds.finetune import best_model, curve
 from rsdtr.jobs.kinds.refit import refit_model
 from rsdtr.models.zoo import weights_sha256
@@ -36,7 +38,8 @@ def take(network: Network, at: CompressionPlan, job: Job) -> None:
     taken = session.taken_jobs()
     if not job.ended or job.id in taken:
         return
-    model = refit_model(job) if job.kind == refit_job.KIND else best_model(job)
+    reached = {refit_job.KIND: refit_model, distill_job.KIND: distilled_model}
+    model = reached.get(job.kind, best_model)(job)
     taken.add(job.id)
     if model is None:
         return
@@ -47,6 +50,12 @@ def take(network: Network, at: CompressionPlan, job: Job) -> None:
 def _label(job: Job) -> str:
     if job.kind == refit_job.KIND:
         return "refit"
+    if job.kind == distill_job.KIND:
+        report = distill_report(job)
+        gained = report is not None and report.judged is not None and report.judged.kept
+        return (
+            "distilled without labels" if gained else "as before distilling, which gained nothing"
+        )
     epochs = curve(job).epochs
     if not kept_epoch(epochs):
         return "as before fine-tuning, which gained nothing"
@@ -99,6 +108,7 @@ def how_it_ended(job: Job) -> None:
 def _name(job: Job) -> str:
     names = {
         refit_job.KIND: "Refit",
+        distill_job.KIND: "Distillation",
         compare_job.KIND: "Comparison",
         export_job.KIND: "Export",
     }

@@ -1,10 +1,12 @@
-"""What a refit or a fine-tuning has to show, while it runs and after it."""
+"""What a refit, a distillation or a fine-tuning has to show, while it runs and after it."""
 
 from __future__ import annotations
 
 from rsdtr.jobs.job import Job
+from rsdtr.jobs.kinds import distillation as distill_job
 from rsdtr.jobs.kinds import refit as refit_job
 from rsdtr.jobs.kinds.finetune import curve
+from rsdtr.ui.recover.distillation import show_report
 from rsdtr.ui.recover.refit import show_steps
 from rsdtr.ui.recover.training import show_curve
 
@@ -15,6 +17,11 @@ def show_progress(job: Job) -> None:
         found = refit_job.report(job)
         if found is not None and found.steps:
             show_steps(found)
+        return
+    if job.kind == distill_job.KIND:
+        report = distill_job.distill_report(job)
+        if report is not None and report.losses:
+            show_report(report)
         return
     shown = curve(job)
     if shown.losses:

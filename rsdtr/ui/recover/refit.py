@@ -8,6 +8,7 @@ from rsdtr.charts.recovery import MOST, steps_figure
 from rsdtr.charts.tables import steps_table
 from rsdtr.jobs.kinds.refit import RefitReport, expected_seconds, queue_refit
 from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.recover import REFIT_IMAGES
 from rsdtr.ui.jobs import session_jobs
 from rsdtr.ui.plan.accuracy import splits
 from rsdtr.ui.plan.networks import Network
@@ -16,8 +17,6 @@ from rsdtr.ui.shared import columns, numbers, session
 from rsdtr.ui.shared.figures import chart, csv_button
 from rsdtr.ui.shared.session import TestSet
 from rsdtr.ui.shared.widgets import choose_images
-
-REFIT_IMAGES = 1000
 
 
 def choose_refit(network: Network) -> int:

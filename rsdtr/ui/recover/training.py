@@ -11,7 +11,7 @@ from rsdtr.jobs.kinds.finetune import queue_finetuning, training_runs
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.checkpoint import Curve
 from rsdtr.recovery.options import FinetuneOptions
-from rsdtr.recovery.training_estimate import Estimate, estimate
+from rsdtr.recovery.training_estimate import estimate
 from rsdtr.ui.jobs import session_jobs
 from rsdtr.ui.plan.accuracy import splits, tell_assumed
 from rsdtr.ui.plan.networks import Network
@@ -39,13 +39,19 @@ def start(
     session_jobs.attach(job.id)
 
 
-def estimated(
+def tell_time(
     network: Network, at: CompressionPlan, test_set: TestSet, options: FinetuneOptions
-) -> Estimate:
+) -> None:
     """What the training would take, from a few steps made now."""
     model = recalibration.current(network, at)
     with st.spinner("Timing a few steps …"):
-        return estimate(model, splits(network, test_set), options, network.model)
+        expected = estimate(model, splits(network, test_set), options, network.model)
+    st.info(
+        f"{numbers.duration(expected.seconds)} for {options.epochs} epochs, "
+        f"{numbers.duration(expected.epoch_seconds)} each, and "
+        f"{expected.memory_bytes / 1e9:.2f} GB of memory.",
+        icon=":material/timer:",
+    )
 
 
 def show_curve(shown: Curve, key: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -9,10 +10,13 @@ from streamlit.testing.v1 import AppTest
 from rsdtr.compressed.saved import load
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import read_spec
+from rsdtr.jobs.kinds.distillation import distill_report, queue_distillation
 from rsdtr.jobs.kinds.finetune import curve
 from rsdtr.jobs.kinds.network_job import START
 from rsdtr.jobs.kinds.refit import refit_model, report
 from rsdtr.models.zoo import weights_sha256
+from rsdtr.recovery.options import DistillOptions
+from rsdtr.ui.recover import distillation
 from rsdtr.ui.shared import session
 from tests.support.pages import app, click, keys, shown, start
 from tests.support.waiting import until
@@ -164,6 +168,25 @@ def test_a_refit_is_watched_taken_found_again_and_exported():
     until(lambda: job_queue.find(tuning.id).ended)
     test.switch_page("pages/export.py").run()
     assert any("refit" in box.value for box in test.success)
+
+
+def test_a_distillation_is_watched_taken_and_told(monkeypatch):
+    quick = partial(queue_distillation, options=DistillOptions(steps=6, batch_size=32))
+    monkeypatch.setattr(distillation, "queue_distillation", quick)
+    test = recover()
+    test.number_input(key=session.DISTILL_IMAGES).set_value(60).run()
+    click(test, "distil")
+    job = job_queue.find(test.query_params[session.JOB])
+    assert job.kind == "distill"
+    assert all(test.button(key=key).disabled for key in ("refit", "distil", "finetune"))
+    until(lambda: job_queue.find(job.id).ended)
+    shown(test.run())
+    (recovery,) = test.session_state["recoveries"].values()
+    judged = distill_report(job_queue.find(job.id)).judged
+    assert recovery.label == "distilled without labels"
+    assert judged.kept
+    assert any("It is kept." in box.value for box in test.caption)
+    assert any("judging by the last one" in box.value for box in test.caption)
 
 
 def test_a_refit_that_was_cancelled_says_so_and_goes_on(monkeypatch):
