@@ -1,6 +1,5 @@
 """Accuracy won back: recalibration, least squares, fine-tuning; and what is left, as a curve."""
 
-from rsdtr.recovery.autopilot import smallest_within
 from rsdtr.recovery.curves_on_disk import load_curve
 from rsdtr.recovery.finetune import finetune
 from rsdtr.recovery.options import FinetuneOptions, RefitOptions
@@ -26,5 +25,4 @@ __all__ = [
     "measure_curve",
     "recalibrate",
     "refit",
-    "smallest_within",
 ]

@@ -1,5 +1,6 @@
 """The kinds of jobs, one module each: how it is queued, run and looked at."""
 
+from rsdtr.jobs.kinds.autopilot import queue_autopilot
 from rsdtr.jobs.kinds.comparison import queue_comparison
 from rsdtr.jobs.kinds.export import queue_export
 from rsdtr.jobs.kinds.fastest_rings import fastest_plan, queue_fastest
@@ -14,6 +15,7 @@ __all__ = [
     "best_model",
     "curve",
     "fastest_plan",
+    "queue_autopilot",
     "queue_comparison",
     "queue_curve",
     "queue_export",
