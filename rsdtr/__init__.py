@@ -1,5 +1,6 @@
 """RSDTR Explorer: convolutional networks made smaller with reduced-storage tensor rings."""
 
+from rsdtr.autopilot.auto import auto
 from rsdtr.compressed.compress import compress
 from rsdtr.compressed.tr_conv2d import TRConv2d
 from rsdtr.data.datasets import load_data
@@ -15,7 +16,7 @@ from rsdtr.recovery.recalibrate import recalibrate
 from rsdtr.recovery.shrink import shrink
 
 __all__ = [
-    "RsdtrError", "TRConv2d", "accuracy", "compress", "export", "finetune", "load",
+    "RsdtrError", "TRConv2d", "accuracy", "auto", "compress", "export", "finetune", "load",
     "load_data", "load_model", "model_spec", "plan", "profile", "recalibrate", "save",
     "shrink",
 ]  # fmt: skip

@@ -10,16 +10,17 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from importlib import import_module
 from typing import Any
 
-import onnxruntime
 import torch
 from torch import nn
 
+from rsdtr.compressed.fuse import fuse
 from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.errors import RsdtrError, UnknownName
 from rsdtr.exports.onnx_export import onnx_file
 from rsdtr.measuring.fastest_forms import in_one_form, use_forms
 from rsdtr.measuring.stopwatch import Run, Timing, Told, eager, timings
 from rsdtr.measuring.times_in_network import times_in_networks
+from rsdtr.models.surgery import copied
 from rsdtr.models.zoo import ModelSpec
 from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import CompressionPlan
@@ -62,6 +63,18 @@ def network_variants(
         variants["paper"] = rewritten
     variants |= {form: network for form, network in forms.items() if form != "dense"}
     return variants | {"auto": in_forms(forms["pipeline"], fast)}
+
+
+def dense_variants(dense: nn.Module) -> dict[str, nn.Module]:
+    """The dense network as it may be deployed: as it is, with BatchNorm folded, and that
+    channels-last as well. The fastest of them is what a ring has to beat.
+    """
+    folded = fuse(dense)
+    return {
+        "dense": dense,
+        "dense, folded": folded,
+        "dense, folded, channels-last": copied(folded).to(memory_format=torch.channels_last),
+    }
 
 
 def paper_network() -> Callable[[nn.Module], nn.Module] | None:
@@ -182,6 +195,8 @@ def _in_engine(
 
 
 def _onnxruntime(content: bytes, threads: int) -> Run:
+    import onnxruntime  # starts a thread
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

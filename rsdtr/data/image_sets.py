@@ -76,6 +76,11 @@ class LabelledImages:
         """Whether the labels say anything."""
         return bool(self.classes)
 
+    @property
+    def means_outputs(self) -> bool:
+        """Whether the labels are known to mean the model's outputs."""
+        return self.labelled and not self.unknown
+
     def check_labelled(self, purpose: str) -> None:
         """DataError for labels that do not mean the model's outputs, and for none; purpose: what
         needs them, in words.

@@ -35,6 +35,7 @@ KINDS = {
     "compare": "rsdtr.jobs.kinds.comparison:run_job",
     "fastest": "rsdtr.jobs.kinds.fastest_rings:run",
     "export": "rsdtr.jobs.kinds.export:run",
+    "autopilot": "rsdtr.jobs.kinds.autopilot:run",
     "grid_search": "rsdtr.jobs.kinds.grid_search:run",
     "tradeoff_curve": "rsdtr.jobs.kinds.tradeoff_curve:run",
     "layer_times": "rsdtr.jobs.kinds.layer_times:run",
@@ -47,6 +48,7 @@ LIGHTER = {
     "distill": "take a smaller batch size",
     "fastest": "take a smaller batch",
     "export": "export one format at a time",
+    "autopilot": "take recalibration alone",
 }
 FULL = "the disk is full: make room, then resume it from its last checkpoint"
 _log = logging.getLogger("rsdtr.jobs.job_worker")

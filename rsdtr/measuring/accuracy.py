@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from torch import nn
 
 from rsdtr.compressed.fuse import merged
+from rsdtr.data.image_sets import LabelledImages
 from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.models.outputs import answered_classes
@@ -87,7 +88,22 @@ def right_answers(
     """
     images = images_of(images)
     images.check_labelled("accuracy")
-    right: list[torch.Tensor] = []
+    said, labels = predictions(model, images, batch_size=batch_size, progress=progress)
+    return said == labels
+
+
+def predictions(
+    model: nn.Module,
+    images: LabelledImages,
+    *,
+    batch_size: int = 250,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The class that the model gives each image, and the image's label: int64 (n,) both, in their
+    order, without images that turned out to be broken. Errors as `accuracy`.
+    """
+    said = [torch.zeros(0, dtype=torch.int64)]
+    told = [torch.zeros(0, dtype=torch.int64)]
     seen = 0
     classes = images.spec.classes
     single: list[torch.Tensor] = []  # logits of a network that answers one
@@ -97,11 +113,10 @@ def right_answers(
             answer = answered_classes(
                 network(fresh_input(network, pixels)), len(labels), classes
             ).cpu()
-            if answer.shape[1] > 1:
-                right.append(answer.argmax(1) == labels)
-            else:
+            if answer.shape[1] == 1:
                 single.append(answer[:, 0])
-                right.append((answer[:, 0] > 0) == labels)
+            said.append(answer.argmax(1) if answer.shape[1] > 1 else (answer[:, 0] > 0).long())
+            told.append(labels)
             seen += len(labels)
             if progress:
                 progress(seen, len(images))
@@ -110,4 +125,4 @@ def right_answers(
             f"{images.spec.name} answers one number from 0 to 1 for every image, as after a "
             "sigmoid, and its sign was to tell the class: give the network without the sigmoid"
         )
-    return torch.cat(right) if right else torch.zeros(0, dtype=torch.bool)
+    return torch.cat(said), torch.cat(told)

@@ -1,6 +1,5 @@
 """Accuracy won back: recalibration, least squares, fine-tuning; and what is left, as a curve."""
 
-from rsdtr.recovery.autopilot import smallest_within
 from rsdtr.recovery.curves_on_disk import load_curve
 from rsdtr.recovery.distill import distill
 from rsdtr.recovery.finetune import finetune
@@ -29,5 +28,4 @@ __all__ = [
     "measure_curve",
     "recalibrate",
     "refit",
-    "smallest_within",
 ]

@@ -15,7 +15,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from rsdtr.recovery.tradeoff_curve import CurveKey, TradeoffCurve
+from rsdtr.planning.choices import Choices
+from rsdtr.planning.model_profile import ModelProfile
+from rsdtr.recovery.tradeoff_curve import TEST_IMAGES, CurveKey, TradeoffCurve
+from rsdtr.search.candidate import RULES
 from rsdtr.system.atomic_files import locked, replace_file
 from rsdtr.system.cache_folder import cache_folder, private_folder
 
@@ -43,6 +46,20 @@ def load_curve(key: CurveKey) -> TradeoffCurve | None:
         if (curve := _read(folder / file_name(key), key)) is not None
     ]
     return found[0].merged(found[-1]) if found else None
+
+
+def known_smallest(
+    costs: ModelProfile, data: str, drop: float, layers: str | tuple[str, ...] | None = None
+) -> float | None:
+    """The highest PCR within `drop` points on what is known of a network's curves; None if nothing.
+
+    data: the identity of the images, see `datasets.data_identity`.
+    """
+    keys = (CurveKey.of(costs, Choices(rule=rule, layers=layers), data, TEST_IMAGES)
+            for rule in RULES)  # fmt: skip
+    curves = [curve for key in keys if (curve := load_curve(key)) is not None]
+    points = [point for curve in curves if (point := curve.smallest(drop)) is not None]
+    return max((point.pcr for point in points), default=None)
 
 
 def save_curve(curve: TradeoffCurve) -> bool:

@@ -1,5 +1,6 @@
 """The kinds of jobs, one module each: how it is queued, run and looked at."""
 
+from rsdtr.jobs.kinds.autopilot import queue_autopilot
 from rsdtr.jobs.kinds.comparison import queue_comparison
 from rsdtr.jobs.kinds.distillation import distilled_model, queue_distillation
 from rsdtr.jobs.kinds.export import queue_export
@@ -16,6 +17,7 @@ __all__ = [
     "curve",
     "distilled_model",
     "fastest_plan",
+    "queue_autopilot",
     "queue_comparison",
     "queue_curve",
     "queue_distillation",

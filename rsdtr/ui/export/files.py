@@ -133,8 +133,14 @@ def _sizes(artefact: Artefact) -> str:
     return size(artefact.bytes) + (f", dense {size(dense)}" if dense is not None else "")
 
 
-def buttons(folder: Path, at: CompressionPlan) -> None:
-    """One download button per file, and one for all of them as a zip."""
+def proved(artefacts: Sequence[Artefact]) -> str:
+    """What the proofs found, in a sentence."""
+    found = "; ".join(f"{item.path.name}: {_proved(item)}" for item in artefacts)
+    return f"Every file was read back by a fresh process and ran on real images: {found}"
+
+
+def buttons(folder: Path, at: CompressionPlan, key: str = "download") -> None:
+    """One download button per file, and one for all of them as a zip; key: begins theirs."""
     files = sorted(folder.iterdir())
     stem = file_stem(at)
     with st.container(horizontal=True):
@@ -144,7 +150,7 @@ def buttons(folder: Path, at: CompressionPlan) -> None:
                 path.read_bytes,
                 file_name=path.name,  # the manifest knows its file by this name
                 mime=_MIME.get(path.suffix, "application/octet-stream"),
-                key=f"download-{path.name}",
+                key=f"{key}-{path.name}",
                 icon=":material/download:",
                 on_click="ignore",
             )
@@ -153,7 +159,7 @@ def buttons(folder: Path, at: CompressionPlan) -> None:
             lambda: _zipped(folder, stem),
             file_name=f"{stem}.zip",
             mime="application/zip",
-            key="download-all",
+            key=f"{key}-all",
             type="primary",
             icon=":material/folder_zip:",
             on_click="ignore",

@@ -8,7 +8,7 @@ from rsdtr.jobs.kinds.export import ExportedFiles, exported_files
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.recalibrate import nothing_to_recalibrate
 from rsdtr.recovery.recover import Recover
-from rsdtr.ui.export import files
+from rsdtr.ui.export import budget, files
 from rsdtr.ui.jobs import job_view
 from rsdtr.ui.plan.chosen_plan import Chosen
 from rsdtr.ui.plan.networks import Network
@@ -25,11 +25,14 @@ NAMES: dict[Recover, str] = {
 
 
 def offer(chosen: Chosen, test_set: TestSet) -> None:
-    """The button, or how far its job is, or what it has made."""
+    """The buttons, or how far their job is, or what it has made."""
     network, plan = chosen.network, chosen.plan
-    job = files.newest(network, plan)
+    job, search = files.newest(network, plan), budget.newest(network, test_set)
     if job is not None and not job.ended:
         job_view.watch(job)
+        return
+    if search is not None and not search.ended:
+        budget.watch(search)
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="smaller"):
         pressed = st.button(
@@ -42,10 +45,13 @@ def offer(chosen: Chosen, test_set: TestSet) -> None:
             "safetensors and ONNX, proves both in a fresh process, and ends with the download.",
         )
         recover = _choose(network)
+        budget.offer(chosen, test_set)
     if pressed:
         formats = ["safetensors"] if network.spec.task == "detection" else ["safetensors", "onnx"]
         files.start(chosen, test_set, None, formats, recover)
         st.rerun()
+    if search is not None:
+        budget.show(search)
     if job is None:
         return
     job_view.how_it_ended(job)
@@ -76,12 +82,7 @@ def _show(made: ExportedFiles, plan: CompressionPlan) -> None:
     with st.container(border=True):
         st.markdown(f":material/verified: {plain(sentence(made, plan))}")
         files.buttons(made.folder, plan)
-        st.caption(
-            "Every file was read back by a fresh process and ran on real images: "
-            + plain(
-                "; ".join(files.proofs(made.artefacts)[["file", "proved"]].agg(": ".join, axis=1))
-            )
-        )
+        st.caption(plain(files.proved(made.artefacts)))
 
 
 def sentence(made: ExportedFiles, plan: CompressionPlan) -> str:

@@ -13,6 +13,7 @@ import streamlit as st
 from rsdtr.errors import RsdtrError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.job import Job
+from rsdtr.jobs.kinds import autopilot as autopilot_job
 from rsdtr.jobs.kinds import comparison as compare_job
 from rsdtr.jobs.kinds import distillation as distill_job
 from rsdtr.jobs.kinds import export as export_job
@@ -92,14 +93,14 @@ def _watched(identity: str, draw: Callable[[Job], None] | None) -> None:
         draw(job)
 
 
-def how_it_ended(job: Job) -> None:
-    """Why a job that was cancelled or failed stopped, and a button that goes on with it."""
+def how_it_ended(job: Job, key: str = "resume") -> None:
+    """Why a job that was cancelled or failed stopped, and a button, of this key, that goes on."""
     if job.state == "done":
         return
     text = f"The {_name(job).lower()} {'was cancelled' if job.state == 'cancelled' else 'failed'}"
     st.warning(plain(f"{text}{f': {job.message}' if job.message else ''}."), icon=":material/info:")
     again = "Try again" if job.kind == export_job.KIND else "Resume from its last checkpoint"
-    if st.button(again, key="resume", icon=":material/play_arrow:"):
+    if st.button(again, key=key, icon=":material/play_arrow:"):
         job_queue.resume(job.id)
         session_jobs.attach(job.id)
         st.rerun()
@@ -111,5 +112,6 @@ def _name(job: Job) -> str:
         distill_job.KIND: "Distillation",
         compare_job.KIND: "Comparison",
         export_job.KIND: "Export",
+        autopilot_job.KIND: "Search",
     }
     return names.get(job.kind, "Fine-tuning")
