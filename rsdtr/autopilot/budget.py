@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from rsdtr.baselines.benchmark import checked_engines
+from rsdtr.data.image_sets import SPLIT_SEED
 from rsdtr.errors import RsdtrError
 from rsdtr.planning.plan import Target, TargetKind
 from rsdtr.recovery.options import FinetuneOptions
-from rsdtr.recovery.recover import RECOVERS, Recover
 from rsdtr.search.candidate import Objective
 
 Purpose = Literal["size", "speed"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+# What a network is brought through without labels, the cheapest first.
+Unlabelled = Literal["none", "recalibrate", "refit", "distill-unlabelled"]
+UNLABELLED: tuple[Unlabelled, ...] = get_args(Unlabelled)
 STEP = 1.15  # ratio of a network over that of the one before
 
 
@@ -25,7 +28,8 @@ class Budget:
     `threads` threads. recover: the most that a network is brought through without labels; epochs:
     of fine-tuning with labels, where that is not enough. int8: networks are judged, and written, as
     int8 ONNX files. seconds: after so long, if given, the best network so far is the answer.
-    layers: as in `plan`. RsdtrError for impossible values.
+    layers: as in `plan`; seed: of the split into the half that chooses and the one that reports.
+    RsdtrError for impossible values.
     """
 
     max_drop: float = 1.0
@@ -33,11 +37,12 @@ class Budget:
     engine: str = "onnxruntime"
     batch: int = 1
     threads: int = 2
-    recover: Recover = "refit"
+    recover: Unlabelled = "refit"
     epochs: int = 0
     int8: bool = False
     seconds: float | None = None
     layers: str | tuple[str, ...] | None = None
+    seed: int = SPLIT_SEED
 
     def __post_init__(self) -> None:
         if not self.max_drop > 0:
@@ -51,8 +56,8 @@ class Budget:
                 raise RsdtrError(f"{name} is {value}: give at least {least}")
         if self.purpose not in PURPOSES:
             raise RsdtrError(f"purpose is {self.purpose!r}: give one of {', '.join(PURPOSES)}")
-        if self.recover not in RECOVERS:
-            raise RsdtrError(f"recover is {self.recover!r}: give one of {', '.join(RECOVERS)}")
+        if self.recover not in UNLABELLED:
+            raise RsdtrError(f"recover is {self.recover!r}: give one of {', '.join(UNLABELLED)}")
         checked_engines([self.engine])
         if self.int8 and self.engine != "onnxruntime":
             raise RsdtrError(

@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from torch import nn
 
-from rsdtr.autopilot.budget import STEP, Budget
+from rsdtr.autopilot.budget import STEP, UNLABELLED, Budget, Unlabelled
 from rsdtr.autopilot.half import Half, Measure
 from rsdtr.autopilot.speed import Speed, fastest_of
 from rsdtr.autopilot.trials_on_disk import KeptTrials, Record
@@ -34,12 +35,20 @@ from rsdtr.models.surgery import copied
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import CompressionPlan
+from rsdtr.recovery.distill import distill
 from rsdtr.recovery.finetune import finetune
 from rsdtr.recovery.recalibrate import nothing_to_recalibrate
-from rsdtr.recovery.recover import RECOVERS, STAGES, Recover, recovered
+from rsdtr.recovery.recover import DISTILL_IMAGES, STAGES, recovered
 from rsdtr.search.candidate import GRID
 
-FINE_TUNED = "fine-tuned"
+_Way = Unlabelled | Literal["fine-tune"]
+_STAGES: dict[_Way, str] = {
+    "none": STAGES["none"],
+    "recalibrate": STAGES["recalibrate"],
+    "refit": STAGES["refit"],
+    "distill-unlabelled": "distilled",
+    "fine-tune": "fine-tuned",
+}
 Doing = Callable[[str, int, int], None]  # what, and how much of how much
 
 
@@ -177,7 +186,7 @@ class _Search:
         self.measure: Measure = "accuracy" if data.test.means_outputs else "fidelity"
         if self.training is not None:
             data.train.check_labelled("fine-tuning")
-        chosen, reported = stratified(data.test.labels, 2)
+        chosen, reported = stratified(data.test.labels, 2, budget.seed)
         self.reporting = data.test.select(reported)
         self.choosing = Half(data.test.select(chosen), dense, self.measure)
         self.kept = KeptTrials.of(json.dumps([
@@ -221,14 +230,15 @@ class _Search:
         """The network that is so much smaller, after each recovery until one holds; only that one
         is given; nothing where no plan reaches it.
 
-        Each recovery starts from the compressed network, and fine-tuning from the last recovery.
+        Recalibration and refit start from the compressed network, what has gradients from the last
+        of them.
         """
         try:
             plan = replace(self.like, target=self.budget.target(ratio)).decide(self.costs)
         except PlanError:
             return
         small, last = None, None
-        for how in self._means():
+        for how in self._ways():
             name = json.dumps([str(plan.target), how, self.budget.epochs, self.budget.int8])
             known = self.kept.read(name)
             if known is not None:
@@ -238,26 +248,34 @@ class _Search:
             else:
                 began = time.monotonic()
                 small = small or compress(self.dense, plan)
-                last = self._trained(last or small) if how is None else self._recovered(small, how)
+                last = self._brought_through(how, small, last or small)
                 record = Record(drop=self._drop(last), seconds=time.monotonic() - began)
                 self.kept.write(name, record, last)
             held = record.drop.interval[1] <= self.budget.max_drop
-            stage = FINE_TUNED if how is None else STAGES[how]
-            trial = Trial(plan, stage, record.drop, held, record.seconds, known is not None)
+            trial = Trial(plan, _STAGES[how], record.drop, held, record.seconds, known is not None)
             yield trial, last if held else None
             if held:
                 return
 
-    def _means(self) -> list[Recover | None]:
-        """What a network is brought through, the cheapest first; None is fine-tuning."""
-        most = RECOVERS.index(self.budget.recover)
+    def _ways(self) -> list[_Way]:
+        """What a network is brought through, the cheapest first."""
+        most = UNLABELLED.index(self.budget.recover)
         bare = nothing_to_recalibrate(self.dense) is not None
-        free = [how for how in RECOVERS[1 : most + 1] if not (bare and how == "recalibrate")]
-        return [*(free or RECOVERS[:1]), *([None] if self.training else [])]
+        free = [how for how in UNLABELLED[1 : most + 1] if not (bare and how == "recalibrate")]
+        return [*(free or UNLABELLED[:1]), *(["fine-tune"] if self.training else [])]
 
-    def _recovered(self, small: nn.Module, how: Recover) -> nn.Module:
-        show = self._step(f"{STAGES[how]}, steps")
-        return recovered(small, self.dense, self.data.train, how, show)
+    def _brought_through(self, how: _Way, small: nn.Module, last: nn.Module) -> nn.Module:
+        """The compressed network recovered in one way, or what came last trained further."""
+        if how == "fine-tune":
+            return self._trained(last)
+        if how != "distill-unlabelled":
+            show = self._step(f"{STAGES[how]}, steps")
+            return recovered(small, self.dense, self.data.train, how, show)
+        show = self._step("distilling, steps")
+        return distill(
+            last, self.dense, self.data.train, DISTILL_IMAGES,
+            on_step=lambda step: show(step.number, step.total),
+        ).model  # fmt: skip
 
     def _trained(self, model: nn.Module) -> nn.Module:
         """A copy that is fine-tuned; stopped before its first epoch it ends the search."""

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import click
 
-from rsdtr.autopilot.budget import PURPOSES, Budget, Purpose
+from rsdtr.autopilot.budget import PURPOSES, UNLABELLED, Budget, Purpose, Unlabelled
 from rsdtr.autopilot.files import card_of, formats_for, told, write_files
 from rsdtr.autopilot.search import Found, Trial, smallest_within
 from rsdtr.baselines.benchmark import ENGINES
@@ -22,7 +22,6 @@ from rsdtr.data.datasets import data_identity, load_data
 from rsdtr.exports.export import FORMATS, Artefact
 from rsdtr.models.weights_source import WeightsSource
 from rsdtr.recovery.curves_on_disk import known_smallest
-from rsdtr.recovery.recover import RECOVERS, Recover
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -70,7 +69,7 @@ def _duration(_: click.Context, __: click.Parameter, text: str | None) -> float 
 @options.layers
 @click.option(
     "--recover",
-    type=click.Choice([how for how in RECOVERS if how != "none"]),
+    type=click.Choice(UNLABELLED[1:]),
     default="refit",
     show_default=True,
     help="The most that a network is brought through, without labels.",
@@ -91,7 +90,7 @@ def _duration(_: click.Context, __: click.Parameter, text: str | None) -> float 
 @options.json
 def auto(
     model: str, weights: WeightsSource, data: str | None, max_drop: float, purpose: Purpose,
-    engine: str, batch: int, threads: int, layers: Layers, recover: Recover, epochs: int,
+    engine: str, batch: int, threads: int, layers: Layers, recover: Unlabelled, epochs: int,
     int8: bool, seconds: float | None, formats: tuple[str, ...], out: str, as_json: bool,
 ) -> None:  # fmt: skip
     """The smallest network, or the fastest, that loses at most --max-drop points, as proved files.
