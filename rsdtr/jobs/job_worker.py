@@ -37,12 +37,14 @@ KINDS = {
     "grid_search": "rsdtr.jobs.kinds.grid_search:run",
     "tradeoff_curve": "rsdtr.jobs.kinds.tradeoff_curve:run",
     "layer_times": "rsdtr.jobs.kinds.layer_times:run",
+    "onnx": "rsdtr.jobs.kinds.onnx_file:run",
 }
 _LIGHTER_TRAINING = "take a smaller batch size or a larger accumulate"
 LIGHTER = {
     "finetune": _LIGHTER_TRAINING,
     "study": _LIGHTER_TRAINING,
     "refit": "take fewer images",
+    "onnx": "take fewer inputs",
     "fastest": "take a smaller batch",
     "export": "export one format at a time",
 }

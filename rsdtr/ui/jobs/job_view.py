@@ -16,6 +16,7 @@ from rsdtr.jobs.job import Job
 from rsdtr.jobs.kinds import comparison as compare_job
 from rsdtr.jobs.kinds import export as export_job
 from rsdtr.jobs.kinds import finetune as finetune_job
+from rsdtr.jobs.kinds import onnx_file as onnx_job
 from rsdtr.jobs.kinds import refit as refit_job
 from rsdtr.jobs.kinds.finetune import best_model, curve
 from rsdtr.jobs.kinds.refit import refit_model
@@ -89,7 +90,11 @@ def how_it_ended(job: Job) -> None:
         return
     text = f"The {_name(job).lower()} {'was cancelled' if job.state == 'cancelled' else 'failed'}"
     st.warning(plain(f"{text}{f': {job.message}' if job.message else ''}."), icon=":material/info:")
-    again = "Try again" if job.kind == export_job.KIND else "Resume from its last checkpoint"
+    again = (
+        "Try again"
+        if job.kind in (export_job.KIND, onnx_job.KIND)
+        else "Resume from its last checkpoint"
+    )
     if st.button(again, key="resume", icon=":material/play_arrow:"):
         job_queue.resume(job.id)
         session_jobs.attach(job.id)
@@ -101,5 +106,6 @@ def _name(job: Job) -> str:
         refit_job.KIND: "Refit",
         compare_job.KIND: "Comparison",
         export_job.KIND: "Export",
+        onnx_job.KIND: "Compression",
     }
     return names.get(job.kind, "Fine-tuning")
