@@ -17,7 +17,7 @@ from rsdtr.onnx_files.runtime import Arrays, Session
 from rsdtr.typing import Progress
 
 BATCHES = (1, 8)
-NOISE = 1.03  # a ratio of two times of the same graph, on a machine that does other work as well
+NOISE = 1.05  # a ratio of two times of the same graph, on a machine that does other work as well
 _RUNS, _SECONDS = 7, 6.0
 
 
@@ -51,7 +51,7 @@ def no_slower(
     Beside the forms that it has, tried are those that only rings with far less to do have, and one
     convolution for each ring, which takes as long as the original. Of those that are slower than
     the original for none of the batches, taken are the fastest; where there are none, the ones that
-    lose least.
+    lose least. Those that seem slower are timed once more.
     """
     sizes = (inputs.fixed_batch,) if inputs.fixed_batch else tuple(batches)
     plan, network = small.plan, small.network
@@ -72,7 +72,13 @@ def no_slower(
         best = min(fine, key=lambda k: sum(one.ratio for one in times[k]))
     else:
         best = min(range(len(tried)), key=lambda k: max(one.ratio for one in times[k]))
-    return tried[best], times[best]
+    found = times[best]
+    if any(one.slower for one in found):
+        (again,) = graph_times(network.model, [tried[best].model()], inputs, sizes, progress)
+        found = tuple(
+            min(pair, key=lambda one: one.ratio) for pair in zip(found, again, strict=True)
+        )
+    return tried[best], found
 
 
 def graph_times(
