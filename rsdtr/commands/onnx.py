@@ -73,7 +73,7 @@ def compress_onnx_file(
     plan, judged = small.compressed.plan, small.judged
     refitted = "" if small.before is None else f" (before the refit: {small.before})"
     times = ", ".join(
-        f"{one.original_ms:.3g} → {one.compressed_ms:.3g} ms ({one.ratio:.2f}) for {one.batch}"
+        f"{one.original_ms:.3g} → {one.compressed_ms:.3g} ms ({one.ratio:.2f}) at batch {one.batch}"
         for one in small.latency
     )
     click.echo(
@@ -81,7 +81,7 @@ def compress_onnx_file(
         f"({network.bytes / size_now:.2f} times smaller), PCR {plan.pcr:.3f}, as it runs "
         f"FCR {plan.fcr_run:.3f}\n"
         f"against {network.name} on {len(judged)} {judged.source}: {small.fidelity}{refitted}\n"
-        f"in ONNX Runtime on one thread: {times} inputs"
+        f"in ONNX Runtime on one thread: {times}"
     )
 
 
