@@ -12,8 +12,12 @@ from rsdtr.ui.shared.frame import ICON, frame, import_for, log_in
 
 # Without icons of their own: Streamlit makes a page's icon that of the tab, and fetches the picture
 # of a named one from another host.
-PAGES = ("Explore", "Layers", "Recover", "Compare", "Export", "Learn")
-scripts = {name: Path(__file__).with_name("pages") / f"{name.lower()}.py" for name in PAGES}
+PAGES = ("Explore", "Layers", "Recover", "Compare", "Export", "ONNX", "Learn")
+FILES = {"ONNX": "onnx_file"}  # else a module of that name would hide the library's
+scripts = {
+    name: Path(__file__).with_name("pages") / f"{FILES.get(name, name.lower())}.py"
+    for name in PAGES
+}
 pages = [
     st.Page(script, title=name, url_path=name, default=name == "Explore")
     for name, script in scripts.items()

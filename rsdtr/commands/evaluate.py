@@ -12,6 +12,7 @@ from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress
 from rsdtr.commands.inputs import find, read_model
 from rsdtr.compressed.manifest import WEIGHTS, read_manifest
+from rsdtr.compressed.saved import place_of
 from rsdtr.data.datasets import load_data
 from rsdtr.data.image_sets import LabelledImages
 from rsdtr.errors import DataError, WeightsError
@@ -67,7 +68,7 @@ def evaluate(
             f"network, which it is: give the folder of a compressed one"
         )
     doing = f"evaluating {spec.name} on {test.name}"
-    folder = Path(model_or_dir).expanduser()
+    folder = place_of(model_or_dir)
     size = saved_bytes(network) if decided is None else (folder / WEIGHTS).stat().st_size
     costs_told = {"params": params, "macs": macs, "bytes": size}
     if test.labelled:

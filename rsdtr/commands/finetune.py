@@ -16,6 +16,7 @@ from rsdtr.compressed.saved import Saved, save, writable_folder
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import RsdtrError
 from rsdtr.jobs.kinds.finetune import queue_finetuning
+from rsdtr.models import hub
 from rsdtr.models.model_loading import load_model
 from rsdtr.models.weights_source import WeightsSource
 from rsdtr.recovery.checkpoint import EpochResult, kept_epoch, training_record
@@ -164,6 +165,8 @@ def _train(
     folder: str, data: str, recipe: FinetuneOptions, weights: WeightsSource, factory: str | None,
     out: str | None, resume: bool, group: World,
 ) -> None:  # fmt: skip
+    if out is None and folder.startswith(hub.PREFIX):
+        raise click.UsageError(f"{folder} is a repository: give --out DIR for what is trained")
     saved = read_saved(folder, factory)
     target = writable_folder(out or folder)
     checkpoint = target.with_name(f"{target.name}.checkpoint.safetensors")

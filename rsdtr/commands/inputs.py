@@ -10,7 +10,7 @@ from torch import nn
 
 from rsdtr.commands.console import progress
 from rsdtr.compressed.manifest import read_manifest
-from rsdtr.compressed.saved import Saved, is_saved, load
+from rsdtr.compressed.saved import Saved, is_saved, load, place_of
 from rsdtr.data.datasets import load_data
 from rsdtr.exports.own_network import make_known, own_spec, program_network
 from rsdtr.measuring.fastest_rings import fastest_rings
@@ -29,9 +29,10 @@ from rsdtr.search.candidate import GRID
 
 def read_saved(folder: str | Path, factory: str | None = None) -> Saved:
     """What a folder holds; factory: what builds the network of one's own that is in it."""
+    place = place_of(folder)
     if factory is not None:
-        make_known(read_manifest(Path(folder).expanduser()), factory)
-    return load(folder)
+        make_known(read_manifest(place), factory)
+    return load(place)
 
 
 def check_data_is_read(data: str | None, *readers: object) -> None:
@@ -106,7 +107,7 @@ def find(
 
     factory, trust_program: as in `verify`, for a folder of a network of one's own.
     """
-    path = Path(model_or_dir).expanduser()
+    path = place_of(model_or_dir)
     named = (
         model_or_dir in model_names()
         or model_or_dir.startswith((hub.PREFIX, timm_networks.PREFIX))

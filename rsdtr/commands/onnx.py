@@ -11,23 +11,19 @@ import click
 
 from rsdtr.commands.console import emit, emit_json, plan_table, progress, table
 from rsdtr.commands.inputs import decide
-from rsdtr.measuring.fidelity import Fidelity
-from rsdtr.onnx_files.answers import Answers, fidelity_of
-from rsdtr.onnx_files.compress_onnx import CompressedOnnx, compress_onnx
-from rsdtr.onnx_files.network_inputs import ENOUGH, NetworkInputs, network_inputs
-from rsdtr.onnx_files.onnx_file import SUFFIX, write_model
+from rsdtr.onnx_files.network_inputs import network_inputs
+from rsdtr.onnx_files.onnx_file import SUFFIX
 from rsdtr.onnx_files.onnx_network import OnnxNetwork, read_onnx
-from rsdtr.onnx_files.refit_onnx import refit_onnx
+from rsdtr.onnx_files.smaller_onnx import smaller_onnx
 from rsdtr.onnx_files.value_shapes import leaves_open
-from rsdtr.onnx_files.verify_onnx import prove, verify_onnx
+from rsdtr.onnx_files.verify_onnx import verify_onnx
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.planning.winners_on_disk import load_winners, save_winners
-from rsdtr.recovery.refit import refit_record
 from rsdtr.ring.cost import Size
 
 JUDGED = 100  # inputs that fidelity is measured on, where no refit holds some out
-_RANDOM = 16  # where there are only random ones
+RANDOM = 16  # where there are only random ones
 
 
 def check_without_images(calibrate: int | None, data: str | None) -> None:
@@ -63,47 +59,29 @@ def compress_onnx_file(
     """Write an ONNX file whose layers are rings, refit on so many images if any, and proved."""
     place = _place(path, out)
     network, decided = _planned(path, choices, size)
-    wanted = images or (JUDGED if data is not None else _RANDOM)
+    wanted = images or (JUDGED if data is not None else RANDOM)
     with progress("reading the inputs" if data is not None else "making random inputs"):
         inputs = network_inputs(network, data, wanted, **pictures)
-    with progress("computing the rings", "layers timed") as show:
-        small = compress_onnx(network, decided, batch=batch, progress=show)
-    judged, told = inputs, {}
-    if images is not None:
-        _warn(inputs)
-        with progress(f"refitting on {inputs.source}", "layers") as show:
-            refitted = refit_onnx(small, inputs, progress=show)
-        small, judged = refitted.compressed, refitted.held_out
-        told["refit"] = refit_record(inputs.source, len(inputs), refitted.steps)
-        if not refitted.steps[-1].kept:
-            click.echo(
-                "the refit brought the graph's answers no closer to the original's on the inputs "
-                "held out: nothing of it was kept",
-                err=True,
-            )
-    small, alike = _with_fidelity(small, judged, bool(images))
-    model = small.model()
-    with progress("proving the graph"):
-        proof = prove(small, model, judged)
-    size_now = write_model(model, place)
+    small = smaller_onnx(network, decided, inputs, progress, refit=images is not None, batch=batch)
+    for warning in small.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    size_now = small.save(place)
     if as_json:
-        content = small.plan.model_dump(mode="json")
-        emit(
-            content
-            | {
-                "out": str(place),
-                "bytes": {"original": network.bytes, "compressed": size_now},
-                "fidelity": _told_fidelity(alike, judged),
-                "proof": asdict(proof),
-            }
-            | told
-        )
+        sizes = {"original": network.bytes, "compressed": size_now}
+        emit(small.record() | {"out": str(place), "bytes": sizes})
         return
+    plan, judged = small.compressed.plan, small.judged
+    refitted = "" if small.before is None else f" (before the refit: {small.before})"
+    times = ", ".join(
+        f"{one.original_ms:.3g} → {one.compressed_ms:.3g} ms ({one.ratio:.2f}) at batch {one.batch}"
+        for one in small.latency
+    )
     click.echo(
-        f"{place}: {decided.model} at {decided.label}, {network.bytes:,} → {size_now:,} bytes "
-        f"({network.bytes / size_now:.2f} times smaller), PCR {decided.pcr:.3f}, as it runs "
-        f"FCR {small.plan.fcr_run:.3f}\n"
-        f"against {network.name} on {len(judged)} {judged.source}: {alike}"
+        f"{place}: {plan.model} at {plan.label}, {network.bytes:,} → {size_now:,} bytes "
+        f"({network.bytes / size_now:.2f} times smaller), PCR {plan.pcr:.3f}, as it runs "
+        f"FCR {plan.fcr_run:.3f}\n"
+        f"against {network.name} on {len(judged)} {judged.source}: {small.fidelity}{refitted}\n"
+        f"in ONNX Runtime on one thread: {times}"
     )
 
 
@@ -116,11 +94,11 @@ def verify_onnx_file(
         raise click.UsageError(f"give --against with the {SUFFIX} file that {place} was made from")
     with progress(f"reading {against}"):
         original = read_onnx(against, size)
-    inputs = network_inputs(original, data, JUDGED if data is not None else _RANDOM, **pictures)
+    inputs = network_inputs(original, data, JUDGED if data is not None else RANDOM, **pictures)
     with progress(f"verifying {place}"):
         said, alike = verify_onnx(place, original, inputs)
     if as_json:
-        told = _told_fidelity(alike, inputs)
+        told = asdict(alike) | {"data": inputs.source}
         emit({"place": place, "against": against, "manifest": said, "fidelity": told})
         return
     rings = said["rings"]
@@ -163,38 +141,3 @@ def _place(path: str, out: str | None) -> Path:
     if place.exists() and place.samefile(Path(path).expanduser()):
         raise click.UsageError("--out is the given file itself: give another place")
     return place
-
-
-def _warn(inputs: NetworkInputs) -> None:
-    if inputs.random:
-        click.echo(
-            "warning: refitting on random numbers, which no network was trained for: give --data "
-            "with a folder of pictures, an .npz or an .npy file",
-            err=True,
-        )
-    if len(inputs) < ENOUGH:
-        click.echo(
-            f"warning: refitting on {len(inputs)} inputs: with fewer than {ENOUGH} it may harm the "
-            "network where it helps each layer",
-            err=True,
-        )
-
-
-def _with_fidelity(
-    small: CompressedOnnx, judged: NetworkInputs, refit: bool
-) -> tuple[CompressedOnnx, Fidelity]:
-    """The network, which tells how well it answers as the original does, and that."""
-    with progress(f"comparing with {small.network.name}"):
-        expected = Answers.of(small.network.model, judged)
-        alike = fidelity_of(Answers.of(small.model(), judged), expected)
-    if judged.random:
-        click.echo(
-            "warning: the answers are compared on random numbers, which tell little of real "
-            "inputs: give --data",
-            err=True,
-        )
-    return small.with_told(fidelity=_told_fidelity(alike, judged), refit=refit), alike
-
-
-def _told_fidelity(alike: Fidelity, judged: NetworkInputs) -> dict[str, object]:
-    return asdict(alike) | {"data": judged.source}

@@ -10,7 +10,6 @@ from pathlib import Path
 from pydantic import JsonValue
 from torch import Tensor, nn
 
-from rsdtr.compressed.manifest import MANIFEST, WEIGHTS
 from rsdtr.compressed.saved import load, save
 from rsdtr.errors import ExportError, WeightsError, first_line
 from rsdtr.models import hub
@@ -119,7 +118,7 @@ class RingNetwork(nn.Module):
         network: nn.Module | Callable[[], nn.Module] | None = None,
         revision: str | None = None,
     ) -> RingNetwork:
-        """Read such a folder or repository, owner/name, in eval mode on the CPU.
+        """Read such a folder or repository, owner/name or hf:owner/name, in eval mode on the CPU.
 
         network: as in `rsdtr.load`; revision: of a repository. A folder is read without any
         network. Of a repository manifest.json and model.safetensors are downloaded, or taken from
@@ -127,20 +126,17 @@ class RingNetwork(nn.Module):
         WeightsError where the repository is not to be had.
         """
         place = Path(folder)
+        folder = folder.removeprefix(hub.PREFIX) if isinstance(folder, str) else folder
         if not place.exists() and isinstance(folder, str) and hub.is_repository(folder):
-            place = _downloaded(folder, revision)
+            place = _downloaded(f"{folder}@{revision}" if revision else folder)
         saved = load(place, network)
         metrics: dict[str, JsonValue] = saved.metrics
         return cls(saved.model, saved.plan, metrics).eval()
 
 
-def _downloaded(repository: str, revision: str | None) -> Path:
+def _downloaded(repository: str) -> Path:
     """The folder of a repository's files in the hub's cache."""
-    name = f"{repository}@{revision}" if revision else repository
     try:
-        manifest = hub.file(name, MANIFEST)
-        pinned = f"{repository}@{hub.commit_of(manifest)}"  # both files of one commit
-        hub.file(pinned, WEIGHTS)
+        return hub.compressed_folder(repository)
     except WeightsError as error:
         raise ExportError(f"{repository} is no folder, and as a repository: {error}") from error
-    return manifest.parent

@@ -23,6 +23,7 @@ from rsdtr.compressed.manifest import (
     read_manifest,
 )
 from rsdtr.errors import ExportError, RsdtrError, UnknownName
+from rsdtr.models import hub
 from rsdtr.models.factories import is_factory
 from rsdtr.models.own_networks import read_spec
 from rsdtr.models.weights import fill, read_for
@@ -92,7 +93,8 @@ def _check_read_back(folder: Path, model: nn.Module, plan: CompressionPlan) -> N
 
 
 def load(folder: str | Path, network: nn.Module | Callable[[], nn.Module] | None = None) -> Saved:
-    """Read a folder that `save` wrote, after checking the SHA-256 of its file.
+    """Read a folder that `save` wrote, after checking the SHA-256 of its file; or the repository
+    hf:owner/name that it was pushed to, from the hub's cache folder or downloaded.
 
     network: that of one's own which was compressed, or what answers it, where no name stands for
     it; its weights do not matter, and it is not changed. The model read has then `.plan` and
@@ -100,7 +102,7 @@ def load(folder: str | Path, network: nn.Module | Callable[[], nn.Module] | None
     ExportError for a folder that is incomplete, changed or of another format; UnknownName,
     PlanError or WeightsError if its content does not fit this program's models.
     """
-    folder = Path(folder)
+    folder = place_of(folder)
     manifest = read_manifest(folder)
     path = folder / WEIGHTS
     if WEIGHTS not in manifest.files:
@@ -185,6 +187,16 @@ def _own_card(folder: Path, found: Set[str]) -> Set[str]:
     except (ExportError, LookupError):  # somebody has changed it, or written it
         pass
     return set()
+
+
+def place_of(word: str | Path) -> Path:
+    """The folder that a word for a saved network names, a repository's in the hub's cache folder.
+
+    WeightsError where a repository hf:owner/name of such a network is not to be had.
+    """
+    if isinstance(word, str) and hub.is_compressed(word):
+        return hub.compressed_folder(word.removeprefix(hub.PREFIX))
+    return Path(word).expanduser()
 
 
 def is_saved(folder: Path) -> bool:

@@ -39,6 +39,7 @@ KINDS = {
     "grid_search": "rsdtr.jobs.kinds.grid_search:run",
     "tradeoff_curve": "rsdtr.jobs.kinds.tradeoff_curve:run",
     "layer_times": "rsdtr.jobs.kinds.layer_times:run",
+    "onnx": "rsdtr.jobs.kinds.onnx_file:run",
 }
 _LIGHTER_TRAINING = "take a smaller batch size or a larger accumulate"
 LIGHTER = {
@@ -46,6 +47,7 @@ LIGHTER = {
     "study": _LIGHTER_TRAINING,
     "refit": "take fewer images",
     "distill": "take a smaller batch size",
+    "onnx": "take fewer inputs",
     "fastest": "take a smaller batch",
     "export": "export one format at a time",
     "autopilot": "take recalibration alone",

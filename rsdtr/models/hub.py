@@ -48,11 +48,45 @@ def spec(word: str) -> ModelSpec:
         folder = Path(word)
         return _spec(word, "", _config(folder / CONFIG), f"the folder {folder.name}")
     repository = word.removeprefix(PREFIX)
+    if is_compressed(word):
+        raise RsdtrError(
+            f"{word} is compressed already: evaluate, bench, export and finetune take it; plan and "
+            "compress the network that it was made from"
+        )
     path = file(repository, CONFIG)
     name, _, _ = repository.partition("@")
     commit = commit_of(path)
     pinned = f"{name}@{commit}" if commit else repository
     return _spec(word, pinned, _config(path), f"Hugging Face, {pinned}")
+
+
+def is_compressed(word: str) -> bool:
+    """Whether hf:owner/name holds a network with rings, as `RingNetwork.push_to_hub` leaves it; as
+    far as can be said of what cannot be looked up.
+    """
+    repository = word.removeprefix(PREFIX)
+    if not word.startswith(PREFIX) or not is_repository(repository):
+        return False
+    try:
+        file(repository, CONFIG)
+    except WeightsError:
+        try:
+            file(repository, MANIFEST)
+        except WeightsError:
+            return False
+        return True
+    return False
+
+
+def compressed_folder(repository: str) -> Path:
+    """The folder, in the hub's cache, of a repository that holds a network with rings: its manifest
+    and its cores, of one commit. repository: owner/name, or owner/name@revision. WeightsError as
+    `file`.
+    """
+    manifest = file(repository, MANIFEST)
+    name, _, revision = repository.partition("@")
+    file(f"{name}@{commit_of(manifest) or revision}", WEIGHTS)
+    return manifest.parent
 
 
 def weights(of: ModelSpec) -> Path:
@@ -117,7 +151,10 @@ def file(repository: str, name: str) -> Path:
 def _offline(repository: str, name: str, address: str) -> str:
     said = f"{name} of {address} is not in the hub's cache folder and cannot be downloaded: "
     if name != WEIGHTS:
-        return said + "download the repository's files into a folder and give that"
+        return said + (
+            f"download its {WEIGHTS} and its {CONFIG}, of a compressed network its {MANIFEST}, "
+            "into a folder and give that"
+        )
     return said + (
         f"download {address}/resolve/main/{WEIGHTS} and give it by --weights, or put it into "
         f"$RSDTR_WEIGHTS as {repository.partition('/')[2]}.safetensors"

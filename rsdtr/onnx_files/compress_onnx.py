@@ -20,6 +20,7 @@ from rsdtr.onnx_files.onnx_file import model_sha256, nodes_within, opset_of, ten
 from rsdtr.onnx_files.onnx_network import OnnxNetwork
 from rsdtr.onnx_files.ring_nodes import dense_part, ring_part
 from rsdtr.planning.plan import CompressionPlan
+from rsdtr.ring.forms import Form
 from rsdtr.ring.tensor_ring import TensorRing
 from rsdtr.search.ring_svd import ring_svd
 from rsdtr.typing import Progress
@@ -63,6 +64,11 @@ class CompressedOnnx:
     rings: Mapping[str, LayerRing]
     dense: Mapping[str, DenseLayer] = field(default_factory=dict)
     told: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The form of each layer of the plan, in its order."""
+        return tuple(layer.form for layer in self.plan.layers)
 
     def model(self) -> ModelProto:
         """The compressed graph: the given one, but for the nodes of the layers that are rings."""

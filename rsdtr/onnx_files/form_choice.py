@@ -32,18 +32,20 @@ BY_TIME: tuple[Form, ...] = (*BY_WORK, "pipeline")
 MACS_PER_END, MACS_PER_ELEMENT, MACS_PER_NODE = 18, 33, 400_000
 # A form must take less than this part of the dense one, by its work or by its time.
 WORTH_OF_WORK, WORTH_OF_TIME = 0.8, 0.95
+WARY_OF_WORK = 0.5  # where the rule has proved too trusting of a whole graph
 _RUNS, _SECONDS, _AT_LEAST_MS = 7, 1.0, 2.0
 
 
-def forms_by_work(plan: CompressionPlan, network: OnnxNetwork) -> CompressionPlan:
+def forms_by_work(
+    plan: CompressionPlan, network: OnnxNetwork, worth: float = WORTH_OF_WORK
+) -> CompressionPlan:
     """The plan with the form for each ring that has least to do: MACs, and elements in between.
 
-    A ring that has more to do than the convolution runs as one, with its kernel rebuilt when the
-    file is opened.
+    A ring that has more to do than that part of the convolution runs as one, with its kernel
+    rebuilt when the file is opened.
     """
-    return _with_forms(
-        plan, network, {la.name: _least_work(la, network) for la in plan.layers if la.ranks}
-    )
+    forms = {la.name: _least_work(la, network, worth) for la in plan.layers if la.ranks}
+    return _with_forms(plan, network, forms)
 
 
 def forms_by_time(
@@ -101,7 +103,7 @@ def fastest_model(models: Sequence[ModelProto], inputs: Mapping[str, NDArray[np.
     return min(range(len(models)), key=lambda k: spread[str(k)].best_ms)
 
 
-def _least_work(layer: LayerPlan, network: OnnxNetwork) -> Form:
+def _least_work(layer: LayerPlan, network: OnnxNetwork, worth: float) -> Form:
     profile = network.profile.layer(layer.name)
     o, i, _, _ = layer.shape
     ends = i * prod(profile.input_size) + o * prod(profile.output_size)
@@ -116,7 +118,7 @@ def _least_work(layer: LayerPlan, network: OnnxNetwork) -> Form:
         return wider * form_macs(form, *sizes) + moved + MACS_PER_NODE * nodes
 
     best = min(BY_WORK, key=work)
-    return best if work(best) < WORTH_OF_WORK * work("dense") else "dense"
+    return best if work(best) < worth * work("dense") else "dense"
 
 
 def _fastest(

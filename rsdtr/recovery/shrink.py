@@ -15,6 +15,7 @@ from rsdtr.data.image_folder import load_folder
 from rsdtr.data.image_sets import LabelledImages
 from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError, RsdtrError
+from rsdtr.measuring.speedup import Speedup, reach_speedup
 from rsdtr.models.own_networks import OwnSpec, Preparation, described
 from rsdtr.models.run import Example
 from rsdtr.models.spec import Task
@@ -36,6 +37,7 @@ def shrink(
     target_pcr: float | None = None,
     target_fcr: float | None = None,
     target_mb: float | None = None,
+    target_speedup: float | None = None,
     rule: Rule = "paper",
     objective: Objective | None = None,
     layers: str | Sequence[str] = "auto",
@@ -50,7 +52,10 @@ def shrink(
 
     example_inputs: what it is run on, as torch.export takes them: a tensor (B, C, H, W), a tuple of
     arguments or a dict of keyword arguments. One of eps (ε_p, the relative error of each kernel),
-    target_pcr, target_fcr and target_mb says how small; rule, objective and layers are those of
+    target_pcr, target_fcr and target_mb says how small, or target_speedup how fast: then rings of
+    fewest multiplications run in the forms that are fastest here, and `.speedup` is what the
+    network, fused, was measured to reach in eager torch over the best dense one, for inputs like
+    the example. rule, objective and layers are those of
     `plan`. images: refit the cores on up to n of them, without labels: a tensor, Dataset or
     DataLoader of what the network takes, or pictures or a folder of them, for which `mean` and
     `std` say how the network takes them, as in `own_model`. name, task: by default its class, and
@@ -60,13 +65,27 @@ def shrink(
     `refit` know it; `load(folder, net)` reads it back. One line of what was done is `str(.plan)`,
     and logged. RsdtrError, PlanError, RingError or DataError for what cannot be done.
     """
-    choices = _choices(eps, target_pcr, target_fcr, target_mb, rule, objective, layers)
+    if target_speedup is None:
+        choices = _choices(eps, target_pcr, target_fcr, target_mb, rule, objective, layers)
+    else:
+        _check_speedup(target_speedup, example_inputs, (eps, target_pcr, target_fcr, target_mb))
+        policy = layers if isinstance(layers, str) else tuple(layers)
+        choices = Choices(rule=rule, objective=objective, layers=policy)
     spec = described(net, example_inputs, name=name, task=task, **said)
     seen = None if images is None else _images(images, spec, said)
-    decided = choices.decide(profile(net, spec), None, progress)
-    small = compress(net, decided)
+    fast: Speedup | None = None
+    if target_speedup is not None:
+        assert isinstance(example_inputs, Tensor)  # checked above
+        costs = profile(net, spec)
+        fast = reach_speedup(net, costs, choices, target_speedup, example_inputs, progress)
+        decided, small = fast.plan, fast.network
+    else:
+        decided = choices.decide(profile(net, spec), None, progress)
+        small = compress(net, decided)
     carry(small, decided, spec)
     done = str(decided)
+    if fast is not None:
+        done += f"; {fast.speedup:.2f} times as fast for {fast.batch} inputs, as measured here"
     if not any(layer.ranks for layer in decided.layers):
         reasons = {layer.kept_dense for layer in decided.layers}
         _log.warning("no layer became a ring: %s", "; ".join(sorted(map(str, reasons))[:3]))
@@ -77,8 +96,25 @@ def shrink(
         done += (
             f"; refit on {min(n, len(seen)):,} images, {kept} of {len(refitted.steps)} steps kept"
         )
+    if fast is not None:
+        small.speedup = fast.speedup  # type: ignore[assignment]  # a number, no module
     _log.info("%s", done)
     return small
+
+
+def _check_speedup(wanted: float, example: Example, others: Sequence[float | None]) -> None:
+    if given := sum(value is not None for value in others):
+        raise RsdtrError(
+            f"shrink was given target_speedup and {given} of eps, target_pcr, target_fcr and "
+            "target_mb: give one of them"
+        )
+    if not wanted > 0:
+        raise RsdtrError(f"shrink was given target_speedup={wanted}: give a number above 0")
+    if not isinstance(example, Tensor) or example.ndim != 4:
+        raise RsdtrError(
+            "target_speedup times networks of one batch of images (B, C, H, W): give such a tensor "
+            "as example_inputs, or another target"
+        )
 
 
 def _choices(

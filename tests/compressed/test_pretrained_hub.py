@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from huggingface_hub import constants
 
-from rsdtr.compressed import RingNetwork, compress
+from rsdtr.compressed import RingNetwork, compress, load
 from rsdtr.errors import ExportError, WeightsError
 from rsdtr.models import load_model, model_spec
 from rsdtr.planning import plan, profile
+from tests.support.command_line import done, refused
 from tests.support.hub_stand_in import stand_in
 
 NAME = "digits_resnet20"
@@ -84,3 +87,31 @@ def test_the_card_tells_what_is_known_and_loads_it_without_this_package(
     (folder / "README.md").write_text("mine", encoding="utf-8")
     with pytest.raises(ExportError, match=r"also holds README\.md, which would be lost"):
         network.save_pretrained(folder)
+
+
+def test_a_word_opens_what_was_pushed_in_python_and_on_the_command_line(
+    network: RingNetwork, hub: dict[str, bytes]
+) -> None:
+    network.push_to_hub("somebody/rings", token="hf_x")
+    images = torch.rand(3, 1, 16, 16)
+    saved = load("hf:somebody/rings")
+    assert torch.equal(saved.model(images), network(images))
+    assert torch.equal(RingNetwork.from_pretrained("hf:somebody/rings")(images), network(images))
+    told = json.loads(done("evaluate", "hf:somebody/rings", "--limit", "20", "--json").stdout)
+    assert (told["n"], told["params"]) == (20, saved.plan.params.compressed)
+    for command in (["plan", "hf:somebody/rings"], ["compress", "hf:somebody/rings", "--out", "x"]):
+        assert "hf:somebody/rings is compressed already: evaluate" in refused(*command)
+
+
+def test_offline_a_word_says_which_file_goes_where(
+    network: RingNetwork, hub: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network.push_to_hub("somebody/rings", token="hf_x")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    told = refused("evaluate", "hf:somebody/rings")
+    assert "download its model.safetensors and its config.json, of a compressed network" in told
+    assert "into a folder and give that" in told
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    load("hf:somebody/rings")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert load("hf:somebody/rings").plan == network.plan  # from the hub's cache folder

@@ -112,7 +112,7 @@ def test_offline_a_sentence_says_which_file_goes_where(
     save_file(state, tmp_path / "resnet10t.c3_in1k.safetensors")
     monkeypatch.setenv("RSDTR_WEIGHTS", str(tmp_path))
     assert torch.equal(load_model("timm:resnet10t").fc.weight, state["fc.weight"])
-    assert "download the repository's files into a folder" in refused("plan", "hf:a/b")
+    assert "of a compressed network its manifest.json, into a folder" in refused("plan", "hf:a/b")
     assert "is no repository: give hf:owner/name" in refused("plan", "hf:a")
 
 

@@ -21,7 +21,8 @@ from tests.support.checkout import ROOT
 from tests.support.onnx_graphs import small_network, written
 
 TEXT = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8").partition("## JSON")[2]
-ELSEWHERE = {"plan", "spec", "metrics", "libraries", "proofs", "fidelity"}  # told where they belong
+# Told where they belong.
+ELSEWHERE = {"plan", "spec", "metrics", "libraries", "proofs", "fidelity", "before_refit"}
 NAME = "digits_resnet20"
 
 

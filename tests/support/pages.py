@@ -25,7 +25,8 @@ def opened(path: str, **query: str) -> AppTest:
     """A session that begins with this page, as by a link from elsewhere."""
     test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
     # `switch_page` knows by its file what st.navigation knows by its address, but only later on.
-    test._page_hash = calc_hash(Path(path).stem.capitalize())
+    stem = Path(path).stem
+    test._page_hash = calc_hash({"onnx_file": "ONNX"}.get(stem, stem.capitalize()))
     for name, value in query.items():
         test.query_params[name] = value
     return test.run()

@@ -66,10 +66,10 @@ def choose(whole: bool = False) -> Chosen:
             rule, objective, policy = plan_inputs.ask_rules()
     network = _loaded()
     with question:
-        eps, target = plan_inputs.ask_question(network)
+        eps, target = plan_inputs.ask_question(network.dense_bytes)
     pinned = layer_overrides.read(network.profile)
     asked = Choices(
-        eps=eps, target=target, rule="tight" if rule == "tight" else "paper",
+        eps=eps, target=target, rule=rule,
         objective=_OBJECTIVES[objective], latency_batch=plan_inputs.chosen_batch(), layers=policy,
         own=tuple(pinned.items()),
     )  # fmt: skip

@@ -14,10 +14,9 @@ from rsdtr.models import hub, timm_networks
 from rsdtr.models.spec import usual_layers
 from rsdtr.models.zoo import is_model, model_names
 from rsdtr.planning.plan import Target
-from rsdtr.search.candidate import GRID, RULES
+from rsdtr.search.candidate import GRID, RULES, Rule
 from rsdtr.ui.plan import layer_overrides
 from rsdtr.ui.plan.fastest_rings import BATCHES
-from rsdtr.ui.plan.networks import Network
 from rsdtr.ui.shared import address, session
 
 DEFAULT_MODEL, DEFAULT_EPS = "digits_resnet20", 0.6
@@ -99,8 +98,8 @@ def asked_network() -> tuple[str, str]:
     return st.session_state[session.MODEL] or DEFAULT_MODEL, st.session_state[session.WEIGHTS]
 
 
-def ask_rules() -> tuple[str, str, str]:
-    """Rule, objective and layer policy, by their keys."""
+def ask_rule() -> Rule:
+    """By which rule a ring is chosen."""
     rule = _switch(
         "Rule",
         session.RULE,
@@ -108,6 +107,12 @@ def ask_rules() -> tuple[str, str, str]:
         "Paper: each of three truncations may spend εₚ/√3, as published. Tight: they share εₚ, so "
         "that none of it is left unspent; the same promise, fewer scalars.",
     )
+    return "tight" if rule == "tight" else "paper"
+
+
+def ask_rules() -> tuple[Rule, str, str]:
+    """Rule, objective and layer policy, by their keys."""
+    rule = ask_rule()
     objective = _switch(
         "Smallest",
         session.OBJECTIVE,
@@ -125,8 +130,11 @@ def ask_rules() -> tuple[str, str, str]:
     return rule, objective, policy
 
 
-def ask_question(network: Network) -> tuple[float, Target | None]:
-    """The ε_p that all layers share, and what the network is to reach instead, if that is asked."""
+def ask_question(dense_bytes: int) -> tuple[float, Target | None]:
+    """The ε_p that all layers share, and what the network is to reach instead, if that is asked.
+
+    dense_bytes: of the dense network's file.
+    """
     ask = _switch(
         "Ask for",
         session.ASK,
@@ -135,14 +143,14 @@ def ask_question(network: Network) -> tuple[float, Target | None]:
         "εₚ that does the least damage.",
     )
     if ask == "target":
-        target = _target(network)
+        target = _target(dense_bytes)
     else:
         target = None
         choose_eps()
     return eps_of_all(), target
 
 
-def _target(network: Network) -> Target:
+def _target(dense_bytes: int) -> Target:
     kind = _switch(
         "Reach",
         session.KIND,
@@ -151,8 +159,8 @@ def _target(network: Network) -> Target:
         "safetensors file in MB of 1,000,000 bytes.",
     )
     if kind == "mb":
-        label = f"at most, MB (dense: {network.dense_bytes / 1e6:.3g})"
-        parse, default, step = MEGABYTES, round(network.dense_bytes / 4e6, 3), 0.05
+        label = f"at most, MB (dense: {dense_bytes / 1e6:.3g})"
+        parse, default, step = MEGABYTES, round(dense_bytes / 4e6, 3), 0.05
         if not st.session_state[session.MB]:
             st.session_state[session.MB] = default
     else:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def choose(model: str, inputs: bool = True) -> str | None:
             "of its own that runs no code of it. It stays on the machine that runs this app.",
         )
         if given is not None and model not in files:
-            files[model] = _kept(given.name, given.getbuffer())
+            (files[model],) = kept([(given.name, given.getbuffer())])
     if model not in files:
         st.info(
             plain(
@@ -86,40 +87,48 @@ def _forget(model: str) -> None:
     session.uploads().pop(model, None)
 
 
-def _kept(name: str, content: memoryview) -> str:
-    """Where these bytes lie under this name, written if they are not there."""
+def kept(files: Sequence[tuple[str, memoryview]]) -> list[str]:
+    """Where files given together lie, in one folder and under their names; written if need be.
+
+    WeightsError where they cannot be kept.
+    """
+    digests = [hashlib.sha256(content).hexdigest() for _, content in files]
+    names = [_file_name(name) for name, _ in files]
+    together = "\n".join(f"{digest} {name}" for digest, name in zip(digests, names, strict=True))
     folder = cache_folder() / "uploads"
-    path = folder / hashlib.sha256(content).hexdigest() / _file_name(name)
-    try:
-        if path.is_file():
-            return str(path)
-        private_folder(path.parent)
-        replace_file(path, content)
-    except OSError as error:
-        raise WeightsError(
-            f"{name} could not be kept ({error.strerror or error}): make room in the cache folder, "
-            "or name another one in RSDTR_CACHE"
-        ) from error
-    _make_room(folder)
-    return str(path)
+    place = digests[0] if len(files) == 1 else hashlib.sha256(together.encode()).hexdigest()
+    paths = [folder / place / name for name in names]
+    for path, (name, content) in zip(paths, files, strict=True):
+        try:
+            if not path.is_file():
+                private_folder(path.parent)
+                replace_file(path, content)
+        except OSError as error:
+            raise WeightsError(
+                f"{name} could not be kept ({error.strerror or error}): make room in the cache "
+                "folder, or name another one in RSDTR_CACHE"
+            ) from error
+    _make_room(folder, set(paths))
+    return [str(path) for path in paths]
 
 
 def _file_name(name: str) -> str:
     """The name as far as every file system takes it, and no command line for an option."""
     last = name.replace("\\", "/").rpartition("/")[2].lstrip(". -")
-    stem, _, suffix = re.sub(r'[\x00-\x1f\x7f\ud800-\udfff:*?"<>|]', "_", last).rpartition(".")
+    cleaned = re.sub(r'[\x00-\x1f\x7f\ud800-\udfff:*?"<>|]', "_", last)
+    stem, dot, suffix = cleaned.rpartition(".") if "." in cleaned else (cleaned, "", "")
     short = stem.encode()[:_MOST_NAME_BYTES].decode(errors="ignore")
-    return f"{short or 'weights'}.{suffix}"
+    return f"{short or 'weights'}{dot}{suffix}"
 
 
-def _make_room(folder: Path) -> None:
+def _make_room(folder: Path, newest: set[Path]) -> None:
     """Remove what was used least recently, until the rest fits; never the newest."""
     total = 0
     with suppress(OSError):  # another session makes room as well
         # No name given by a reader begins with a dot: what does is being written by `replace_file`.
         files = [file for file in folder.glob("*/*") if not file.name.startswith(".")]
         files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
-        for place, file in enumerate(files):
+        for file in files:
             total += file.stat().st_size
-            if place and total > MOST_BYTES:
+            if file not in newest and total > MOST_BYTES:
                 file.unlink()
