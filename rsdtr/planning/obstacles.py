@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,13 +51,14 @@ def of_place(model: nn.Module, conv: Weighted) -> str | None:
 def _computes_as(plain: type[nn.Conv2d] | type[nn.Linear], layer: Weighted) -> bool:
     """Whether a layer of a subclass answers noise, in both modes, bit for bit as its base does."""
     try:
-        other = copy.deepcopy(layer)
+        other: Any = copy.deepcopy(layer)
+        base: Any = plain
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             noise = _noise(other)
             return all(
                 torch.equal(
                     type(other).forward(other.train(mode), noise.clone()),
-                    plain.forward(other, noise.clone()),
+                    base.forward(other, noise.clone()),
                 )
                 for mode in (True, False)
             )
