@@ -123,7 +123,8 @@ def in_its_own_process(name: str) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"name": name, "sentence": f"not done within {SECONDS} s"}
     except subprocess.CalledProcessError as error:
-        return {"name": name, "traceback": error.stderr[-2000:]}
+        told = error.stderr[-2000:].strip() or f"its process ended with {error.returncode}"
+        return {"name": name, "traceback": told}
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
 
@@ -157,7 +158,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _told(row: dict[str, Any]) -> str:
-    text = row.get("sentence") or row.get("traceback", "").strip().splitlines()[-1]
+    text = row.get("sentence") or row["traceback"].splitlines()[-1]
     return str(text).replace("|", "\\|")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ def of_place(model: nn.Module, conv: Weighted) -> str | None:
         )
         return f"computes its {names}: torch.nn.utils.parametrize.remove_parametrizations frees it"
     plain = nn.Linear if isinstance(conv, nn.Linear) else nn.Conv2d
-    if type(conv) is not plain:
+    if type(conv) is not plain and not _computes_as(plain, conv):
         return f"{type(conv).__name__} is not a plain nn.{plain.__name__}"
     if isinstance(conv, nn.Conv2d) and conv.groups == conv.in_channels > 1:
         return (
@@ -45,6 +46,34 @@ def of_place(model: nn.Module, conv: Weighted) -> str | None:
     if conv._parameters.get("weight") is None:
         return _computed(conv)
     return _shared(model, conv) or _beside(conv)
+
+
+def _computes_as(plain: type[nn.Conv2d] | type[nn.Linear], layer: Weighted) -> bool:
+    """Whether a layer of a subclass answers noise, in both modes, bit for bit as its base does."""
+    try:
+        other: Any = copy.deepcopy(layer)
+        base: Any = plain
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            noise = _noise(other)
+            return all(
+                torch.equal(
+                    type(other).forward(other.train(mode), noise.clone()),
+                    base.forward(other, noise.clone()),
+                )
+                for mode in (True, False)
+            )
+    except Exception:  # whatever the code of a stranger's class raises
+        return False
+
+
+def _noise(layer: Weighted) -> Tensor:
+    """What a layer takes, in its kernel's type: two inputs of a few pixels more than its kernel."""
+    if isinstance(layer, nn.Linear):
+        shape: tuple[int, ...] = (2, layer.in_features)
+    else:
+        pairs = zip(layer.kernel_size, layer.dilation, strict=True)
+        shape = (2, layer.in_channels, *(size * step + 3 for size, step in pairs))
+    return torch.randn(shape).to(layer.weight)
 
 
 def of_use(calls: Sequence[Call], past: int) -> str | None:

@@ -80,8 +80,35 @@ def test_what_cannot_be_a_ring_says_why():
     broken = profile(model, varied_spec())
     assert "zero everywhere" in broken.layer("body").obstacle
     assert "NaN or Inf" in broken.layer("wide").obstacle
-    model.point = type("Subclass", (nn.Conv2d,), {})(16, 16, 1)
+    model.point = Doubling(16, 16, 1)
     assert "not a plain nn.Conv2d" in profile(model, varied_spec()).layer("point").obstacle
+
+
+class Doubling(nn.Conv2d):
+    """Another function of the same kernel, but in training alone."""
+
+    def forward(self, x):
+        return super().forward(x) * (2 if self.training else 1)
+
+
+class Casting(nn.Linear):
+    """As timm's own: the same function, written down again."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight.to(x.dtype), self.bias)
+
+
+def test_a_subclass_that_computes_the_same_may_be_a_ring():
+    model, state = varied(), torch.get_rng_state()
+    model.point = type("Subclass", (nn.Conv2d,), {})(16, 16, 1)
+    model.head = Casting(model.head.in_features, model.head.out_features)
+    weights = copy.deepcopy(model.state_dict())
+    torch.set_rng_state(state)
+    found = profile(model, varied_spec())
+    assert found.layer("point").obstacle is None
+    assert found.layer("head").obstacle is None
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 
 def test_the_model_comes_back_bit_equal_and_in_its_mode():
