@@ -15,6 +15,7 @@ import argparse
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -23,10 +24,12 @@ from rsdtr.autopilot import Budget, search, smallest_within
 from rsdtr.autopilot.half import Half
 from rsdtr.autopilot.speed import fastest_of
 from rsdtr.baselines.comparison import OnnxNetwork, int8_file
+from rsdtr.compressed import compress
 from rsdtr.data.image_sets import stratified
 from rsdtr.measuring.paired import paired_drop
 from rsdtr.measuring.stopwatch import machine
 from rsdtr.planning.winners_on_disk import fill_store
+from rsdtr.recovery.recover import recovered
 
 
 def main() -> None:
@@ -98,8 +101,13 @@ def once(function: Callable[..., Any], key: Callable[..., object]) -> Callable[.
 
 def promise(dense, costs, data, asked) -> None:
     # A network does not depend on how the test images are split: it is made once.
-    search.recovered = once(search.recovered, lambda small, _, __, how, *___: (id(small), how))
-    search.compress = once(search.compress, lambda _, plan: str(plan.target))
+    made = once(recovered, lambda small, _, __, how, *___: (id(small), how))
+    small = once(compress, lambda _, plan: str(plan.target))
+    with patch.object(search, "recovered", made), patch.object(search, "compress", small):
+        count(dense, costs, data, asked)
+
+
+def count(dense, costs, data, asked) -> None:
     within = inside = 0
     for seed in range(asked.runs):
         budget = Budget(asked.drop, recover=asked.recover, seed=seed)
