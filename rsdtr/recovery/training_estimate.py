@@ -44,7 +44,7 @@ def estimate(
     memory = check_memory(model, data, options, teacher)
     run = Run(copied(model), data, options, teacher)
     device = device_of(run.model)
-    batches = data.train.batches(options.batch_size, torch.Generator().manual_seed(options.seed))
+    batches = run.batches(device)
     times = []
     devices = [device] if device.type == "cuda" else []
     with run.ready(), torch.random.fork_rng(devices=devices):
@@ -52,9 +52,9 @@ def estimate(
         for _ in range(TIMED_STEPS + 1):
             start = time.perf_counter()
             batch = next(batches, None)
-            if batch is None or len(batch[1]) < 2:
+            if batch is None:
                 break
-            run.learn(batch[0].to(device), batch[1].to(device))
+            run.learn(*batch)
             times.append(time.perf_counter() - start)
         seen = data.validation.select(slice(0, options.batch_size))
         start = time.perf_counter()
