@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import click
+import torch
 
 from rsdtr.commands import options as shared
 from rsdtr.commands.console import progress
@@ -19,8 +20,8 @@ from rsdtr.jobs.kinds.finetune import queue_finetuning
 from rsdtr.models import hub
 from rsdtr.models.model_loading import load_model
 from rsdtr.models.weights_source import WeightsSource
+from rsdtr.recovery.accelerator import processes
 from rsdtr.recovery.checkpoint import EpochResult, kept_epoch, training_record
-from rsdtr.recovery.distributed import World, joined
 from rsdtr.recovery.finetune import finetune as finetuned
 from rsdtr.recovery.options import (
     AUGMENTS,
@@ -131,6 +132,7 @@ _FIELDS = (
 @recipe
 @shared.weights
 @shared.factory
+@shared.device
 @click.option("--out", metavar="DIR", help="Folder for the result.  [default: DIR itself]")
 @click.option(
     "--resume", is_flag=True, help="Go on after the last epoch of this training, interrupted."
@@ -142,7 +144,7 @@ _FIELDS = (
 )
 def finetune(
     folder: str, data: str, recipe: FinetuneOptions, weights: WeightsSource, factory: str | None,
-    out: str | None, resume: bool, job: bool,
+    device: torch.device, out: str | None, resume: bool, job: bool,
 ) -> None:  # fmt: skip
     """Train the compressed model in DIR further and save its best epoch (on validation images).
 
@@ -157,13 +159,13 @@ def finetune(
             )
         _queue(read_saved(folder, factory), data, recipe, weights)
         return
-    with joined() as group:
-        _train(folder, data, recipe, weights, factory, out, resume, group)
+    with processes(device) as is_first:
+        _train(folder, data, recipe, weights, factory, device, out, resume, is_first)
 
 
 def _train(
     folder: str, data: str, recipe: FinetuneOptions, weights: WeightsSource, factory: str | None,
-    out: str | None, resume: bool, group: World,
+    device: torch.device, out: str | None, resume: bool, is_first: bool,
 ) -> None:  # fmt: skip
     if out is None and folder.startswith(hub.PREFIX):
         raise click.UsageError(f"{folder} is a repository: give --out DIR for what is trained")
@@ -173,10 +175,11 @@ def _train(
     if resume and not checkpoint.is_file():
         raise RsdtrError(f"{checkpoint} is not there: nothing was interrupted, leave --resume out")
     splits = load_data(data, saved.spec)
-    teacher = load_model(saved.spec.name, weights) if recipe.distill else None
-    if not resume and group.is_first:
+    teacher = load_model(saved.spec.name, weights).to(device) if recipe.distill else None
+    saved.model.to(device)
+    if not resume and is_first:
         checkpoint.unlink(missing_ok=True)
-    say = partial(click.echo, err=True) if group.is_first else lambda _: None
+    say = partial(click.echo, err=True) if is_first else lambda _: None
     expected = estimate(saved.model, splits, recipe, teacher)
     say(
         f"about {expected.epoch_seconds:.0f} s an epoch, {expected.seconds:.0f} s in all, "
@@ -190,10 +193,12 @@ def _train(
         ):  # fmt: skip
             results.append(result)
             say(_line(result))
-    if not group.is_first:
+    if not is_first:
         return
-    metrics = saved.metrics | {"finetuned": training_record(splits.train.name, recipe, results)}
-    save(saved.model, saved.plan, target, metrics=metrics)
+    metrics = saved.metrics | {
+        "finetuned": training_record(splits.train.name, recipe, results, device)
+    }
+    save(saved.model.cpu(), saved.plan, target, metrics=metrics)
     checkpoint.unlink(missing_ok=True)
     if kept := kept_epoch(results):
         reached = results[kept - 1].validation

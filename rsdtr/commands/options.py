@@ -19,6 +19,7 @@ from rsdtr.onnx_files.onnx_file import is_onnx
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.plan import Target, TargetKind
 from rsdtr.search.candidate import OBJECTIVES, RULES, Objective, Rule
+from rsdtr.system.device import chosen_device
 
 USUAL_EPS = Choices.eps
 Layers = str | tuple[str, ...] | None  # a policy, or globs; None for that of the model
@@ -157,6 +158,15 @@ trust_program = click.option(
     is_flag=True,
     help="Run rsdtr_model.py, and model.pt2, of the folder of a network of somebody's own: both "
     "are code.",
+)
+
+
+device = click.option(
+    "--device",
+    default="auto",
+    callback=lambda context, option, word: chosen_device(word),
+    metavar="auto|cpu|cuda[:N]|mps",
+    help="What computes; auto: the GPU there is, else the CPU.  [default: auto]",
 )
 
 

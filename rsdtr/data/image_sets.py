@@ -167,11 +167,15 @@ class LabelledImages:
         return self.select(chosen.sort().values)
 
     def batches(
-        self, batch_size: int, generator: torch.Generator | None = None
+        self,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """(float32 (b, C, H, W) as `inputs`, labels (b,)) pairs; shuffled when given a generator.
 
-        A file that turns out to be broken is left out and noted in skipped.
+        share: (which, of how many) parts of each batch is decoded, as `tensor_split` has them. A
+        file that turns out to be broken is left out and noted in skipped.
         """
         order = (
             torch.arange(len(self))
@@ -179,7 +183,7 @@ class LabelledImages:
             else torch.randperm(len(self), generator=generator)
         )
         for start in range(0, len(order), batch_size):
-            part = order[start : start + batch_size]
+            part = order[start : start + batch_size].tensor_split(share[1])[share[0]]
             try:
                 inputs = self.inputs(part)
             except DataError:

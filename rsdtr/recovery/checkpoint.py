@@ -16,6 +16,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from torch import nn
 
@@ -29,6 +30,7 @@ from rsdtr.system.atomic_files import replace_file
 from rsdtr.system.state_file import restored, state_bytes
 
 _RECORD = "training"
+_CPU = torch.device("cpu")
 _log = logging.getLogger("rsdtr.recovery.checkpoint")
 
 
@@ -120,16 +122,29 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
     return Checkpoint(record, restored(safetensors.torch.load_file(path), metadata))
 
 
+def check_same_training(found: Checkpoint, identity: str, path: Path) -> None:
+    """RsdtrError unless the checkpoint is of the training of this identity."""
+    if found.record.identity != identity:
+        raise RsdtrError(
+            f"{path} belongs to another training: give the same start, data and options as "
+            "before, or begin anew"
+        )
+
+
 def _record(metadata: Mapping[str, str] | None) -> Record:
     return Record.model_validate_json((metadata or {}).get(_RECORD, ""))
 
 
 def training_record(
-    data: str, options: FinetuneOptions, epochs: Sequence[EpochResult]
+    data: str,
+    options: FinetuneOptions,
+    epochs: Sequence[EpochResult],
+    device: torch.device = _CPU,
 ) -> dict[str, object]:
     """What a saved model tells about its training, JSON-able; kept_epoch: 0 is the start."""
     return {
         "data": data,
+        "device": device.type,
         "options": asdict(options),
         "epochs": [asdict(e) for e in epochs],
         "kept_epoch": kept_epoch(epochs),

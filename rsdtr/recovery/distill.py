@@ -28,10 +28,11 @@ from rsdtr.models.outputs import answers, class_logits
 from rsdtr.models.run import device_of, fresh_input
 from rsdtr.models.surgery import copied
 from rsdtr.recovery.block_outputs import block_names, listening, relative_squared_error
+from rsdtr.recovery.optimizer import fill_optimizer, optimizer_tensors
 from rsdtr.recovery.options import DistillOptions
-from rsdtr.recovery.precision import usual_precision
 from rsdtr.recovery.refit import Step
 from rsdtr.recovery.training_forms import laid_out_for_training
+from rsdtr.system.device import usual_precision
 
 NAME = "distillation"  # of its one step
 
@@ -294,8 +295,8 @@ class _Distillation:
 
     def _state(self, steps: int) -> DistillBegun:
         state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for number, kept in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{number}.{name}": value for name, value in kept.items()}
+        moments = optimizer_tensors(self.optimizer)
+        state |= {f"optimizer.{name}": value for name, value in moments.items()}
         return DistillBegun(steps, state)
 
     def _continue_from(self, begun: DistillBegun) -> int:
@@ -304,10 +305,5 @@ class _Distillation:
             part, _, rest = name.partition(".")
             parts[part][rest] = value
         self.model.load_state_dict(parts["model"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts["optimizer"].items():
-            place, _, key = name.partition(".")
-            moments.setdefault(int(place), {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        fill_optimizer(self.optimizer, parts["optimizer"])
         return begun.steps

@@ -12,28 +12,33 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.data.augmentation import augmented
 from rsdtr.data.datasets import DataSplits
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.measuring.accuracy import accuracy
-from rsdtr.models.outputs import class_logits
-from rsdtr.models.run import device_of, fresh_input
+from rsdtr.models.run import device_of
 from rsdtr.models.surgery import copied
+from rsdtr.recovery.accelerator import accelerator_on, average_buffers
 from rsdtr.recovery.checkpoint import (
     Checkpoint,
     EpochResult,
     Record,
+    check_same_training,
     read_checkpoint,
     training_identity,
     write_checkpoint,
 )
-from rsdtr.recovery.distributed import average_buffers, sum_gradients, world
+from rsdtr.recovery.optimizer import (
+    dense_parameters,
+    fill_optimizer,
+    optimizer_of,
+    optimizer_tensors,
+)
 from rsdtr.recovery.options import FinetuneOptions
 from rsdtr.recovery.training_forms import laid_out_for_training
+from rsdtr.recovery.training_step import Learner
 from rsdtr.system.state_file import stored
 
 
@@ -70,8 +75,8 @@ def finetune(
     of the same start with the same data and options, that training goes on: its finished epochs
     are yielded again at once, and what follows is what would have followed.
 
-    In a group of processes (see `distributed.joined`) each computes a part of every batch, all end
-    with the same weights, and the first one writes the checkpoint.
+    In a group of processes (see `accelerator.processes`) each decodes and computes its part of
+    every batch, all end with the same weights, and the first one writes the checkpoint.
 
     Raises DataError for fewer than 2 training images, or none with labels; RsdtrError when the loss
     is not finite, no teacher is there to distill from, nothing is left to train, or the checkpoint
@@ -110,13 +115,14 @@ class Run:
         self.teacher = copied(teacher).eval() if teacher and options.distill else None
         self.average = copied(model) if options.ema else None
         self.generator = torch.Generator().manual_seed(options.seed)
+        self.accelerator = accelerator_on(device_of(model), options.precision)
         full, last = divmod(len(data.train), options.batch_size)
-        # BatchNorm cannot learn from a last batch of one picture; it is left out.
-        self.steps = options.epochs * (full + (last > 1))
+        # BatchNorm cannot learn from a last batch of one picture a process; it is left out.
+        self.steps = options.epochs * (full + (last >= 2 * self.accelerator.num_processes))
         self.step = 0
         self.results: list[EpochResult] = []
         self.best, self.best_percent, self.stale = copy.deepcopy(model.state_dict()), -1.0, 0
-        self.frozen = _dense_parameters(model) if options.freeze_dense else []
+        self.frozen = dense_parameters(model) if options.freeze_dense else []
         skipped = {id(parameter) for parameter in self.frozen}
         trained = [
             p for p in model.parameters() if p.requires_grad and id(p) not in skipped
@@ -127,15 +133,19 @@ class Run:
                 if options.freeze_dense
                 else "no weight is left to train, all are frozen: network.requires_grad_(True)"
             )
-        self.optimizer = _optimizer(trained, options)
+        self.optimizer = optimizer_of(trained, options)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, options.lr, total_steps=max(self.steps, 2), cycle_momentum=False
+        )
+        self.learner = Learner(
+            model, self.teacher, self.optimizer, options, data.train.spec.classes, self.accelerator
         )
 
     def epochs(self, checkpoint: Path | None, identity: str) -> Iterator[EpochResult]:
         with self.ready():
             if checkpoint is not None and (found := read_checkpoint(checkpoint)):
-                self._continue_from(found, identity, checkpoint)
+                check_same_training(found, identity, checkpoint)
+                self._continue_from(found)
                 yield from tuple(self.results)
             elif not self.should_stop():
                 self.best_percent = accuracy(self.model, self.data.validation).percent
@@ -145,7 +155,7 @@ class Run:
                 if loss is None:
                     return
                 self._measure(loss, start)
-                if checkpoint is not None and world().is_first:
+                if checkpoint is not None and self.accelerator.is_main_process:
                     write_checkpoint(checkpoint, self._state(identity))
                 yield self.results[-1]
 
@@ -164,6 +174,7 @@ class Run:
                 for network in (self.model, self.teacher, self.average):
                     if network is not None:
                         laid_out.enter_context(laid_out_for_training(network, images))
+                self.learner.prepare()
                 yield
         finally:
             self.model.load_state_dict(self.best)
@@ -200,19 +211,32 @@ class Run:
         device = device_of(self.model)
         devices = [device] if device.type == "cuda" else []
         self.training_mode()
-        total, seen = 0.0, 0
+        total, seen = 0.0, 0.0
         # Dropout draws from the global state: give it its own for as long as the epoch lasts.
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.options.seed + epoch)
-            for pixels, labels in self.data.train.batches(self.options.batch_size, self.generator):
-                if len(labels) < 2:
-                    continue
+            for pixels, labels, share in self.batches(device):
                 if self.should_stop():
                     return None
-                loss = self.learn(pixels.to(device), labels.to(device))
-                total, seen = total + loss * len(labels), seen + len(labels)
-        average_buffers(self.model)
+                loss, weight = self.learn(pixels, labels, share), len(labels) / share
+                total, seen = total + loss * weight, seen + weight
+        average_buffers(self.accelerator, self.model)
         return total / seen
+
+    def batches(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """This process's part of every batch of an epoch, augmented, with its share for `learn`."""
+        here, count = self.accelerator.process_index, self.accelerator.num_processes
+        size, left = self.options.batch_size, len(self.data.train)
+        for pixels, labels in self.data.train.batches(size, self.generator, (here, count)):
+            whole = min(size, left) if count > 1 else len(labels)
+            left -= size
+            if whole < 2 * count:  # BatchNorm cannot learn from one picture
+                continue
+            first = here * (whole // count) + min(here, whole % count)
+            pixels = augmented(
+                pixels.to(device), self.options.augment, self.generator, first, whole
+            )
+            yield pixels, labels.to(device), len(labels) * count / whole
 
     def training_mode(self) -> None:
         """Training mode, but for what keeps its statistics."""
@@ -222,28 +246,16 @@ class Run:
                 if isinstance(module, _BatchNorm):
                     module.eval()
 
-    def learn(self, pixels: Tensor, labels: Tensor) -> float:
-        """One optimiser step on (B, C, H, W) pictures and (B,) labels; the mean loss."""
-        self.learning_rate = float(self.schedule.get_last_lr()[0])
-        pixels = augmented(pixels, self.options.augment, self.generator)
-        self.optimizer.zero_grad()
-        here = world()
-        # Parts of at least two pictures, for BatchNorm; every process takes its own.
-        count = min(self.options.accumulate * here.size, len(labels) // 2)
-        parts = list(zip(pixels.tensor_split(count), labels.tensor_split(count), strict=True))
-        value = 0.0
-        for x, y in parts[here.rank :: here.size]:
-            loss = self._loss(x, y) * (len(y) / len(labels))
-            value += loss.item()
-            loss.backward()
-        value = sum_gradients(self.model.parameters(), value)
+    def learn(self, pixels: Tensor, labels: Tensor, share: float = 1.0) -> float:
+        """One optimiser step on pictures that are augmented already; arguments as of `Learner`."""
+        rate = float(self.schedule.get_last_lr()[0])
+        value = self.learner.take(pixels, labels, share)
         if not math.isfinite(value):
             raise RsdtrError(
                 f"the loss became {value} at step {self.step + 1} of {self.steps}: "
                 f"give a learning rate below {self.options.lr:g}"
             )
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
-        self.optimizer.step()
+        self.learning_rate = rate
         self.step += 1
         if self.step < self.steps:
             self.schedule.step()
@@ -252,34 +264,6 @@ class Run:
         if self.on_step:
             self.on_step(Step(self.step, self.steps, value, self.learning_rate))
         return value
-
-    def _loss(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        """(1 − w)·cross-entropy + w·T²·KL(teacher ‖ model) at temperature T (Hinton et al. 2015).
-
-        T² keeps the gradient of the second term as large as that of the first.
-        """
-        options = self.options
-        logits = self._logits(self.model, pixels)
-        loss = F.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
-        if self.teacher is None:
-            return loss
-        with torch.no_grad():
-            answers = self._logits(self.teacher, pixels)
-        divergence = F.kl_div(
-            F.log_softmax(logits / options.temperature, 1),
-            F.log_softmax(answers / options.temperature, 1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        return (1 - options.distill) * loss + options.distill * options.temperature**2 * divergence
-
-    def _logits(self, model: nn.Module, pixels: Tensor) -> Tensor:
-        """(B, classes) in float32, computed in the precision of the recipe."""
-        mixed = self.options.precision == "bfloat16"
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=mixed):
-            answer = model(fresh_input(model, pixels))
-        classes = self.data.train.spec.classes
-        return class_logits(answer, len(pixels), classes).float()
 
     def _take_average(self, average: nn.Module) -> None:
         # Early averages would remember the start: the decay grows to its value with the steps.
@@ -301,9 +285,8 @@ class Run:
         if self.average is not None:
             state = self.average.state_dict()
             tensors |= {f"average.{name}": value for name, value in state.items()}
-        for number, state in self.optimizer.state_dict()["state"].items():
-            kept = {name: value for name, value in state.items() if value is not None}
-            tensors |= {f"optimizer.{number}.{name}": value for name, value in kept.items()}
+        moments = optimizer_tensors(self.optimizer)
+        tensors |= {f"optimizer.{name}": value for name, value in moments.items()}
         tensors["generator"] = self.generator.get_state()
         record = Record(
             identity=identity,
@@ -316,46 +299,14 @@ class Run:
         )
         return Checkpoint(record, tensors)
 
-    def _continue_from(self, found: Checkpoint, identity: str, path: Path) -> None:
+    def _continue_from(self, found: Checkpoint) -> None:
         record = found.record
-        if record.identity != identity:
-            raise RsdtrError(
-                f"{path} belongs to another training: give the same start, data and options as "
-                "before, or begin anew"
-            )
         self.model.load_state_dict(found.part("model"))
         self.best = found.part("best")
         if self.average is not None:
             self.average.load_state_dict(found.part("average"))
-        states: dict[int, dict[str, Tensor]] = {}
-        for name, value in found.part("optimizer").items():
-            number, _, key = name.partition(".")
-            states.setdefault(int(number), {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        for group, rate in zip(groups, record.rates, strict=True):
-            group["lr"] = rate
-        self.optimizer.load_state_dict({"state": states, "param_groups": groups})
+        fill_optimizer(self.optimizer, found.part("optimizer"), record.rates)
         self.schedule.load_state_dict(dict(record.schedule))
         self.generator.set_state(found.tensors["generator"])
         self.step, self.results = record.step, list(record.epochs)
         self.best_percent, self.stale = record.best, record.stale
-
-
-def _optimizer(trained: list[nn.Parameter], options: FinetuneOptions) -> torch.optim.Optimizer:
-    if options.optimizer == "adamw":
-        return torch.optim.AdamW(
-            trained, lr=options.lr, betas=(options.momentum, 0.999),
-            weight_decay=options.weight_decay,
-        )  # fmt: skip
-    return torch.optim.SGD(
-        trained, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
-    )
-
-
-def _dense_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Of the convolutions and linear layers that are no rings and would be trained."""
-    inside = {m for ring in model.modules() if isinstance(ring, RingLayer) for m in ring.modules()}
-    layers = (
-        m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m not in inside
-    )
-    return [p for layer in layers for p in layer.parameters(recurse=False) if p.requires_grad]

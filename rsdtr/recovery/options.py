@@ -10,7 +10,7 @@ from rsdtr.errors import RsdtrError
 
 AUGMENTS = ("none", "crop", "crop+flip")
 OPTIMIZERS = ("sgd", "adamw")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "float16")
 USUAL_LR = {"sgd": 0.02, "adamw": 0.002}
 
 
@@ -26,8 +26,9 @@ class FinetuneOptions:
     BatchNorm keeps its statistics. freeze_dense: convolutions and linear layers that are no rings
     keep their weights. patience: stop after so many epochs in a row without a higher validation
     accuracy; 0 is never. accumulate: the parts that the gradient of one batch is computed in, to
-    save memory. precision: "float32", or "bfloat16" for what torch's autocast computes in it, with
-    weights, statistics and loss in float32. Raises RsdtrError for impossible values.
+    save memory. precision: "float32", or "bfloat16" or, on a GPU, "float16" for what torch's
+    autocast computes in it, with weights, statistics and loss in float32. Raises RsdtrError
+    for impossible values.
     """
 
     epochs: int = 3

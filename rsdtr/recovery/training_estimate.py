@@ -44,7 +44,7 @@ def estimate(
     memory = check_memory(model, data, options, teacher)
     run = Run(copied(model), data, options, teacher)
     device = device_of(run.model)
-    batches = data.train.batches(options.batch_size, torch.Generator().manual_seed(options.seed))
+    batches = run.batches(device)
     times = []
     devices = [device] if device.type == "cuda" else []
     with run.ready(), torch.random.fork_rng(devices=devices):
@@ -52,9 +52,9 @@ def estimate(
         for _ in range(TIMED_STEPS + 1):
             start = time.perf_counter()
             batch = next(batches, None)
-            if batch is None or len(batch[1]) < 2:
+            if batch is None:
                 break
-            run.learn(batch[0].to(device), batch[1].to(device))
+            run.learn(*batch)
             times.append(time.perf_counter() - start)
         seen = data.validation.select(slice(0, options.batch_size))
         start = time.perf_counter()
@@ -68,28 +68,51 @@ def estimate(
 def check_memory(
     model: nn.Module, data: DataSplits, options: FinetuneOptions, teacher: nn.Module | None
 ) -> int:
-    """`required_bytes`, unless the memory that is free now would not suffice: RsdtrError.
+    """The bytes that the training needs, unless those that are free now would not suffice:
+    RsdtrError, which says what batch size would fit.
 
     DataError for images without labels, whose training it would be.
     """
-    memory = required_bytes(model, data, options, teacher)
-    free = free_bytes(device_of(model))
+    needs = memory_needs(model, data, options, teacher)
+    part = -(-options.batch_size // options.accumulate)
+    memory, free = needs.bytes(part), free_bytes(device_of(model))
     if memory > free:
+        fits = needs.most_pictures(free) * options.accumulate
+        advice = (
+            f"give a batch size of {fits}, or a larger accumulate (now {options.accumulate})"
+            if fits
+            else "not even two pictures would fit: free some memory, or take another device"
+        )
         raise RsdtrError(
             f"fine-tuning in batches of {options.batch_size} needs about {memory / 1e9:.1f} GB and "
-            f"{free / 1e9:.1f} GB are free: give a smaller batch size, or a larger accumulate "
-            f"(now {options.accumulate})"
+            f"{free / 1e9:.1f} GB are free: {advice}"
         )
     return memory
 
 
-def required_bytes(
-    model: nn.Module, data: DataSplits, options: FinetuneOptions, teacher: nn.Module | None
-) -> int:
-    """Bytes of the training's own state, and of what a step on one part of a batch keeps.
+@dataclass(frozen=True)
+class MemoryNeeds:
+    """Bytes of a training's own state, of a step on two pictures, and of each picture more."""
 
-    What a step keeps for its gradient is counted for two and for four pictures, and drawn on as a
-    straight line.
+    state: int
+    two: float
+    more: float
+
+    def bytes(self, pictures: int) -> int:
+        """What steps on so many pictures at once take."""
+        return int(self.state + _SLACK * (self.two + self.more * max(pictures - 2, 0)))
+
+    def most_pictures(self, free: int) -> int:
+        """How many pictures at once fit into so many bytes; 0 where two do not."""
+        left = free - self.bytes(2)
+        return 0 if left < 0 else 2 + int(left / (_SLACK * max(self.more, 1)))
+
+
+def memory_needs(
+    model: nn.Module, data: DataSplits, options: FinetuneOptions, teacher: nn.Module | None
+) -> MemoryNeeds:
+    """What a step keeps for its gradient is counted for two and for four pictures, and drawn on as
+    a straight line.
     """
     data.train.check_labelled("fine-tuning")
     state = _state_bytes(model)
@@ -101,11 +124,10 @@ def required_bytes(
         copies += _state_bytes(teacher)
     pictures = data.train.select(slice(0, 4))
     pixels, labels = next(pictures.batches(4))
-    part = -(-options.batch_size // options.accumulate)
     whole = replace(options, accumulate=1)
     few, more = (_kept(model, data, whole, pixels[:n], labels[:n]) for n in (2, len(labels)))
     slope = (more - few) / max(len(labels) - 2, 1) if len(labels) > 2 else few / 2
-    return int(copies + _SLACK * (few + slope * max(part - 2, 0)))
+    return MemoryNeeds(copies, few, slope)
 
 
 def free_bytes(device: torch.device) -> int:

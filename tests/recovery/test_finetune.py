@@ -22,6 +22,7 @@ from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
 from rsdtr.recovery.checkpoint import EpochResult, kept_epoch, training_record
 from rsdtr.recovery.finetune import Step, finetune
+from rsdtr.recovery.optimizer import dense_parameters
 from rsdtr.recovery.options import FinetuneOptions
 from rsdtr.recovery.training_forms import training_form
 from tests.support.lights import DIGITS, SMALL, few_digits, lights, tiny
@@ -212,7 +213,7 @@ def test_the_loss_is_the_weighted_sum_of_labels_and_teacher(light: DataSplits) -
     ln2, ln34, ln14 = (torch.tensor(v).log() for v in (2.0, 0.75, 0.25))
     divergence = 0.75 * (ln34 + ln2) + 0.25 * (ln14 + ln2)
     expected = (1 - weight) * ln2 + weight * temperature**2 * divergence
-    loss = run._loss(torch.rand(6, 1, 4, 4), torch.tensor([0, 1, 0, 1, 1, 0]))
+    loss = run.learner._loss(torch.rand(6, 1, 4, 4), torch.tensor([0, 1, 0, 1, 1, 0]))
     torch.testing.assert_close(loss.detach(), expected)
 
 
@@ -263,7 +264,7 @@ def ring() -> nn.Module:
 
 
 def test_rings_are_trained_where_dense_layers_are_frozen(ring) -> None:
-    frozen = {id(parameter) for parameter in module._dense_parameters(ring)}
+    frozen = {id(parameter) for parameter in dense_parameters(ring)}
     names = {name for name, value in ring.named_parameters() if id(value) in frozen}
     rings = {name for name in dict(ring.named_parameters()) if ".cores." in name}
     assert len(rings) == 8

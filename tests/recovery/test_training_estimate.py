@@ -12,7 +12,7 @@ from rsdtr.errors import RsdtrError
 from rsdtr.models.zoo import weights_sha256
 from rsdtr.recovery.finetune import finetune
 from rsdtr.recovery.options import FinetuneOptions
-from rsdtr.recovery.training_estimate import estimate, required_bytes
+from rsdtr.recovery.training_estimate import MemoryNeeds, estimate, memory_needs
 from tests.support.lights import brightness, lights, tiny
 
 module = importlib.import_module("rsdtr.recovery.training_estimate")
@@ -49,7 +49,7 @@ def test_the_memory_is_that_of_weights_moments_and_what_a_step_keeps():
 
     def state(**changes: object) -> float:
         options = FinetuneOptions(batch_size=32, augment="none", **changes)
-        return required_bytes(model, data, options, model)
+        return memory_needs(model, data, options, model).bytes(32 // options.accumulate)
 
     least = 1.25 * 32 * (16 + 2 + 2) * 4
     assert state() == pytest.approx(5 * weights + least, rel=0.15)
@@ -60,10 +60,24 @@ def test_the_memory_is_that_of_weights_moments_and_what_a_step_keeps():
     assert state(accumulate=2) - 5 * weights == pytest.approx((state() - 5 * weights) / 2, rel=0.1)
 
 
-def test_what_does_not_fit_is_refused_in_words(monkeypatch):
+def test_what_does_not_fit_is_refused_with_the_batch_size_that_would(monkeypatch):
+    options = FinetuneOptions(batch_size=64)
+    needs = memory_needs(tiny(), lights(), options, None)
+    monkeypatch.setattr(module, "free_bytes", lambda _: needs.bytes(11))
+    with pytest.raises(
+        RsdtrError, match=r"batches of 64 needs .* give a batch size of (10|11), or"
+    ):
+        estimate(tiny(), lights(), options)
+    estimate(tiny(), lights(), dataclasses.replace(options, batch_size=10))
     monkeypatch.setattr(module, "free_bytes", lambda _: 1000)
-    with pytest.raises(RsdtrError, match=r"batches of 64 needs about 0\.0 GB and 0\.0 GB are free"):
-        estimate(tiny(), lights(), FinetuneOptions())
+    with pytest.raises(RsdtrError, match=r"0\.0 GB are free: not even two pictures would fit"):
+        estimate(tiny(), lights(), options)
+
+
+def test_the_most_pictures_by_hand():
+    needs = MemoryNeeds(state=100, two=80, more=40)  # 1.25·80 = 100, and 50 for each one more
+    assert needs.bytes(5) == 350
+    assert [needs.most_pictures(free) for free in (199, 200, 349, 350)] == [0, 2, 4, 5]
 
 
 def test_two_pictures_are_enough_for_an_estimate():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rsdtr.errors import RsdtrError
-from rsdtr.recovery.distributed import World, joined, sum_gradients, world
+from rsdtr.recovery.accelerator import accelerator_on, average_buffers, processes
 from rsdtr.recovery.finetune import finetune
 from rsdtr.recovery.options import FinetuneOptions
 from tests.support.checkout import ROOT
@@ -18,24 +18,30 @@ from tests.support.lights import lights, tiny
 
 pytestmark = pytest.mark.process
 
+CPU = torch.device("cpu")
 OPTIONS = {"epochs": 2, "lr": 0.02, "batch_size": 15}
-# Saves what each of the processes ends with.
+# Saves what each of the processes ends with, and which pictures it has decoded.
 SCRIPT = """
-import json, sys
+import json, os, sys
 import torch
-from rsdtr.recovery.distributed import joined
+from rsdtr.data.image_sources import ArrayPictures
+from rsdtr.recovery.accelerator import processes
 from rsdtr.recovery.finetune import finetune
 from rsdtr.recovery.options import FinetuneOptions
 from tests.support.lights import lights, tiny
 out, options = sys.argv[1], json.loads(sys.argv[2])
 torch.set_num_threads(1)
-with joined() as here:
+data, seen = lights(), []
+decode = data.train._pictures.pixels
+data.train._pictures.pixels = lambda indices: (seen.append(len(indices)), decode(indices))[1]
+with processes(torch.device("cpu")):
     torch.manual_seed(0)
     model = tiny()
     model[4] = torch.nn.Identity()
-    results = list(finetune(model, lights(), FinetuneOptions(**options)))
+    results = list(finetune(model, data, FinetuneOptions(**options)))
     losses = [result.train_loss for result in results]
-    torch.save({"state": model.state_dict(), "losses": losses}, f"{out}/{here.rank}.pt")
+    ended = {"state": model.state_dict(), "losses": losses, "decoded": sum(seen)}
+    torch.save(ended, f"{out}/{os.environ['RANK']}.pt")
 """
 
 
@@ -84,15 +90,28 @@ def test_two_processes_learn_what_one_learns_in_two_parts(ended):
         assert torch.allclose(value, ended[0]["state"][name], atol=1e-4), name
 
 
-def test_one_process_is_a_world_of_its_own(monkeypatch):
+def test_each_process_decodes_its_own_part(ended):
+    counts = [process["decoded"] for process in ended]
+    one = 2 * 64  # two epochs, and two pictures that the network is laid out by
+    assert sum(counts) == pytest.approx(one, abs=6)
+    assert max(counts) < 0.6 * one
+
+
+def test_one_process_is_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined() as here:
-        assert here == world() == World(0, 1)
-        assert here.is_first
-    assert not World(1, 2).is_first
-    weight = torch.nn.Parameter(torch.ones(2))
-    assert sum_gradients([weight], 3.5) == 3.5
-    assert weight.grad is None
+    with processes(CPU) as is_first:
+        assert is_first
+    model = tiny()
+    before = model[1].running_mean.clone()
+    average_buffers(accelerator_on(CPU, "float32"), model)
+    assert torch.equal(model[1].running_mean, before)
+
+
+def test_one_training_after_another_has_its_own_precision():
+    assert accelerator_on(CPU, "bfloat16").mixed_precision == "bf16"
+    assert accelerator_on(CPU, "float32").mixed_precision == "no"
+    with pytest.raises(RsdtrError, match="float16 is for GPUs: give bfloat16, or float32"):
+        accelerator_on(CPU, "float16")
 
 
 def test_a_group_that_is_not_there_is_one_sentence(monkeypatch):
@@ -101,6 +120,6 @@ def test_a_group_that_is_not_there_is_one_sentence(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with (
         pytest.raises(RsdtrError, match=r"the other processes were not found .*torchrun"),
-        joined(),
+        processes(CPU),
     ):
         pass
