@@ -26,6 +26,7 @@ def opened(path: str, **query: str) -> AppTest:
     test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
     # `switch_page` knows by its file what st.navigation knows by its address, but only later on.
     test._page_hash = calc_hash(Path(path).stem.capitalize())
+    test.session_state[session.UNFOLDED] = True  # no browser draws a first screen here
     for name, value in query.items():
         test.query_params[name] = value
     return test.run()
