@@ -5,6 +5,7 @@ import streamlit as st
 from rsdtr.charts.plan import fronts_figure, layers_figure, ratios_figure
 from rsdtr.charts.tables import layers_table
 from rsdtr.planning.coverage import coverage
+from rsdtr.ui.compare import comparison
 from rsdtr.ui.explore import (
     accuracy,
     clicked_point,
@@ -39,14 +40,18 @@ stages = accuracy.known(network, plan, test_set, curve.stages(found, chosen.aske
 times = latency.known(network, plan, chosen_batch())
 card = model_card.card(chosen, stages, times)
 with row:
-    cards.show(card, times, sharing.pinned(), curve.between(found, chosen.asked))
+    cards.show(
+        card, times, sharing.pinned(), curve.between(found, chosen.asked),
+        key.measure if key else "accuracy", curve.fidelity(found, chosen.asked),
+    )  # fmt: skip
     smaller.offer(chosen, test_set)
 beside, layers = pair("answer")
 with beside:
     if key is not None:
-        last = stages[-1].accuracy if stages else None
+        last = stages[-1].accuracy if stages else curve.fidelity(found, chosen.asked)
+        others = comparison.cells(network, test_set) if key.measure == "accuracy" else ()
         curve.begin(chosen, test_set, key)
-        curve.show(chosen, test_set, key, last, sharing.pinned(), times.batch)
+        curve.show(chosen, test_set, key, last, sharing.pinned(), times.batch, others)
     else:
         st.info(curve.why_none(network), icon=":material/block:")
 with layers:

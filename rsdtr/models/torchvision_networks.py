@@ -77,8 +77,8 @@ def _listed(task: str) -> tuple[str, ...]:
 
     Read from the sources: importing torchvision takes two seconds, for torch's compiler.
     """
-    (package,) = cast(ModuleSpec, find_spec("torchvision")).submodule_search_locations or ()
-    sources = (Path(package) / "models" / task).glob("*.py")
+    folders = cast(ModuleSpec, find_spec("torchvision")).submodule_search_locations or []
+    sources = (Path(folders[0]) / "models" / task).glob("*.py")
     registered = (_REGISTERED.findall(path.read_text(encoding="utf-8")) for path in sources)
     return tuple(sorted(name for some in registered for name in some))
 
