@@ -108,7 +108,8 @@ class Fidelity:
     does to its input. Where that is small, as the noise of a photograph is, relative_error stays
     small when all of it is gone. None for other answers.
 
-    interval: 95 % interval of `percent`, from 0 to 100, over images.
+    interval: 95 % interval of `percent`, from 0 to 100, over images; None where nobody looked at
+    them one by one.
     """
 
     relative_error: float
@@ -117,7 +118,7 @@ class Fidelity:
     of: int
     n: int
     residual_error: float | None = None
-    interval: tuple[float, float] = (0.0, 100.0)
+    interval: tuple[float, float] | None = None
 
     @property
     def percent(self) -> float:

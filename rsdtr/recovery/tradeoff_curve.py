@@ -284,4 +284,4 @@ def _reached(
     if measure == "accuracy":
         return accuracy(network, test)
     found = fidelity(network, dense, test)
-    return Accuracy(found.percent, found.interval, found.n)
+    return Accuracy(found.percent, found.interval or (0.0, 100.0), found.n)

@@ -44,7 +44,7 @@ from rsdtr.ui.shared.session import TestSet
 POLL_SECONDS = 2.0
 IDENTITY_SECONDS = 30.0  # after which a folder is looked at again
 RECOVER: Recover = "recalibrate"
-HEIGHT = 400  # pixels, so that all of it is on the first screen
+HEIGHT = 380  # pixels, so that all of it is on the first screen
 AXIS_NAMES: dict[Axis, str] = {"pcr": "PCR", "fcr": "FCR", "mb": "MB", "time": "Time"}
 
 _WITHIN: dict[Measure, str] = {"accuracy": "the dense network", "fidelity": "the dense answers"}
@@ -211,6 +211,7 @@ def _figure(
     chosen: Chosen, curve: TradeoffCurve, reached: Accuracy | None, pinned: ModelCard | None,
     batch: int, others: Sequence[Cell],
 ) -> None:  # fmt: skip
+    st.markdown(_answer(curve))
     axis: Axis = st.segmented_control(
         f"{curve.key.measure.capitalize()} over",
         tuple(AXIS_NAMES),
@@ -235,26 +236,22 @@ def _figure(
         stem=numbers.file_stem(chosen.plan),
     )
     clicked_point.offer(selection, "pcr", "ask_curve")
-    st.caption(_summary(curve))
+    st.caption(
+        f"{curve.dense.n:,} test images of {plain(curve.data)}, {_HOW[curve.key.measure]} Click a "
+        "point to ask for it."
+    )
 
 
-def _summary(curve: TradeoffCurve) -> str:
+def _answer(curve: TradeoffCurve) -> str:
     """The question that most people come with, answered from what is measured."""
     held, of = curve.smallest(1.0), _WITHIN[curve.key.measure]
     if held is None:
-        told = f"No measured network is within one point of {of}. "
-    else:
-        stage, best = held.accuracy.best
-        low, high = best.interval
-        told = (
-            f"Within one point of {of}: **PCR {held.pcr:.1f}** at "
-            f"{plain(held.label)}, {stage} ({best.percent:.1f} %, {low:.1f} to {high:.1f}). "
-        )
+        return f"No measured network is within one point of {of}."
+    stage, best = held.accuracy.best
+    low, high = best.interval
     return (
-        told
-        + f"{curve.dense.n:,} test images of {plain(curve.data)}, "
-        + _HOW[curve.key.measure]
-        + " Click a point to ask for it."
+        f"Within one point of {of}: **PCR {held.pcr:.1f}** at {plain(held.label)}, {stage} "
+        f"({best.percent:.1f} %, {low:.1f} to {high:.1f})."
     )
 
 

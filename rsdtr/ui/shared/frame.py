@@ -87,6 +87,7 @@ def fold() -> None:
     """
     if session.UNFOLDED not in st.session_state:
         st.fragment(_unfold, run_every=FOLD_SECONDS)()
+        session.break_off()  # a slow browser may not have drawn these widgets when it gets the next
         st.stop()
 
 

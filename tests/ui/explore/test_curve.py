@@ -20,7 +20,7 @@ from tests.support.pages import DIGITS, app, keys, metrics_of, shown
 
 
 def summary(test) -> str:
-    return next(c.value for c in test.caption if "the dense network" in c.value)
+    return next(text.value for text in test.main.markdown if "the dense network" in text.value)
 
 
 @pytest.fixture
