@@ -84,11 +84,13 @@ def server(query: dict[str, str], moves: int) -> Iterator[float]:
     from streamlit.testing.v1 import AppTest, local_script_runner
 
     from rsdtr.ui.plan import search_status
+    from rsdtr.ui.shared import session
 
     compiled = ScriptCache()  # a server compiles the page once; the test runner would, each time
     vars(local_script_runner)["ScriptCache"] = lambda: compiled
     vars(search_status)["queue_search"] = lambda *_: None  # it would take the cores
     test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=600)
+    test.session_state[session.UNFOLDED] = True  # no browser draws a first screen here
     for key, value in query.items():
         test.query_params[key] = value
     test.run()

@@ -5,6 +5,7 @@ import streamlit as st
 from rsdtr.charts.plan import fronts_figure, layers_figure, ratios_figure
 from rsdtr.charts.tables import layers_table
 from rsdtr.planning.coverage import coverage
+from rsdtr.ui.compare import comparison
 from rsdtr.ui.explore import (
     accuracy,
     clicked_point,
@@ -21,7 +22,7 @@ from rsdtr.ui.plan.chosen_plan import choose
 from rsdtr.ui.plan.plan_inputs import chosen_batch
 from rsdtr.ui.shared import cards, figures, numbers
 from rsdtr.ui.shared.figures import chart_to_click, csv_button
-from rsdtr.ui.shared.frame import lead, pair, progress
+from rsdtr.ui.shared.frame import fold, lead, pair, progress
 from rsdtr.ui.shared.widgets import choose_data
 
 lead(
@@ -32,11 +33,27 @@ chosen = choose(whole=True)
 network, plan = chosen.network, chosen.plan
 st.caption(coverage(plan))
 row = st.container()
-
 test_set = choose_data(network.spec)
 key = curve.key_of(chosen, test_set)
 found = curve.known(key) if key else None
+stages = accuracy.known(network, plan, test_set, curve.stages(found, chosen.asked))
+times = latency.known(network, plan, chosen_batch())
+card = model_card.card(chosen, stages, times)
+with row:
+    cards.show(
+        card, times, sharing.pinned(), curve.between(found, chosen.asked),
+        key.measure if key else "accuracy", curve.fidelity(found, chosen.asked),
+    )  # fmt: skip
+    smaller.offer(chosen, test_set)
 beside, layers = pair("answer")
+with beside:
+    if key is not None:
+        last = stages[-1].accuracy if stages else curve.fidelity(found, chosen.asked)
+        others = comparison.cells(network, test_set) if key.measure == "accuracy" else ()
+        curve.begin(chosen, test_set, key)
+        curve.show(chosen, test_set, key, last, sharing.pinned(), times.batch, others)
+    else:
+        st.info(curve.why_none(network), icon=":material/block:")
 with layers:
     selection = chart_to_click(
         layers_figure(plan, curve.HEIGHT),
@@ -49,31 +66,18 @@ with layers:
         "to the ground, the more its layer gives. A hatched bar stays dense; point at it to read "
         "why. A layer that is clicked can be opened in Layers, where all its rings are."
     )
-handing_on = st.container()
+sharing.offer(card)
+fold()
+
 network_parts.offer(plan)
 costs, ratios = pair("curves")
-
-stages = accuracy.show(network, plan, test_set, curve.stages(found, chosen.asked))
+accuracy.show(network, plan, test_set, stages)
 measure_damage(chosen, test_set)
 
-times = latency.known(network, plan, chosen_batch())
 if times.ratio is not None:  # until then it is a line with a button
     st.header("Latency")
 batch = latency.choose_batch()
 measuring = st.container()
-card = model_card.card(chosen, stages, times)
-with row:
-    cards.show(card, times, sharing.pinned(), curve.between(found, chosen.asked))
-    smaller.offer(chosen, test_set)
-with handing_on:
-    sharing.offer(card)
-with beside:
-    if key is not None:
-        last = stages[-1].accuracy if stages else None
-        curve.begin(chosen, test_set, key)
-        curve.show(chosen, test_set, key, last, sharing.pinned(), batch)
-    else:
-        st.info(curve.why_none(network), icon=":material/block:")
 
 st.header("Layers")
 edit_layers(chosen, times)

@@ -1,13 +1,15 @@
 """Takes the README's pictures: starts the app, drives it in a headless browser, writes docs/*.png.
 
-    python scripts/screenshots.py
+    python scripts/screenshots.py [explore layers recover compare export learn]
 
 Needs the packages of requirements-dev.txt and a chromium on the PATH.
 """
 
 import io
 import shutil
+import sys
 import time
+from collections.abc import Sequence
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
@@ -20,17 +22,15 @@ SECONDS = 1000  # playwright counts milliseconds
 MOST_BYTES = 150_000  # a picture; a larger one is reduced to 256 colours
 
 
-def main() -> None:
+def main(names: Sequence[str]) -> None:
     with running(port=PORT), sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
         page = browser.new_page(viewport={"width": 1440, "height": 1180}, color_scheme="light")
         page.set_default_timeout(300 * SECONDS)
-        _explore(page)
-        _layers(page)
-        _compare(page)
-        _learn(page)
+        for name in names or PICTURES:
+            PICTURES[name](page)
         browser.close()
 
 
@@ -45,10 +45,28 @@ def _explore(page: Page) -> None:
 
 
 def _layers(page: Page) -> None:
-    page.get_by_role("link", name="Layers", exact=True).click()
-    page.get_by_role("heading", name="Layers", exact=True).wait_for()
+    page.goto(f"{ADDRESS}/Layers?{SHOWN}")
+    page.get_by_text("Four cores, one per mode").wait_for()
     _settle(page)
     _take(page, "layers", 1180)
+
+
+def _recover(page: Page) -> None:
+    """Recalibrated, with what that won."""
+    page.goto(f"{ADDRESS}/Recover?{SHOWN}")
+    page.get_by_role("button", name="Recalibrate", exact=True).click()
+    page.get_by_text("Top-1 with 95 % intervals").wait_for()
+    _settle(page)
+    _take(page, "recover", 1180)
+
+
+def _export(page: Page) -> None:
+    """Two files, written and proved."""
+    page.goto(f"{ADDRESS}/Export?{SHOWN}")
+    page.get_by_role("button", name="Export and prove", exact=True).click()
+    page.get_by_role("heading", name="Download", exact=True).wait_for()
+    _settle(page)
+    _take(page, "export", 1180)
 
 
 def _compare(page: Page) -> None:
@@ -89,6 +107,15 @@ def _settle(page: Page) -> None:
     time.sleep(1.5)  # the figures' last transition
 
 
+PICTURES = {
+    "explore": _explore,
+    "layers": _layers,
+    "recover": _recover,
+    "compare": _compare,
+    "export": _export,
+    "learn": _learn,
+}
+
+
 if __name__ == "__main__":
-    (ROOT / "docs").mkdir(exist_ok=True)
-    main()
+    main(sys.argv[1:])

@@ -155,7 +155,8 @@ def ratio_figure(kernel: int = 3) -> go.Figure:
     _one(figure)
     figure.update_xaxes(title="Rank R of the four cores (log)", type="log", tickvals=RATIO_TICKS)
     figure.update_yaxes(title=f"{_RHO} (log)", type="log", tickvals=RATIO_TICKS)
-    return titled(figure, f"ρ at equal storage, {kernel}×{kernel} kernels", height=440)
+    titled(figure, f"ρ at equal storage, {kernel}×{kernel} kernels")
+    return hang_legend(figure, 360)
 
 
 def layer_ratio_figure(ratios: Sequence[LayerRatio], model: str) -> go.Figure:

@@ -1,4 +1,4 @@
-"""The figure of accuracy over compression."""
+"""The figure of accuracy, or of fidelity, over compression."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rsdtr.charts.style import (
     in_html,
 )
 from rsdtr.measuring.accuracy import Accuracy
-from rsdtr.recovery.tradeoff_curve import CurvePoint, TradeoffCurve
+from rsdtr.recovery.tradeoff_curve import CurvePoint, Measure, TradeoffCurve
 
 Axis = Literal["pcr", "fcr", "mb", "time"]
 AXES: dict[Axis, str] = {
@@ -30,6 +30,10 @@ AXES: dict[Axis, str] = {
     "fcr": "FCR: FLOPs, original / compressed (×, log)",
     "mb": "Size of the file (MB, log)",
     "time": "Time of its layers, dense / compressed, measured (×, log)",
+}
+MEASURES: dict[Measure, str] = {
+    "accuracy": "Top-1 accuracy on test images (%)",
+    "fidelity": "Fidelity to the dense network (%)",
 }
 WINDOW = 20  # percentage points below dense that are drawn at first
 # In the corner that a curve leaves free: it begins high, and falls to the right.
@@ -59,7 +63,7 @@ def tradeoff_figure(
     times: Mapping[float, float] | None = None,
     height: int = 420,
 ) -> go.Figure:
-    """Top-1 accuracy of every measured point, dense as a dashed line with its interval.
+    """What every measured point reaches, dense as a dashed line with its interval.
 
     places: stars, and the points of other methods; one without an accuracy is a line up the figure.
     times: dense / compressed by ε_p, for the axis `time`. `customdata` of a point of the curve
@@ -103,9 +107,9 @@ def tradeoff_figure(
     bottom = max(lowest - 1, curve.dense.percent - WINDOW, 0)
     return drawn(
         traces,
-        "Accuracy over size" if axis in ("pcr", "mb") else "Accuracy over speed",
+        f"{curve.key.measure.capitalize()} over {'size' if axis in ('pcr', 'mb') else 'speed'}",
         _across(axis),
-        {"title": {"text": "Top-1 accuracy on test images (%)"}, "range": [bottom, 100.5]},
+        {"title": {"text": MEASURES[curve.key.measure]}, "range": [bottom, 100.5]},
         shapes=shapes,
         height=height,
         legend=_LEGEND,

@@ -15,7 +15,7 @@ from rsdtr.errors import DataError, RsdtrError
 from rsdtr.models.outputs import answered_classes
 from rsdtr.models.run import evaluating, fresh_input
 
-_Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Accuracy:
         """
         if n < 1:
             raise DataError("accuracy needs images and there are none: give a set with at least 1")
-        low, high = wilson(correct, n, _Z95)
+        low, high = wilson(correct, n, Z95)
         return Accuracy(100 * correct / n, (100 * low, 100 * high), n, assumed)
 
 

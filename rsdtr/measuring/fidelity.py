@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from rsdtr.compressed.fuse import merged
 from rsdtr.data.image_sets import LabelledImages, fitting_batch
 from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError, RsdtrError
+from rsdtr.measuring.accuracy import Z95, wilson
 from rsdtr.models.outputs import (
     Boxes,
     answers,
@@ -105,6 +107,9 @@ class Fidelity:
     ‖f(x) − f̂(x)‖/‖x − f(x)‖ over images x: the part that compression took of what the network
     does to its input. Where that is small, as the noise of a photograph is, relative_error stays
     small when all of it is gone. None for other answers.
+
+    interval: 95 % interval of `percent`, from 0 to 100, over images; None where nobody looked at
+    them one by one.
     """
 
     relative_error: float
@@ -113,6 +118,17 @@ class Fidelity:
     of: int
     n: int
     residual_error: float | None = None
+    interval: tuple[float, float] | None = None
+
+    @property
+    def percent(self) -> float:
+        """What is left of the dense network's answers, from 0 to 100: the agreement, or else 100
+        less the error in percent, of what the network changes where it changes a picture.
+        """
+        if self.agreement is not None:
+            return self.agreement
+        error = self.relative_error if self.residual_error is None else self.residual_error
+        return max(100.0 * (1 - error), 0.0)
 
     @property
     def warning(self) -> str | None:
@@ -160,7 +176,7 @@ def fidelity(
         raise DataError("fidelity needs images and there are none: give at least one")
     errors: list[float] = []
     residuals: list[float] = []
-    alike = of = 0
+    shares: list[tuple[int, int]] = []  # of each image: how many agree, of how many
     counted: Counted | None = None
     task = images.spec.task if isinstance(images, LabelledImages) else None
     dense, network = merged(reference), merged(model)
@@ -172,13 +188,31 @@ def fidelity(
             if picture and expected.numbers.numel() == pixels.numel():
                 residuals += _residual(pixels, expected.numbers, found.numbers).tolist()
             if not picture:
-                counted, same, compared = _agreement(expected, found, score)
-                alike, of = alike + same, of + compared
+                counted, told = _agreement(expected, found, score)
+                shares += told
             if progress:
                 progress(len(errors), len(images))
+    alike, of = (sum(numbers) for numbers in zip(*shares, strict=True)) if shares else (0, 0)
     agreement = 100 * alike / of if of else None
     changed = sum(residuals) / len(residuals) if residuals else None
-    return Fidelity(sum(errors) / len(errors), agreement, counted, of, len(errors), changed)
+    if counted == "images":
+        low, high = wilson(alike, of, Z95)
+        interval = 100 * low, 100 * high
+    elif of:
+        interval = _interval([100 * same / whole for same, whole in shares if whole])
+    else:
+        interval = _interval([max(100 * (1 - error), 0.0) for error in residuals or errors])
+    return Fidelity(
+        sum(errors) / len(errors), agreement, counted, of, len(errors), changed, interval
+    )
+
+
+def _interval(percents: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean of what images are worth; of a single one anything may be."""
+    if len(percents) < 2:
+        return 0.0, 100.0
+    mean, half = fmean(percents), Z95 * stdev(percents) / len(percents) ** 0.5
+    return max(mean - half, 0.0), min(mean + half, 100.0)
 
 
 def _batches(images: LabelledImages | Tensor, batch_size: int) -> Iterator[Tensor]:
@@ -236,16 +270,16 @@ def _residual(pixels: Tensor, expected: Tensor, found: Tensor) -> Tensor:
 
 def _agreement(
     expected: _Answered, found: _Answered, score: float
-) -> tuple[Counted | None, int, int]:
-    """What is counted, how many of them agree, and how many there are."""
+) -> tuple[Counted | None, list[tuple[int, int]]]:
+    """What is counted, and of each image how many of them agree, of how many there are."""
     if expected.first is None or found.first is None:
         pairs = zip(expected.boxes, found.boxes, strict=True)
-        paired = [matched(one.above(score), other.above(score)) for one, other in pairs]
-        return "boxes", sum(both for both, _ in paired), sum(either for _, either in paired)
+        return "boxes", [matched(one.above(score), other.above(score)) for one, other in pairs]
     if expected.first.ndim not in (2, 4) or expected.first.shape[1] < 2:
-        return None, 0, 0
-    same = expected.first.argmax(1) == found.first.argmax(1)
-    return ("images" if same.ndim == 1 else "pixels"), int(same.sum()), same.numel()
+        return None, []
+    same = (expected.first.argmax(1) == found.first.argmax(1)).reshape(len(expected.first), -1)
+    alike = [(int(row.sum()), row.numel()) for row in same]
+    return ("images" if expected.first.ndim == 2 else "pixels"), alike
 
 
 def matched(one: Boxes, other: Boxes) -> tuple[int, int]:

@@ -8,6 +8,10 @@ torchvision's does: for every image a dict of boxes (n, 4), labels (n,) and scor
 import functools
 import re
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +22,7 @@ _NOT_A_CNN = ("maxvit", "swin", "vit")
 _DETECTION = ("fasterrcnn", "fcos", "retinanet", "ssd")
 # Their published weights were trained with BatchNorm that adds nothing to the variance.
 _WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
+_REGISTERED = re.compile(r"^@register_model\(\)\n(?:.*\n)*?def (\w+)\(", re.MULTILINE)
 
 
 class Segmentation(nn.Module):
@@ -55,22 +60,27 @@ class Published:
 @functools.cache
 def names() -> tuple[str, ...]:
     """The networks for classification, for segmentation, and those that answer boxes alone."""
-    from torchvision import models
-
-    classification = models.list_models(module=models)
-    detection = models.list_models(module=models.detection)
     return (
-        *(name for name in classification if not name.startswith(_NOT_A_CNN)),
+        *(name for name in _listed("") if not name.startswith(_NOT_A_CNN)),
         *_segmentation(),
-        *(name for name in detection if name.startswith(_DETECTION)),
+        *(name for name in _listed("detection") if name.startswith(_DETECTION)),
     )
 
 
-@functools.cache
 def _segmentation() -> tuple[str, ...]:
-    from torchvision import models
+    return _listed("segmentation")
 
-    return tuple(models.list_models(module=models.segmentation))
+
+@functools.cache
+def _listed(task: str) -> tuple[str, ...]:
+    """What torchvision.models.list_models answers of models, or of its package `task`.
+
+    Read from the sources: importing torchvision takes two seconds, for torch's compiler.
+    """
+    folders = cast(ModuleSpec, find_spec("torchvision")).submodule_search_locations or []
+    sources = (Path(folders[0]) / "models" / task).glob("*.py")
+    registered = (_REGISTERED.findall(path.read_text(encoding="utf-8")) for path in sources)
+    return tuple(sorted(name for some in registered for name in some))
 
 
 def build(name: str, classes: int | None = None) -> nn.Module:

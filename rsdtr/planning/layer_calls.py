@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
 from rsdtr.models.run import Example, called, tensors_in
 from rsdtr.models.surgery import (
@@ -158,6 +159,24 @@ class _NoTracker:
         pass
 
 
+class _UncompiledMode(_FlopCounterMode):
+    """torch's counting mode, without its compiler where nothing has imported that.
+
+    torch keeps the compiler out of what a mode does by a decorator that imports it: two seconds,
+    for nothing where there is nothing compiled.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # the decorator is the parent's affair
+
+    def __torch_dispatch__(self, *args: Any, **kwargs: Any) -> Any:
+        count = _FlopCounterMode.__torch_dispatch__
+        if "torch._dynamo" not in sys.modules:
+            count = vars(count).get("__wrapped__", count)
+        return count(self, *args, **kwargs)
+
+
 class _Watch(FlopCounterMode):
     """torch's counter, which also knows for which layer it counts."""
 
@@ -168,6 +187,12 @@ class _Watch(FlopCounterMode):
         self._maps = FlattenedMaps()
         self._owners: dict[int, set[str]] = {}
         self._frames = [_Frame("", type(network).__name__, None)]
+
+    def __enter__(self) -> Self:
+        self.flop_counts.clear()
+        self.mode = _UncompiledMode(self)
+        self.mode.__enter__()
+        return self
 
     def belongs(self, kernel: Tensor, name: str) -> None:
         """Count what multiplies with this kernel for the layer of that name."""

@@ -139,7 +139,8 @@ class LayerProfile:
 
     def planned_macs(self, ranks: Ranks) -> int:
         """MACs for one input as a ring of these ranks, in its `planned_form`."""
-        return self.form_macs(self.planned_form(ranks), ranks)
+        form = self.planned_form(ranks)  # a solved target asks this of thousands of rings
+        return self.pipeline_macs(ranks) if form == "pipeline" else self.form_macs(form, ranks)
 
     @property
     def grid(self) -> tuple[float, ...]:

@@ -29,7 +29,8 @@ _log = logging.getLogger("rsdtr.recovery.curves_on_disk")
 
 def file_name(key: CurveKey) -> str:
     """What the file of a curve is called."""
-    digest = hashlib.sha256(key.model_dump_json().encode()).hexdigest()
+    said = key.model_dump_json(exclude_defaults=True)  # accuracy is not said
+    digest = hashlib.sha256(said.encode()).hexdigest()
     return f"{digest[:40]}-v{VERSION}.json"
 
 

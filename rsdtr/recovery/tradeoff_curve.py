@@ -1,21 +1,25 @@
 """The trade-off curve of a network: what it still gets right, over how small it was made.
 
 Every point is the plan of one ε_p for all layers, or of one target, measured on test images: as it
-was compressed, with recalibrated BatchNorm statistics, and with refit cores. No point has seen a
-label. Points are measured one after the other, coarse ones first, and each is worth keeping.
+was compressed, with recalibrated BatchNorm statistics, and with refit cores. What is measured is
+top-1 accuracy, or, where there are no labels or no classes, fidelity to the dense network. No point
+has seen a label. Points are measured one after the other, coarse ones first, and each is worth
+keeping.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from torch import nn
 
 from rsdtr.compressed.compress import compress
-from rsdtr.data.datasets import DataSplits
+from rsdtr.data.image_sets import DataSplits, LabelledImages
 from rsdtr.errors import PlanError
 from rsdtr.measuring.accuracy import Accuracy, accuracy
+from rsdtr.measuring.fidelity import fidelity
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import CompressionPlan, Target, planned_bytes
@@ -24,13 +28,14 @@ from rsdtr.recovery.recover import STAGES, Recover, recovered
 from rsdtr.search.candidate import COARSE, GRID, Objective, Rule
 from rsdtr.typing import Frozen
 
+Measure = Literal["accuracy", "fidelity"]
 TEST_IMAGES = 2000  # at most, where nobody says otherwise: curves of one key are found again
 TARGET_PCRS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 
 class Accuracies(Frozen):
-    """Top-1 accuracy at each stage of one plan; None where a stage was not measured, or changes
-    nothing.
+    """Top-1 accuracy, or fidelity in percent, at each stage of one plan; None where a stage was not
+    measured, or changes nothing.
     """
 
     compressed: Accuracy
@@ -75,7 +80,8 @@ class CurvePoint(Frozen):
 class CurveKey(Frozen):
     """What a curve belongs to.
 
-    data: the identity of the images, see `datasets.data_identity`; images: test images at most.
+    data: the identity of the images, see `datasets.data_identity`; images: test images at most;
+    measure: what is measured on them, fidelity as in `Fidelity.percent`.
     """
 
     weights_sha256: str
@@ -84,19 +90,25 @@ class CurveKey(Frozen):
     rule: Rule
     objective: Objective
     layers: str | tuple[str, ...]
+    measure: Measure = "accuracy"
 
     @classmethod
-    def of(cls, costs: ModelProfile, asked: Choices, data: str, images: int) -> CurveKey:
+    def of(
+        cls, costs: ModelProfile, asked: Choices, data: str, images: int,
+        measure: Measure = "accuracy",
+    ) -> CurveKey:  # fmt: skip
         """The curve that a question lies on."""
         layers = costs.usual_layers if asked.layers is None else asked.layers
         return cls(
             weights_sha256=costs.weights_sha256, data=data, images=images, rule=asked.rule,
-            objective=asked.solved_objective, layers=layers,
+            objective=asked.solved_objective, layers=layers, measure=measure,
         )  # fmt: skip
 
 
 class TradeoffCurve(Frozen):
-    """The measured points of one network, beside the accuracy of the dense one."""
+    """The measured points of one network, beside the accuracy of the dense one, whose fidelity to
+    itself is 100 %.
+    """
 
     model: str
     data: str
@@ -219,9 +231,11 @@ def dense_curve(
 ) -> TradeoffCurve:
     """The curve without a point: the accuracy of the dense network on the same images."""
     test = data.test.subset(key.images)
-    return TradeoffCurve(
-        model=costs.model, data=data.test.name, key=key, dense=accuracy(dense, test)
-    )
+    if key.measure == "accuracy":
+        reached = accuracy(dense, test)
+    else:
+        reached = Accuracy(100.0, (100.0, 100.0), len(test))
+    return TradeoffCurve(model=costs.model, data=data.test.name, key=key, dense=reached)
 
 
 def _missing(dense: nn.Module, before: CurvePoint | None, recover: Recover) -> list[Recover]:
@@ -251,7 +265,8 @@ def _measured(
     else:
         small = compress(dense, decided)
         for step in missing:
-            found[STAGES[step]] = accuracy(recovered(small, dense, data.train, step), test)
+            network = recovered(small, dense, data.train, step)
+            found[STAGES[step]] = _reached(network, dense, test, curve.key.measure)
     target = decided.target
     return CurvePoint(
         eps=None if target else decided.eps,
@@ -261,3 +276,12 @@ def _measured(
         bytes=planned_bytes(costs, decided),
         accuracy=Accuracies.model_validate(found),
     )
+
+
+def _reached(
+    network: nn.Module, dense: nn.Module, test: LabelledImages, measure: Measure
+) -> Accuracy:
+    if measure == "accuracy":
+        return accuracy(network, test)
+    found = fidelity(network, dense, test)
+    return Accuracy(found.percent, found.interval or (0.0, 100.0), found.n)

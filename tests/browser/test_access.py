@@ -27,11 +27,16 @@ def violations(page: Page) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", PAGES)
-def test_axe_finds_nothing(page, address, path):
+def test_axe_finds_nothing(page, address, path, scheme):
+    page.emulate_media(color_scheme=scheme)
     page.goto(f"{address}/{path}{'&' if '?' in path else '?'}{CHOSEN}")
     page.get_by_role("heading", level=1).wait_for()
     settle(page)
+    if path == "":  # all of it, not the first screen alone
+        page.get_by_role("heading", name="Layers", exact=True).wait_for()
+        settle(page)
     page.wait_for_function("document.querySelectorAll('[data-testid=stSkeleton]').length === 0")
     assert violations(page) == []
 

@@ -1,12 +1,14 @@
 """rsdtr curve: what is measured is kept, and told in a table or as one JSON object."""
 
 import json
+from functools import partial
 
 import pytest
 from click.testing import CliRunner
 
 from rsdtr.commands import curve as command
 from rsdtr.commands.cli import cli
+from rsdtr.measuring import layer_times
 from rsdtr.planning.choices import Choices
 
 
@@ -56,6 +58,34 @@ def test_what_is_missing_is_measured_and_kept_for_the_next_time(monkeypatch):
     assert point["accuracy"]["recalibrated"] is None
     monkeypatch.setattr(command, "dense_curve", lambda *_: pytest.fail("measured dense again"))
     assert json.loads(run(*words).stdout) == json.loads(first.stdout)
+
+
+def test_latency_is_there_once_it_was_measured(monkeypatch):
+    """The sum of the times of its layers over that of the dense ones, by this machine's profile."""
+    monkeypatch.setattr(command, "coarse_questions", lambda _: [Choices(eps=0.9)])
+    words = ("--limit", "40", "--recover", "none", "--json")
+    (before,) = json.loads(run(*words).stdout)["points"]
+    assert before["latency"] is None
+    once = partial(layer_times.measure, runs=1, seconds=0.0)
+    monkeypatch.setattr(layer_times, "measure", once)
+    (after,) = json.loads(run(*words, "--latency").stdout)["points"]
+    assert after | {"latency": None} == before
+    assert (after["latency"]["engine"], after["latency"]["batch"]) == ("torch", 1)
+    assert after["latency"]["ratio"] > 0
+    (again,) = json.loads(run(*words).stdout)["points"]
+    assert again == after
+
+
+def test_without_labels_fidelity_takes_the_place_of_accuracy(monkeypatch):
+    monkeypatch.setattr(command, "coarse_questions", lambda _: [Choices(eps=0.9)])
+    words = ("--data", "photos", "--recover", "none")
+    told = json.loads(run(*words, "--json").stdout)
+    assert "dense_accuracy" not in told
+    (point,) = told["points"]
+    assert "accuracy" not in point
+    low, high = point["interval"]
+    assert low <= point["fidelity"]["compressed"] <= high
+    assert "fidelity to the dense network on 8 images of photos" in run(*words).stdout
 
 
 def test_a_model_without_images_of_its_own_is_one_sentence():

@@ -7,6 +7,7 @@ from torchvision import models
 
 from rsdtr.data.datasets import load_data
 from rsdtr.errors import DataError, RsdtrError
+from rsdtr.measuring.accuracy import Accuracy
 from rsdtr.measuring.fidelity import Fidelity, fidelity, matched
 from rsdtr.models.model_loading import load_model
 from rsdtr.models.outputs import Boxes
@@ -92,12 +93,25 @@ def test_no_images_and_networks_that_do_not_belong_together():
         fidelity(always([1.0]), always([1.0, 2.0]), torch.zeros(1, 1))
 
 
+def test_percent_is_what_is_left_of_the_answers_with_its_interval_over_images():
+    far = fidelity(always([0.5], [1.0]), always([1.0], [1.0]), torch.zeros(2, 1))
+    assert far.percent == 75.0  # of errors 0.5 and 0
+    # Wider than there is room for: 75 ± 1.96 · 35.36 / √2 is 26 to 124.
+    assert far.interval == (pytest.approx(26.0, abs=0.01), 100.0)
+    two = fidelity(
+        always([1.0, 0.0], [1.0, 0.0]), always([1.0, 0.0], [0.0, 1.0]), torch.zeros(2, 1)
+    )
+    assert (two.percent, two.interval) == (50.0, Accuracy.of(1, 2).interval)
+    assert fidelity(always([2.5]), always([1.0]), torch.zeros(1, 1)).percent == 0.0
+
+
 def test_a_set_of_images_modes_and_progress():
     spec = model_spec("digits_resnet20")
     model, images = load_model(spec.name).train(), load_data(None, spec).test.subset(40)
     seen: list[tuple[int, int]] = []
     found = fidelity(model, load_model(spec.name), images, progress=lambda *n: seen.append(n))
-    assert found == Fidelity(0.0, 100.0, "images", 40, 40)
+    assert found == Fidelity(0.0, 100.0, "images", 40, 40, None, Accuracy.of(40, 40).interval)
+    assert found.percent == 100.0
     assert seen == [(32, 40), (40, 40)]
     assert model.training
 

@@ -15,6 +15,12 @@ def test_names_hold_what_answers_classes_masks_or_boxes_alone():
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize("task", ["", "segmentation", "detection"])
+def test_names_are_those_that_torchvision_lists(task):
+    package = getattr(models, task) if task else models
+    assert list(torchvision_networks._listed(task)) == models.list_models(module=package)
+
+
 @pytest.mark.parametrize("name", ["lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"])
 def test_a_segmentation_network_answers_what_torchvisions_does(name):
     torch.manual_seed(0)

@@ -95,7 +95,8 @@ def test_an_autopilot(tmp_path):
 def test_a_curve():
     found = printed("curve", NAME, "--json")
     assert found <= told("curve")
-    assert told("curve") - found == {"assumed"}
+    # Nobody has timed its layers in this cache folder.
+    assert told("curve") - found == {"assumed", "engine", "batch", "ratio"}
 
 
 def test_an_evaluation():

@@ -7,6 +7,7 @@ import pytest
 from rsdtr.compressed.compress import compress
 from rsdtr.data.datasets import data_identity
 from rsdtr.measuring.accuracy import Accuracy, accuracy
+from rsdtr.measuring.fidelity import fidelity
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.plan import Target, planned_bytes
@@ -56,6 +57,18 @@ def test_a_point_is_the_plan_compressed_recalibrated_and_tested(network, begun):
     assert found.accuracy.recalibrated == accuracy(again, test)
     assert found.accuracy.refit is None
     assert curve.dense == accuracy(dense, test)
+
+
+def test_without_labels_a_point_is_how_far_it_answers_as_the_dense_network(network):
+    dense, costs, data = network
+    key = CurveKey.of(costs, Choices(), "unlabelled", 20, "fidelity")
+    asked = Choices(eps=0.9)
+    begun = dense_curve(dense, costs, data, key)
+    assert (begun.dense.percent, begun.dense.n) == (100.0, 20)
+    *_, curve = measure_curve(dense, costs, data, begun, [asked], "none")
+    found = fidelity(compress(dense, asked.decide(costs)), dense, data.test.subset(20))
+    reached = curve.at(asked).accuracy.compressed
+    assert (reached.percent, reached.interval, reached.n) == (found.percent, found.interval, 20)
 
 
 def test_a_point_without_a_ring_is_the_dense_network(network, begun, monkeypatch):

@@ -27,6 +27,7 @@ def opened(path: str, **query: str) -> AppTest:
     # `switch_page` knows by its file what st.navigation knows by its address, but only later on.
     stem = Path(path).stem
     test._page_hash = calc_hash({"onnx_file": "ONNX"}.get(stem, stem.capitalize()))
+    test.session_state[session.UNFOLDED] = True  # no browser draws a first screen here
     for name, value in query.items():
         test.query_params[name] = value
     return test.run()

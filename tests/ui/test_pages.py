@@ -158,3 +158,13 @@ def test_who_has_logged_in_sees_the_page_and_may_log_out(monkeypatch):
 
 def test_eps_is_written_alike_on_every_page():
     assert markdown.plain("ε_p 0.6, [x]_1") == "εₚ 0.6, \\[x\\]\\_1"
+
+
+def test_what_is_below_the_first_screen_comes_when_that_is_drawn():
+    test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
+    assert not test.exception
+    assert "Layers" not in {header.value for header in test.header}
+    assert "PCR" in metrics_of(test)
+    test.run()  # as the browser asks, once it has drawn the first screen
+    assert not test.exception
+    assert "Layers" in {header.value for header in test.header}

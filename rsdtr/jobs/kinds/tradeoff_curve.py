@@ -50,8 +50,9 @@ def queue_curve(
     weights, data: what the model and the images are loaded with.
     """
     check_buildable(model)
-    return job_queue.submit(KIND, _title(model), _content(model, weights, data, key, recover),
-                            nice=True)  # fmt: skip
+    title = f"{model}, {key.measure} over compression"
+    content = _content(model, weights, data, key, recover)
+    return job_queue.submit(KIND, title, content, nice=True)
 
 
 def curve_job(
@@ -87,7 +88,7 @@ def run(running: Running) -> bool:
         first = done if first is None else first
         spent = time.monotonic() - began
         left = spent / (done - first) * (total - done) if done > first else None
-        running.progress("measuring accuracy, points", done, total, left)
+        running.progress(f"measuring {content.key.measure}, points", done, total, left)
 
     key = content.key
     like = Choices(rule=key.rule, objective=key.objective, layers=key.layers)
@@ -97,10 +98,6 @@ def run(running: Running) -> bool:
     ):  # fmt: skip
         save_curve(curve)
     return not running.should_stop()
-
-
-def _title(model: str) -> str:
-    return f"{model}, accuracy over compression"
 
 
 def _content(

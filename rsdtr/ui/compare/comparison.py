@@ -8,6 +8,7 @@ from rsdtr.baselines.catalogue import AFTER, INT8, methods_for, title_of
 from rsdtr.baselines.comparison import Cell, Comparison
 from rsdtr.charts.comparison import comparison_figure
 from rsdtr.charts.tables import cells_table
+from rsdtr.errors import JobError
 from rsdtr.jobs.job import Job
 from rsdtr.jobs.kinds.comparison import KIND, asked_of, queue_comparison, report
 from rsdtr.recovery.recalibrate import nothing_to_recalibrate
@@ -87,6 +88,19 @@ def start(network: Network, asked: Comparison) -> None:
 def attached(network: Network) -> Job | None:
     """The comparison that the page shows: the address's, else the newest of this session."""
     return session_jobs.shown(session_jobs.jobs_about(_about(network)))
+
+
+def cells(network: Network, test_set: TestSet) -> tuple[Cell, ...]:
+    """What this session's newest comparison of the network has found on these images."""
+    try:
+        jobs = session_jobs.jobs_about(_about(network))
+    except JobError:  # no place for jobs, where nothing was compared either
+        return ()
+    asked = asked_of(jobs[-1]) if jobs else None
+    if asked is None:
+        return ()
+    same = (asked.data, asked.limit) == (test_set.data, test_set.images)
+    return report(jobs[-1]) if same else ()
 
 
 def show(job: Job) -> None:

@@ -26,29 +26,36 @@ from rsdtr.ui.shared.session import TestSet
 _fidelities: Memo[Fidelity] = Memo(128)
 
 
-def show(
+def known(
     network: Network, plan: CompressionPlan, test_set: TestSet, on_curve: list[Stage]
 ) -> list[Stage]:
-    """The section of the page, with its button; the accuracy of each stage, if it is known.
+    """The accuracy of each stage, if it has been measured.
 
     on_curve: what the trade-off curve knows of this plan.
     """
     if network.spec.task != "classification":
+        return []
+    return on_curve or known_stages(network, plan, test_set)
+
+
+def show(network: Network, plan: CompressionPlan, test_set: TestSet, stages: list[Stage]) -> None:
+    """The section of the page, with its button; stages: what is known."""
+    if network.spec.task != "classification":
         st.header("Fidelity")
         _show_fidelity(network, plan, test_set)
-        return []
-    st.header("Accuracy")
-    return _show_accuracy(network, plan, test_set, on_curve)
+    else:
+        st.header("Accuracy")
+        _show_accuracy(network, plan, test_set, stages)
 
 
 def _show_accuracy(
-    network: Network, plan: CompressionPlan, test_set: TestSet, on_curve: list[Stage]
-) -> list[Stage]:
-    known = on_curve or known_stages(network, plan, test_set)
-    asked = not known and st.button(
+    network: Network, plan: CompressionPlan, test_set: TestSet, stages: list[Stage]
+) -> None:
+    asked = not stages and st.button(
         "Measure accuracy", key="measure", icon=":material/speed:", disabled=network.synthetic
     )
-    stages = asked_stages(network, plan, test_set) if asked else known
+    if asked and asked_stages(network, plan, test_set):
+        st.rerun()  # the cards and the curve above tell it too
     if stages:
         chart(
             stages_figure(stages),
@@ -75,7 +82,6 @@ def _show_accuracy(
             "training.",
             icon=":material/speed:",
         )
-    return stages
 
 
 def _show_fidelity(network: Network, plan: CompressionPlan, test_set: TestSet) -> None:

@@ -1,4 +1,6 @@
-"""Accuracy over compression on the page: measured in the background, drawn as it fills in."""
+"""Accuracy, or fidelity, over compression on the page: measured in the background, drawn as it
+fills in.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,10 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from rsdtr.baselines.catalogue import title_of
+from rsdtr.baselines.comparison import Cell
 from rsdtr.charts.accuracy import Stage
-from rsdtr.charts.tradeoff_curve import AXES, Axis, Place, tradeoff_figure
+from rsdtr.charts.tradeoff_curve import AXES, MEASURES, Axis, Place, tradeoff_figure
 from rsdtr.data.datasets import data_identity, is_at_hand
 from rsdtr.errors import DataError, JobError, RsdtrError
 from rsdtr.exports.model_card import ModelCard
@@ -22,10 +26,12 @@ from rsdtr.recovery.recover import Recover
 from rsdtr.recovery.tradeoff_curve import (
     CurveKey,
     CurvePoint,
+    Measure,
     TradeoffCurve,
     coarse_questions,
 )
 from rsdtr.ui.explore import clicked_point, tradeoff
+from rsdtr.ui.plan.accuracy import splits
 from rsdtr.ui.plan.chosen_plan import Chosen
 from rsdtr.ui.plan.networks import Network
 from rsdtr.ui.shared import job_bar, numbers, session
@@ -38,8 +44,15 @@ from rsdtr.ui.shared.session import TestSet
 POLL_SECONDS = 2.0
 IDENTITY_SECONDS = 30.0  # after which a folder is looked at again
 RECOVER: Recover = "recalibrate"
-HEIGHT = 400  # pixels, so that all of it is on the first screen
+HEIGHT = 380  # pixels, so that all of it is on the first screen
 AXIS_NAMES: dict[Axis, str] = {"pcr": "PCR", "fcr": "FCR", "mb": "MB", "time": "Time"}
+
+_WITHIN: dict[Measure, str] = {"accuracy": "the dense network", "fidelity": "the dense answers"}
+_HOW: dict[Measure, str] = {
+    "accuracy": "no labels used in recovery; the grey band is the dense network's 95 % interval.",
+    "fidelity": "without labels. Fidelity: percent of images, pixels or boxes that get the dense "
+    "network's class; of other answers, 100 less their relative error in percent.",
+}
 
 _curves: Memo[TradeoffCurve | None] = Memo(64)
 _begun: Memo[bool] = Memo(64)
@@ -47,26 +60,34 @@ _log = logging.getLogger("rsdtr.ui")
 
 
 def key_of(chosen: Chosen, test_set: TestSet) -> CurveKey | None:
-    """The curve that belongs to what is asked; None where there can be no accuracy."""
+    """The curve that belongs to what is asked; None where there is nothing to measure."""
     network = chosen.network
-    if network.synthetic or network.spec.task != "classification":
+    if network.synthetic:
         return None
     try:
         data = _identity(test_set.data, network.spec.name)
+        measure = _measure(network, test_set)
     except RsdtrError:  # no such images: choosing others is said where they are chosen
         return None
-    return CurveKey.of(network.profile, chosen.asked, data, test_set.images)
+    return CurveKey.of(network.profile, chosen.asked, data, test_set.images, measure)
+
+
+def _measure(network: Network, test_set: TestSet) -> Measure:
+    """Accuracy where the network tells classes and somebody has labelled the images."""
+    if network.spec.task != "classification":
+        return "fidelity"
+    if test_set.data is None:
+        return "accuracy"  # a network's own images are labelled
+    return "accuracy" if splits(network, test_set).test.labelled else "fidelity"
 
 
 def why_none(network: Network) -> str:
-    """Why there is no accuracy to draw, in a sentence."""
+    """Why there is nothing to draw, in a sentence."""
     if network.synthetic:
         return "Synthetic weights: there is no accuracy to draw over compression."
-    if network.spec.task != "classification":
-        return f"A network for {network.spec.task} has no top-1 accuracy: its fidelity is below."
     return (
-        f"{network.spec.name} has no labelled images here: name a folder of class folders under "
-        "Images, and its accuracy is drawn over compression."
+        f"{network.spec.name} has no images here: name a folder of class folders under Images, and "
+        "its accuracy is drawn over compression; or photos, without labels, for its fidelity."
     )
 
 
@@ -113,14 +134,20 @@ def is_complete(chosen: Chosen, key: CurveKey) -> bool:
 
 
 def stages(curve: TradeoffCurve | None, asked: Choices) -> list[Stage]:
-    """The accuracies of the present plan, if it is a point of the curve; else none."""
-    point = curve.at(asked) if curve else None
+    """The accuracies of the present plan, if it is a point of such a curve; else none."""
+    point = curve.at(asked) if curve and curve.key.measure == "accuracy" else None
     if curve is None or point is None:
         return []
     found = [Stage("dense", curve.dense), Stage("compressed", point.accuracy.compressed)]
     if point.accuracy.recalibrated is not None:
         found.append(Stage("recalibrated", point.accuracy.recalibrated))
     return found
+
+
+def fidelity(curve: TradeoffCurve | None, asked: Choices) -> Accuracy | None:
+    """The fidelity of the present plan, recalibrated where it can be, if it is on such a curve."""
+    point = curve.at(asked) if curve and curve.key.measure == "fidelity" else None
+    return None if point is None else point.accuracy.recalibrated or point.accuracy.compressed
 
 
 def between(curve: TradeoffCurve | None, asked: Choices) -> tuple[CurvePoint, CurvePoint] | None:
@@ -132,32 +159,35 @@ def between(curve: TradeoffCurve | None, asked: Choices) -> tuple[CurvePoint, Cu
 
 def show(
     chosen: Chosen, test_set: TestSet, key: CurveKey, reached: Accuracy | None,
-    pinned: ModelCard | None, batch: int,
+    pinned: ModelCard | None, batch: int, others: Sequence[Cell] = (),
 ) -> None:  # fmt: skip
-    """The figure, its axis and how far it is; drawn by itself as points come in."""
+    """The figure, its axis and how far it is; drawn by itself as points come in.
+
+    others: of a comparison of this network on these images.
+    """
     job = _job(chosen.network, test_set, key)
     watched = job is not None and not job.ended
     st.fragment(_draw, run_every=POLL_SECONDS if watched else None)(
-        chosen, test_set, key, reached, pinned, batch, watched
+        chosen, test_set, key, reached, pinned, batch, others, watched
     )
 
 
 def _draw(
     chosen: Chosen, test_set: TestSet, key: CurveKey, reached: Accuracy | None,
-    pinned: ModelCard | None, batch: int, watched: bool,
+    pinned: ModelCard | None, batch: int, others: Sequence[Cell], watched: bool,
 ) -> None:  # fmt: skip
     curve = known(key)
     job = _job(chosen.network, test_set, key)
     if watched and (job is None or job.ended):
         st.rerun()
     if curve is not None:
-        _figure(chosen, curve, reached, pinned, batch)
+        _figure(chosen, curve, reached, pinned, batch, others)
     if job is not None and not job.ended:
-        job_bar.bar(job, "Accuracy")
+        job_bar.bar(job, key.measure.capitalize())
         kept = "Every point that was measured is kept."
         job_bar.stop_background(job, "Stop measuring", "stop_curve", kept)
     elif not is_complete(chosen, key):
-        _offer(chosen.network, test_set, key, job, curve is None)
+        _offer(chosen.network, test_set, key, job, curve is None or not curve.points)
 
 
 def _offer(
@@ -168,8 +198,8 @@ def _offer(
         st.warning(plain(job.message), icon=":material/warning:")
     elif empty:
         st.info(
-            "Accuracy over compression is measured once, in the background, and kept: some "
-            "minutes for a small network, hours for a large one.",
+            f"{key.measure.capitalize()} over compression is measured once, in the background, and "
+            "kept: some minutes for a small network, hours for a large one.",
             icon=":material/show_chart:",
         )
     if st.button("Measure the curve", key="measure_curve", icon=":material/show_chart:"):
@@ -179,10 +209,11 @@ def _offer(
 
 def _figure(
     chosen: Chosen, curve: TradeoffCurve, reached: Accuracy | None, pinned: ModelCard | None,
-    batch: int,
+    batch: int, others: Sequence[Cell],
 ) -> None:  # fmt: skip
+    st.markdown(_answer(curve))
     axis: Axis = st.segmented_control(
-        "Accuracy over",
+        f"{curve.key.measure.capitalize()} over",
         tuple(AXIS_NAMES),
         default="pcr",
         required=True,
@@ -193,30 +224,34 @@ def _figure(
     )
     times = _times(chosen, batch) if axis == "time" else None
     selection = chart_to_click(
-        tradeoff_figure(curve, axis, _places(chosen, axis, reached, pinned, batch), times, HEIGHT),
+        tradeoff_figure(
+            curve,
+            axis,
+            [*_places(chosen, axis, reached, pinned, batch), *_compared(others, axis)],
+            times,
+            HEIGHT,
+        ),
         key="curve",
-        alt=f"Top-1 accuracy of {curve.model} against {AXES[axis]}",
+        alt=f"{MEASURES[curve.key.measure]} of {curve.model} against {AXES[axis]}",
         stem=numbers.file_stem(chosen.plan),
     )
     clicked_point.offer(selection, "pcr", "ask_curve")
-    st.caption(_summary(curve))
+    st.caption(
+        f"{curve.dense.n:,} test images of {plain(curve.data)}, {_HOW[curve.key.measure]} Click a "
+        "point to ask for it."
+    )
 
 
-def _summary(curve: TradeoffCurve) -> str:
+def _answer(curve: TradeoffCurve) -> str:
     """The question that most people come with, answered from what is measured."""
-    held = curve.smallest(1.0)
+    held, of = curve.smallest(1.0), _WITHIN[curve.key.measure]
     if held is None:
-        told = "No measured network is within one point of the dense one. "
-    else:
-        stage, best = held.accuracy.best
-        low, high = best.interval
-        told = (
-            f"Within one point of the dense network: **PCR {held.pcr:.1f}** at "
-            f"{plain(held.label)}, {stage} ({best.percent:.1f} %, {low:.1f} to {high:.1f}). "
-        )
-    return told + (
-        f"{curve.dense.n:,} test images of {plain(curve.data)}, no labels used in recovery; the "
-        "grey band is the dense network's 95 % interval. Click a point to ask for it."
+        return f"No measured network is within one point of {of}."
+    stage, best = held.accuracy.best
+    low, high = best.interval
+    return (
+        f"Within one point of {of}: **PCR {held.pcr:.1f}** at {plain(held.label)}, {stage} "
+        f"({best.percent:.1f} %, {low:.1f} to {high:.1f})."
     )
 
 
@@ -240,6 +275,19 @@ def _places(
         if then is not None and was is not None:
             places.append(Place("A", then, Accuracy(was.percent, was.interval, was.n)))
     return places
+
+
+def _compared(cells: Sequence[Cell], axis: Axis) -> Sequence[Place]:
+    """Other methods, where they reach; their times are of another batch than the curve's."""
+    placed: list[Place] = []
+    for cell in cells:
+        at = {"pcr": cell.pcr, "fcr": cell.fcr, "mb": cell.bytes / 1e6 if cell.bytes else None,
+              "time": None}[axis]  # fmt: skip
+        if at is None or cell.accuracy is None or cell.interval is None or cell.n is None:
+            continue
+        reached = Accuracy(cell.accuracy, cell.interval, cell.n)
+        placed.append(Place(f"{title_of(cell.method)}, Compare", at, reached))
+    return placed
 
 
 def _times(chosen: Chosen, batch: int) -> dict[float, float]:

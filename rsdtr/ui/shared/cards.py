@@ -9,14 +9,21 @@ from streamlit.delta_generator import DeltaGenerator
 
 from rsdtr.exports.model_card import ModelCard
 from rsdtr.learn.glossary import meaning
+from rsdtr.measuring.accuracy import Accuracy
 from rsdtr.measuring.latency import NetworkLatency
 from rsdtr.planning.model_profile import LayerProfile
 from rsdtr.planning.plan import CompressionPlan
-from rsdtr.recovery.tradeoff_curve import CurvePoint
+from rsdtr.recovery.tradeoff_curve import CurvePoint, Measure
 from rsdtr.search.candidate import Candidate
 from rsdtr.ui.shared.markdown import plain
 from rsdtr.ui.shared.numbers import count, size
 
+_MEASURED: dict[Measure, str] = {
+    "accuracy": "Top-1 on test images after BatchNorm recalibration, no training, with its 95 % "
+    "interval.",
+    "fidelity": "What is left of the dense network's answers to test images after BatchNorm "
+    "recalibration, no training, with its 95 % interval.",
+}
 LAYER_CARD = 220  # pixels: two beside each other in a window of 800
 
 
@@ -25,8 +32,11 @@ def show(
     latency: NetworkLatency,
     pinned: ModelCard | None = None,
     between: tuple[CurvePoint, CurvePoint] | None = None,
+    measure: Measure = "accuracy",
+    fidelity: Accuracy | None = None,
 ) -> None:
-    """PCR, FCR, parameters, file size, and accuracy and latency once they are measured.
+    """PCR, FCR, parameters, file size, and accuracy and latency once they are measured; fidelity in
+    accuracy's place where that is what is measured.
 
     pinned: the configuration since which each tells its change; between: measured points on both
     sides of this one, which is not measured itself.
@@ -72,11 +82,12 @@ def show(
         f"largest error {worst:.3f}",
         "Layers that become a ring, and the largest relative error ‖𝓦 − 𝓦̂‖ / ‖𝓦‖ among them.",
     )
-    reached, change = now.reached, None
+    reached = now.reached if measure == "accuracy" else fidelity
+    change = None
     if reached is not None:
         low, high = reached.interval
         value, note = f"{reached.percent:.1f} %", f"{low:.1f} to {high:.1f} %, n = {reached.n:,}"
-        was = pinned.reached if pinned else None
+        was = pinned.reached if pinned and measure == "accuracy" else None
         change = _change(reached.percent, was.percent if was else None, "{:.1f} points")
     elif between is not None:
         ends = sorted(point.accuracy.stages[-1][1].percent for point in between)
@@ -86,10 +97,10 @@ def show(
         value, note = "–", "not measured yet"
     _card(
         row,
-        "Accuracy",
+        measure.capitalize(),
         value,
         note,
-        "Top-1 on test images after BatchNorm recalibration, no training, with its 95 % interval.",
+        _MEASURED[measure],
         change=change,
     )
     _latency_card(row, latency, pinned)

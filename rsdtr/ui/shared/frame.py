@@ -19,6 +19,7 @@ from rsdtr.errors import RsdtrError
 from rsdtr.ui.shared import session
 from rsdtr.ui.shared.markdown import plain, sentence
 
+FOLD_SECONDS = 0.8  # that a browser has for the first screen alone
 THREADS = 2  # the server answers several pages: heavy work must not take the whole machine
 # A file of ours: Streamlit would fetch the picture of a named icon from the network.
 ICON = Path(__file__).with_name("icon.png")
@@ -76,6 +77,25 @@ def lead(text: str) -> None:
     if not _framed.get():
         st.switch_page("app.py", query_params=st.query_params.to_dict())
     st.markdown(text)
+
+
+def fold() -> None:
+    """Where the first screen of a page ends: in a session's first run, what is below comes later.
+
+    A browser draws all that it was sent before it shows any of it, and needs as long for what
+    nobody sees yet as for what everybody waits for.
+    """
+    if session.UNFOLDED not in st.session_state:
+        st.fragment(_unfold, run_every=FOLD_SECONDS)()
+        session.break_off()  # a slow browser may not have drawn these widgets when it gets the next
+        st.stop()
+
+
+def _unfold() -> None:
+    """The first time with the page, and then when the browser asks, which has drawn it by then."""
+    if session.UNFOLDED in st.session_state:
+        st.rerun()
+    st.session_state[session.UNFOLDED] = True
 
 
 def import_for(script: Path) -> None:

@@ -98,6 +98,7 @@ ADDRESS: Final = "address"  # what the browser's says, and what it should
 # Which page is drawn, and whether the run before this one drew another.
 _PAGE: Final = "page"
 _NEW_PAGE: Final = "new_page"
+UNFOLDED: Final = "unfolded"  # whether a first screen of this session has been drawn
 
 # Results of this session.
 PIN: Final = "pinned"  # the model card of configuration A

@@ -2,6 +2,8 @@
 
 import pytest
 
+from rsdtr.baselines.comparison import Cell
+from rsdtr.data.datasets import data_identity
 from rsdtr.errors import JobError
 from rsdtr.jobs import job_queue
 from rsdtr.jobs.kinds.tradeoff_curve import KIND, queue_curve
@@ -18,7 +20,7 @@ from tests.support.pages import DIGITS, app, keys, metrics_of, shown
 
 
 def summary(test) -> str:
-    return next(c.value for c in test.caption if "the dense network" in c.value)
+    return next(text.value for text in test.main.markdown if "the dense network" in text.value)
 
 
 @pytest.fixture
@@ -120,3 +122,29 @@ def test_the_axis_can_be_switched(queued):
 def test_every_coarse_position_of_the_slider_is_measured():
     found = load_curve(key())
     assert all(found.at(Choices(eps=eps)).accuracy.refit for eps in COARSE)
+
+
+def test_without_labels_the_curve_is_of_fidelity_and_called_so(queued):
+    spec = model_spec(DIGITS)
+    data = {"data": data_identity("photos", spec), "measure": "fidelity"}
+    wanted = key().model_copy(update=data)
+    shorter = made_up_curve(point(0.5, 5.0, 98.0), point(0.6, 6.0, 96.5), dense=100.0)
+    save_curve(shorter.model_copy(update={"key": wanted, "data": "photos"}))
+    test = app(eps="0.6")
+    test.text_input(key=session.DATA).set_value("photos").run()
+    assert metrics_of(test)["Fidelity"] == "96.5 %"
+    assert "Accuracy" not in metrics_of(test)
+    assert any("without labels. Fidelity: percent" in caption.value for caption in test.caption)
+    assert load_curve(key()) is not None  # that of accuracy is another one
+
+
+def test_what_compare_has_found_on_the_same_images_is_on_the_same_axes():
+    cell = Cell(
+        method="tt", asked=4.0, pcr=4.1, fcr=3.0, bytes=500_000, accuracy=95.0,
+        interval=(92.0, 97.0), n=360,
+    )  # fmt: skip
+    failed = Cell(method="cp", asked=4.0, failed="no such rank")
+    (place,) = curve._compared([cell, failed], "mb")
+    assert (place.x, place.accuracy.percent) == (0.5, 95.0)
+    assert place.name.endswith("Compare")
+    assert curve._compared([cell], "time") == []  # of another batch
