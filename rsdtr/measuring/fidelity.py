@@ -14,6 +14,7 @@ from rsdtr.compressed.fuse import merged
 from rsdtr.data.image_sets import LabelledImages, fitting_batch
 from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError, RsdtrError
+from rsdtr.measuring.picture_quality import psnr, restored
 from rsdtr.models.outputs import (
     Boxes,
     answers,
@@ -105,6 +106,10 @@ class Fidelity:
     ‖f(x) − f̂(x)‖/‖x − f(x)‖ over images x: the part that compression took of what the network
     does to its input. Where that is small, as the noise of a photograph is, relative_error stays
     small when all of it is gone. None for other answers.
+
+    psnr: of answers that are pictures, in dB, against the dense network's, for values in 0..1 (100
+    where nothing differs), the mean over images. None for other answers, and for pictures given as
+    a tensor, which does not tell how they were prepared.
     """
 
     relative_error: float
@@ -113,6 +118,7 @@ class Fidelity:
     of: int
     n: int
     residual_error: float | None = None
+    psnr: float | None = None
 
     @property
     def warning(self) -> str | None:
@@ -132,6 +138,8 @@ class Fidelity:
         error = f"relative error of the answers {self.relative_error:.3f}"
         if self.residual_error is not None:
             error += f", of what they change {self.residual_error:.3f}"
+        if self.psnr is not None:
+            error += f", PSNR to the dense network's {self.psnr:.2f} dB"
         if self.counted is None:
             return error
         if self.agreement is None:
@@ -160,25 +168,35 @@ def fidelity(
         raise DataError("fidelity needs images and there are none: give at least one")
     errors: list[float] = []
     residuals: list[float] = []
+    peaks: list[float] = []
     alike = of = 0
     counted: Counted | None = None
-    task = images.spec.task if isinstance(images, LabelledImages) else None
+    spec = images.spec if isinstance(images, LabelledImages) else None
+    pictures = spec is None or spec.task == "other"
     dense, network = merged(reference), merged(model)
     with evaluating(dense), evaluating(network):
         for pixels in _batches(images, batch_size):
             expected, found = _answered(dense, pixels), _answered(network, pixels)
             errors += _relative(expected.numbers, found.numbers).tolist()
-            picture = task in (None, "other") and _is_picture(expected, pixels)
+            picture = pictures and _is_picture(expected, pixels)
             if picture and expected.numbers.numel() == pixels.numel():
                 residuals += _residual(pixels, expected.numbers, found.numbers).tolist()
+            if pictures and spec is not None and _can_be_shown(expected, picture):
+                shown = (restored(answer.first, spec) for answer in (found, expected))
+                peaks += psnr(*shown).tolist()
             if not picture:
                 counted, same, compared = _agreement(expected, found, score)
                 alike, of = alike + same, of + compared
             if progress:
                 progress(len(errors), len(images))
-    agreement = 100 * alike / of if of else None
-    changed = sum(residuals) / len(residuals) if residuals else None
-    return Fidelity(sum(errors) / len(errors), agreement, counted, of, len(errors), changed)
+    return Fidelity(
+        sum(errors) / len(errors), 100 * alike / of if of else None, counted, of, len(errors),
+        _mean(residuals), _mean(peaks),
+    )  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _batches(images: LabelledImages | Tensor, batch_size: int) -> Iterator[Tensor]:
@@ -223,6 +241,12 @@ def _is_picture(answered: _Answered, pixels: Tensor) -> bool:
     """Whether pictures (B, C, H, W) are answered with pictures, of whatever height and width."""
     first = answered.first
     return first is not None and first.ndim == 4 and first.shape[1] == pixels.shape[1]
+
+
+def _can_be_shown(answered: _Answered, picture: bool) -> bool:
+    """Whether an answer is a picture of 1, 3 or 4 channels, or one map, as of an edge detector."""
+    channels = answered.first.shape[1:-2] if answered.first is not None else ()
+    return channels == (1,) or (picture and channels in ((3,), (4,)))
 
 
 def _residual(pixels: Tensor, expected: Tensor, found: Tensor) -> Tensor:

@@ -49,9 +49,8 @@ def of_place(model: nn.Module, conv: Weighted) -> str | None:
 
 def of_use(calls: Sequence[Call], past: int) -> str | None:
     """Why not, from how it runs; past: MACs with its kernel outside of its calls."""
-    runs = sum(call.regions for call in calls)
-    if runs > 1:
-        return f"runs {runs} times for one input: its cost as a ring is not known"
+    if not any(call.regions for call in calls):
+        return "nothing of the example input reaches it: its cost as a ring is not known"
     if past:
         return "its kernel is used by other code as well, outside of a call of the layer"
     return None

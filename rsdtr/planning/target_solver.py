@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsdtr.errors import PlanError
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile
+from rsdtr.planning.layer_profile import LayerProfile
+from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import (
     CompressionPlan,
     Target,
