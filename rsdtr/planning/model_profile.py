@@ -97,6 +97,11 @@ def profile(
     default spec.example_inputs, and without those a blank image of spec.input_shape.
     PlanError if it has no convolution that runs, or does not take these inputs.
     """
+    if empty := next((name for name, value in model.named_parameters() if value.is_meta), None):
+        raise PlanError(
+            f"{spec.name} has no values yet ({empty} is on the meta device): make it on the CPU and "
+            "load its weights"
+        )
     example = spec.example(model) if example_inputs is None else first_of_each(example_inputs)
     give_lazy_layers_weights(model, example)
     layers = {

@@ -44,6 +44,11 @@ def of_place(model: nn.Module, conv: Weighted) -> str | None:
         )
     if conv._parameters.get("weight") is None:
         return _computed(conv)
+    if conv.weight.is_inference():
+        return (
+            "its kernel was made in torch.inference_mode: layer.weight = "
+            "nn.Parameter(layer.weight.clone()) frees it"
+        )
     return _shared(model, conv) or _beside(conv)
 
 

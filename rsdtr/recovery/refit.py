@@ -232,7 +232,7 @@ class _Refit:
             if not (judge.finite and learnt.finite):
                 raise RsdtrError(
                     f"what goes in or out of layer {site.layer} is not finite on these images: "
-                    "compress the network less"
+                    f"{self._what_to_do()}"
                 )
             prior = (learnt.centred() if has_bias else learnt).with_prior(
                 scale[:, None, None, None] * trained, self.asked.ridge
@@ -254,6 +254,14 @@ class _Refit:
         if steps[0].kept:
             _write(layer, norm, _scaled(ring, 1 / scale), bias / scale)
         return steps
+
+    def _what_to_do(self) -> str:
+        """About values that are not finite."""
+        for name, module in self.dense.modules.items():
+            for key, value in (*module._parameters.items(), *module._buffers.items()):
+                if value is not None and not value.isfinite().all():
+                    return f"the dense network's own {name}.{key} holds NaN or Inf"
+        return "compress the network less"
 
     def _moments(
         self,

@@ -240,6 +240,10 @@ def test_values_that_are_not_finite_are_refused(
     broken.get_buffer("bn1.running_mean").fill_(torch.nan)
     with pytest.raises(RsdtrError, match=r"out of layer layer1\.0\.conv1 is not finite"):
         refit(broken, dense, digits.train, 10)
+    unfit = copy.deepcopy(dense)
+    unfit.get_parameter("conv1.weight").detach()[0, 0, 0, 0] = torch.nan
+    with pytest.raises(RsdtrError, match=r"the dense network's own conv1\.weight holds NaN"):
+        refit(rings, unfit, digits.train, 10)
 
 
 @pytest.mark.parametrize(
