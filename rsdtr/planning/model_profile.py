@@ -99,8 +99,8 @@ def profile(
     """
     if empty := next((name for name, value in model.named_parameters() if value.is_meta), None):
         raise PlanError(
-            f"{spec.name} has no values yet ({empty} is on the meta device): make it on the CPU and "
-            "load its weights"
+            f"{spec.name} has no values yet ({empty} is on the meta device): give it "
+            "values on the CPU"
         )
     example = spec.example(model) if example_inputs is None else first_of_each(example_inputs)
     give_lazy_layers_weights(model, example)
