@@ -119,19 +119,22 @@ def network_rows(
     written: MutableMapping[nn.Module, bytes] | None = None,
     progress: Told | None = None,
 ) -> list[Timing]:
-    """Time all variants of a network in one engine; those that it cannot run have no row.
+    """Time all variants of a network in one engine; those that it cannot run have no row, nor those
+    that no time is left for.
 
     `onnxruntime` and `openvino` run what `export` writes: fused, of plain convolutions. seconds:
     about as long as it may take, see `interleaved`; written: the ONNX files of networks, which are
     added to it.
     """
     started = time.perf_counter()
-    running = {}
+    running: dict[str, Run] = {}
     noise = torch.zeros(1, *spec.input_shape)
     files = {} if written is None else written
     for done, (name, network) in enumerate(variants.items()):
+        left = max(0.0, seconds - (time.perf_counter() - started))
+        if running and not left and engine != "eager":
+            break  # what is not even written, or compiled, gets no row
         if progress:
-            left = max(0.0, seconds - (time.perf_counter() - started))
             progress(done, (1 + runs) * len(variants), left)
         try:
             run = _in_engine(network, spec, engine, threads, files)

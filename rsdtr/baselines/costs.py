@@ -77,7 +77,7 @@ def layer_ratios(decided: CompressionPlan, profile: ModelProfile) -> tuple[Layer
     for layer in decided.layers:
         if layer.ranks is None:
             continue
-        sizes = profile.layer(layer.name)
+        layer_profile = profile.layer(layer.name)
         rank = rank_for(layer.shape, layer.storage)
         found.append(
             LayerRatio(
@@ -87,8 +87,8 @@ def layer_ratios(decided: CompressionPlan, profile: ModelProfile) -> tuple[Layer
                 rank,
                 layer.storage,
                 tensorized_storage(layer.shape, rank),
-                pipeline_macs(layer.shape, layer.ranks, sizes.input_size, sizes.output_size),
-                tensorized_macs(layer.shape, rank, sizes.input_size, sizes.output_size),
+                layer_profile.pipeline_macs(layer.ranks),
+                layer_profile.over_runs(partial(tensorized_macs, layer.shape, rank)),
             )
         )
     return tuple(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import cast
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,7 +23,8 @@ from rsdtr.baselines.lowrank import (
 )
 from rsdtr.errors import PlanError
 from rsdtr.models.surgery import replaced
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile
+from rsdtr.planning.layer_profile import LayerProfile
+from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import policy_layers
 from rsdtr.ring.rank_selection import checked_eps
 
@@ -182,7 +184,7 @@ def network_of(
             layers.append(LayerDecision(name=layer.name, kept_dense=found, macs=layer.macs))
             continue
         choice, cores = chosen(method.name, kernels.of(layer), layer.kernel, found)
-        cost = kernels.of(layer).macs(found, layer.input_size, layer.output_size)
+        cost = layer.over_runs(partial(kernels.of(layer).macs, found))
         macs += cost - layer.macs
         layers.append(LayerDecision(name=layer.name, choice=choice, macs=cost))
         if model is not None:

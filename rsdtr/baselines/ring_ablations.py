@@ -16,7 +16,8 @@ from rsdtr.baselines.reach_pcr import eps_for
 from rsdtr.data.datasets import LabelledImages
 from rsdtr.errors import PlanError
 from rsdtr.planning.damage import measure_damage
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile
+from rsdtr.planning.layer_profile import LayerProfile
+from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import (
     CompressionPlan,
     LayerPlan,

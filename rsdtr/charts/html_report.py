@@ -50,7 +50,7 @@ def report_html(card: ModelCard) -> str:
         title=card.label.replace("ε_p", "εₚ"),  # as on the pages
         facts=_facts(card),
         figures=[(_figure(figure, k), text) for k, (figure, text) in enumerate(figures)],
-        columns=(*COLUMNS, "kept dense because"),
+        columns=(*_columns(card), "kept dense because"),
         layers=_layers(card),
         card=card,
     )
@@ -107,9 +107,14 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
     return [*facts, ("SHA-256 of the weights", card.weights_sha256)]
 
 
+def _columns(card: ModelCard) -> tuple[str, ...]:
+    name, kernel, *costs = COLUMNS
+    return (name, kernel, "runs", *costs) if card.plan.runs_several_times else COLUMNS
+
+
 def _layers(card: ModelCard) -> list[tuple[list[str], str]]:
     """The cells of each layer, and why it stays dense, if it does."""
-    rows = layers_table(card.plan)[list(COLUMNS)].itertuples(index=False)
+    rows = layers_table(card.plan)[list(_columns(card))].itertuples(index=False)
     return [
         ([_cell(cell) for cell in row], layer.kept_dense or "")
         for row, layer in zip(rows, card.plan.layers, strict=True)

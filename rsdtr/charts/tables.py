@@ -10,7 +10,8 @@ import pandas as pd
 
 from rsdtr.exports.model_card import ModelCard
 from rsdtr.measuring.latency import LayerLatency, NetworkLatency
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile
+from rsdtr.planning.layer_profile import LayerProfile
+from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.network_parts import Part
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.checkpoint import TrainingRun
@@ -31,9 +32,11 @@ def layers_table(
     """One row per layer: what the plan makes of it, before and after.
 
     own: layers with an ε_p of their own, or None to stay dense; latency: of this plan, for the
-    columns of MEASURED; without it nothing is measured.
+    columns of MEASURED; without it nothing is measured. There is a column `runs` where a layer runs
+    several times for one input.
     """
     own = own or {}
+    several = plan.runs_several_times
     measured = [latency.of(la.name) if latency else LayerLatency(la, None) for la in plan.layers]
     rows = [
         {
@@ -42,6 +45,7 @@ def layers_table(
             "keep dense": layer.name in own and own[layer.name] is None,
             "kernel (O × I × KH × KW)": " × ".join(map(str, layer.shape)),
             "stride": " × ".join(map(str, layer.stride)),
+            **({"runs": layer.runs} if several else {}),
             "before (scalars)": math.prod(layer.shape),
             "after (scalars)": layer.storage,
             "ratio (×)": math.prod(layer.shape) / layer.storage,

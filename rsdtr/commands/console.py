@@ -154,11 +154,11 @@ def plan_table(decided: CompressionPlan) -> str:
     def row(layer: LayerPlan) -> tuple[str, ...]:
         shape = "×".join(map(str, layer.shape))
         o, i, kh, kw = layer.shape
+        first = (layer.name, shape, str(layer.runs)) if several else (layer.name, shape)
         if layer.ranks is None:
-            return layer.name, shape, "", "", "", "", f"{layer.storage:,}", f"{layer.kept_dense}"
+            return *first, "", "", "", "", f"{layer.storage:,}", f"{layer.kept_dense}"
         return (
-            layer.name,
-            shape,
+            *first,
             f"{layer.eps:g}",
             str(layer.shift),
             str(layer.r0),
@@ -167,7 +167,18 @@ def plan_table(decided: CompressionPlan) -> str:
             f"{layer.relative_error:.3f}",
         )
 
-    header = ("layer", "kernel", "ε_p", "shift", "r0", "ranks", "parameters", "error, or why dense")
+    several = decided.runs_several_times
+    header = (
+        "layer",
+        "kernel",
+        *["runs"] * several,
+        "ε_p",
+        "shift",
+        "r0",
+        "ranks",
+        "parameters",
+        "error, or why dense",
+    )
     params, macs = decided.params, decided.macs
     return (
         f"{table(header, [row(layer) for layer in decided.layers])}\n\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -24,7 +23,6 @@ from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.planning.target_solver import Damage
 from rsdtr.planning.winners_on_disk import load_winners
-from rsdtr.search.candidate import GRID
 
 
 def read_saved(folder: str | Path, factory: str | None = None) -> Saved:
@@ -86,11 +84,13 @@ def decide(
     costs: ModelProfile,
     choices: Choices,
     damage: Damage | None = None,
-    grid: Sequence[float] = GRID,
+    uniform: bool = False,
 ) -> CompressionPlan:
-    """The plan that answers the choices, with its progress on stderr; grid: as `Choices.decide`."""
+    """The plan that answers the choices, with its progress on stderr; errors and `uniform` as of
+    `Choices.decide`.
+    """
     with progress(f"planning {costs.model}", "layers") as show:
-        decided = choices.decide(costs, damage, show, grid)
+        decided = choices.decide(costs, damage, show, uniform)
     if choices.objective != "latency":
         return decided
     with progress(f"measuring rings at batch {choices.latency_batch}", "rings") as show:

@@ -11,7 +11,8 @@ from torch import nn
 from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.errors import PlanError
 from rsdtr.measuring.layer_times import DeviceProfile, LayerCase, LayerTimes, measured_profile
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile
+from rsdtr.planning.layer_profile import LayerProfile
+from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import CompressionPlan, LayerPlan, MeasuredOn, Milliseconds
 from rsdtr.ring.forms import Form
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 from rsdtr.measuring.fastest_forms import layer_case, with_forms
 from rsdtr.measuring.layer_times import LayerCase, measured_profile
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile
+from rsdtr.planning.layer_profile import LayerProfile
+from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import CompressionPlan, LayerPlan, ring_plan, with_layers
 from rsdtr.ring.cost import pipeline_macs_per_pixel
 from rsdtr.ring.forms import FORMS

@@ -16,6 +16,7 @@ from rsdtr.data.image_sets import LabelledImages, fitting_batch
 from rsdtr.data.tensor_images import ImageSource, images_of
 from rsdtr.errors import DataError, RsdtrError
 from rsdtr.measuring.accuracy import Z95, wilson
+from rsdtr.measuring.picture_quality import psnr, restored
 from rsdtr.models.outputs import (
     Boxes,
     answers,
@@ -110,6 +111,9 @@ class Fidelity:
 
     interval: 95 % interval of `percent`, from 0 to 100, over images; None where nobody looked at
     them one by one.
+    psnr: of answers that are pictures, in dB, against the dense network's, for values in 0..1 (100
+    where nothing differs), the mean over images. None for other answers, and for pictures given as
+    a tensor, which does not tell how they were prepared.
     """
 
     relative_error: float
@@ -119,6 +123,7 @@ class Fidelity:
     n: int
     residual_error: float | None = None
     interval: tuple[float, float] | None = None
+    psnr: float | None = None
 
     @property
     def percent(self) -> float:
@@ -148,6 +153,8 @@ class Fidelity:
         error = f"relative error of the answers {self.relative_error:.3f}"
         if self.residual_error is not None:
             error += f", of what they change {self.residual_error:.3f}"
+        if self.psnr is not None:
+            error += f", PSNR to the dense network's {self.psnr:.2f} dB"
         if self.counted is None:
             return error
         if self.agreement is None:
@@ -177,16 +184,21 @@ def fidelity(
     errors: list[float] = []
     residuals: list[float] = []
     shares: list[tuple[int, int]] = []  # of each image: how many agree, of how many
+    peaks: list[float] = []
     counted: Counted | None = None
-    task = images.spec.task if isinstance(images, LabelledImages) else None
+    spec = images.spec if isinstance(images, LabelledImages) else None
+    pictures = spec is None or spec.task == "other"
     dense, network = merged(reference), merged(model)
     with evaluating(dense), evaluating(network):
         for pixels in _batches(images, batch_size):
             expected, found = _answered(dense, pixels), _answered(network, pixels)
             errors += _relative(expected.numbers, found.numbers).tolist()
-            picture = task in (None, "other") and _is_picture(expected, pixels)
+            picture = pictures and _is_picture(expected, pixels)
             if picture and expected.numbers.numel() == pixels.numel():
                 residuals += _residual(pixels, expected.numbers, found.numbers).tolist()
+            if pictures and spec is not None and _can_be_shown(expected, picture):
+                shown = (restored(answer.first, spec) for answer in (found, expected))
+                peaks += psnr(*shown).tolist()
             if not picture:
                 counted, told = _agreement(expected, found, score)
                 shares += told
@@ -194,7 +206,6 @@ def fidelity(
                 progress(len(errors), len(images))
     alike, of = (sum(numbers) for numbers in zip(*shares, strict=True)) if shares else (0, 0)
     agreement = 100 * alike / of if of else None
-    changed = sum(residuals) / len(residuals) if residuals else None
     if counted == "images":
         low, high = wilson(alike, of, Z95)
         interval = 100 * low, 100 * high
@@ -203,8 +214,9 @@ def fidelity(
     else:
         interval = _interval([max(100 * (1 - error), 0.0) for error in residuals or errors])
     return Fidelity(
-        sum(errors) / len(errors), agreement, counted, of, len(errors), changed, interval
-    )
+        sum(errors) / len(errors), agreement, counted, of, len(errors), _mean(residuals),
+        interval, _mean(peaks),
+    )  # fmt: skip
 
 
 def _interval(percents: Sequence[float]) -> tuple[float, float]:
@@ -213,6 +225,10 @@ def _interval(percents: Sequence[float]) -> tuple[float, float]:
         return 0.0, 100.0
     mean, half = fmean(percents), Z95 * stdev(percents) / len(percents) ** 0.5
     return max(mean - half, 0.0), min(mean + half, 100.0)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _batches(images: LabelledImages | Tensor, batch_size: int) -> Iterator[Tensor]:
@@ -259,6 +275,12 @@ def _is_picture(answered: _Answered, pixels: Tensor) -> bool:
     return first is not None and first.ndim == 4 and first.shape[1] == pixels.shape[1]
 
 
+def _can_be_shown(answered: _Answered, picture: bool) -> bool:
+    """Whether an answer is a picture of 1, 3 or 4 channels, or one map, as of an edge detector."""
+    channels = answered.first.shape[1:-2] if answered.first is not None else ()
+    return channels == (1,) or (picture and channels in ((3,), (4,)))
+
+
 def _residual(pixels: Tensor, expected: Tensor, found: Tensor) -> Tensor:
     """‖f(x) − f̂(x)‖/‖x − f(x)‖ of each picture x (B, C, H, W); its answers are (B, C·H·W)."""
     wrong, changed = (
@@ -277,7 +299,10 @@ def _agreement(
         return "boxes", [matched(one.above(score), other.above(score)) for one, other in pairs]
     if expected.first.ndim not in (2, 4) or expected.first.shape[1] < 2:
         return None, []
-    same = (expected.first.argmax(1) == found.first.argmax(1)).reshape(len(expected.first), -1)
+    agree = expected.first.argmax(1) == found.first.argmax(1)
+    for answer in (expected.first, found.first):  # what is no number tells no class
+        agree &= answer.isfinite().all(1)
+    same = agree.reshape(len(agree), -1)
     alike = [(int(row.sum()), row.numel()) for row in same]
     return ("images" if expected.first.ndim == 2 else "pixels"), alike
 

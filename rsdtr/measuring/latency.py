@@ -87,7 +87,10 @@ class NetworkLatency:
 
     @property
     def dense_ms(self) -> float | None:
-        """Sum of the best times of all measured convolutions, dense; None while one lacks."""
+        """Sum of the best times of all runs of the measured layers, dense; None while one lacks.
+
+        A layer that runs at several sizes counts as if each were the dearest of them.
+        """
         return self._sum([item.dense for item in self.layers])
 
     @property
@@ -105,7 +108,10 @@ class NetworkLatency:
         return next(item for item in self.layers if item.layer.name == name)
 
     def _sum(self, times: Sequence[FormTime | None]) -> float | None:
-        return None if self.lacking else sum(time.best_ms for time in times if time is not None)
+        if self.lacking:
+            return None
+        each = zip(self.layers, times, strict=True)
+        return sum(item.layer.runs * time.best_ms for item, time in each if time is not None)
 
 
 def network_cases(

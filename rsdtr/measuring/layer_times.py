@@ -17,7 +17,7 @@ from rsdtr.compressed.tr_conv2d import PaddingMode, TRConv2d
 from rsdtr.compressed.tr_linear import TRLinear
 from rsdtr.errors import RsdtrError, first_problem
 from rsdtr.measuring.stopwatch import interleaved, machine, peak_bytes, thread_count
-from rsdtr.planning.model_profile import Kind
+from rsdtr.planning.layer_profile import Kind
 from rsdtr.ring.forms import FORMS, Form
 from rsdtr.system.atomic_files import replace_file
 from rsdtr.system.cache_folder import cache_folder, private_folder

@@ -53,6 +53,7 @@ def interleaved(
     *,
     runs: int,
     seconds: float = math.inf,
+    at_least: int = _LEAST_ROUNDS,
     at_least_ms: float = 0.0,
     hopeless: float = math.inf,
     device: torch.device | str = "cpu",
@@ -67,9 +68,10 @@ def interleaved(
     that a measurement may be ten times the truth: the system tells which ones were interrupted,
     and rounds go on until each work has `runs` undisturbed ones, up to four times as many rounds.
 
-    A measurement repeats its work until it takes about `at_least_ms` and is the mean. After three
-    rounds there are no more once `seconds` have passed, nor for a work whose best time is more
-    than `hopeless` times the best of all, unless it was interrupted each time. clock: tells the
+    A measurement repeats its work until it takes about `at_least_ms` and is the mean. After
+    `at_least` rounds there is none once `seconds` have passed, and after three none of a work whose
+    best time is more than `hopeless` times the best of all, unless it was interrupted each time.
+    clock: tells the
     time in seconds; with one thread, `time.process_time` leaves out what other programs take.
     progress: called before every measurement with (done, in all, seconds left at most).
     """
@@ -84,6 +86,7 @@ def interleaved(
         spent = (clock() - start) * 1000
         return spent / repeats, _interruptions() > interruptions
 
+    started = time.perf_counter()
     repeats = {}
     for name, work in works.items():
         warm = measure(work, 1)[0]
@@ -92,7 +95,7 @@ def interleaved(
         repeats[name] = max(1, min(1000, math.ceil(at_least_ms / max(warm, 1e-6))))
     quiet: dict[str, list[float]] = {name: [] for name in works}
     disturbed: dict[str, list[float]] = {name: [] for name in works}
-    started, running = time.perf_counter(), list(works)
+    running = list(works)
     for done in range(4 * runs):
         if done >= _LEAST_ROUNDS:
             bests = {name: min(quiet[name] + disturbed[name]) for name in works}
@@ -102,9 +105,12 @@ def interleaved(
                 for name in running
                 if len(quiet[name]) < runs and (bests[name] <= limit or not quiet[name])
             ]
-        if not running or (done >= _LEAST_ROUNDS and time.perf_counter() - started > seconds):
+        if not running:
             break
         for name in running:
+            if done >= at_least and time.perf_counter() - started > seconds:
+                running = []
+                break
             if progress:
                 _tell_left(progress, quiet, disturbed, runs, started, seconds)
             spent, interrupted = measure(works[name], repeats[name])
@@ -246,8 +252,8 @@ def timings(
 ) -> list[Timing]:
     """Time functions of the same (batch, *input_shape) noise in turns; a row for each.
 
-    Measurements that another program interrupted are made again, and there are fewer once `seconds`
-    have passed, see `interleaved`.
+    Measurements that another program interrupted are made again, and after the first of each there
+    are no more once `seconds` have passed, see `interleaved`.
     RsdtrError when batch, runs or threads is not at least 1.
     """
     for name, value in (("batch", batch), ("runs", runs), ("threads", threads)):
@@ -256,7 +262,7 @@ def timings(
     noise = torch.randn(batch, *input_shape, generator=torch.Generator().manual_seed(0))
     works = {name: _work(run, noise.clone()) for name, run in variants.items()}
     with thread_count(threads):
-        found = interleaved(works, runs=runs, seconds=seconds, progress=progress)
+        found = interleaved(works, runs=runs, seconds=seconds, at_least=1, progress=progress)
     return [
         Timing(scope, engine, batch, name, taken.median_ms, taken.iqr_ms)
         for name, taken in found.items()

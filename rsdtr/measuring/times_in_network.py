@@ -57,7 +57,7 @@ def times_in_networks(
     with thread_count(threads):
         interleaved(
             {name: noted(name, network) for name, network in networks.items()},
-            runs=runs, seconds=seconds, hopeless=_HOPELESS, progress=progress,
+            runs=runs, seconds=seconds, at_least=1, hopeless=_HOPELESS, progress=progress,
         )  # fmt: skip
     # The first run of each merges kernels and warms up.
     return {

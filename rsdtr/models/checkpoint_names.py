@@ -18,6 +18,7 @@ from rsdtr.system.state_file import EXTRA, memory_place
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # Attributes that a network is usually held in, the usual one first.
 USUAL = ("model.", "net.", "network.", "backbone.", "encoder.", "classifier.", "student.")
+_COUNTERS = {"n_averaged"}  # which torch.optim.swa_utils.AveragedModel has beside `module.`
 _DEEPEST = 3  # attributes around a network
 _log = logging.getLogger(__name__)
 Todays = Callable[[str], str | None]
@@ -41,6 +42,8 @@ def fitting(
 
     def under(prefix: str) -> OrderedDict[str, Any]:
         def short(name: str) -> str | None:
+            if name in _COUNTERS:
+                return None
             bare = unwrapped(name)
             return bare.removeprefix(prefix) if bare.startswith(prefix) else None
 

@@ -94,7 +94,7 @@ def compared_output(model: nn.Module, images: Tensor) -> Tensor:
 
 def in_rows(found: Sequence[Tensor], n: int) -> Tensor:
     """Tensors (n, …) side by side, (n, N); RsdtrError as `answers`."""
-    rows = [part.flatten(1) for part in found if part.ndim > 0 and len(part) == n]
+    rows = [part.reshape(n, -1) for part in found if part.ndim > 0 and len(part) == n]
     if not rows or len(rows) < len(found):
         shapes = ", ".join(str(tuple(part.shape)) for part in found) or "no tensor"
         raise RsdtrError(

@@ -18,7 +18,7 @@ from rsdtr.onnx_files.onnx_file import opset_of
 from rsdtr.onnx_files.onnx_network import OnnxNetwork
 from rsdtr.onnx_files.ring_nodes import aligned, dense_part, ring_part
 from rsdtr.onnx_files.runtime import Session
-from rsdtr.planning.model_profile import LayerProfile
+from rsdtr.planning.layer_profile import LayerProfile
 from rsdtr.planning.plan import CompressionPlan, LayerPlan, MeasuredOn, Milliseconds
 from rsdtr.ring.cost import form_activations, form_macs
 from rsdtr.ring.forms import Form, sublayers

@@ -23,7 +23,8 @@ from rsdtr.onnx_files.onnx_file import (
     values_of,
 )
 from rsdtr.onnx_files.value_shapes import Shape, input_shapes, value_shapes
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile, NotCounted
+from rsdtr.planning.layer_profile import LayerProfile, Runs
+from rsdtr.planning.model_profile import ModelProfile, NotCounted
 from rsdtr.ring.cost import Size
 from rsdtr.system.download import file_sha256
 from rsdtr.system.safetensors_format import Entry, safetensors_bytes
@@ -135,8 +136,7 @@ def _layer_profile(
         name=layer.name,
         kernel=layer.kernel,
         stride=layer.stride,
-        input_size=before,
-        output_size=after,
+        sizes=(Runs(before, after),),
         macs=layer.kernel.numel() * after[0] * after[1],
         in_paper_policy=position > 0 and max(kh, kw) > 1,
         obstacle=layer.obstacle,

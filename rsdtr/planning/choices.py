@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rsdtr.models.weights_source import PUBLISHED, WeightsSource
 from rsdtr.planning.model_profile import ModelProfile
+from rsdtr.planning.one_eps import one_eps
 from rsdtr.planning.plan import (
     CompressionPlan,
     Target,
     plan,
 )
 from rsdtr.planning.target_solver import Damage, solve
-from rsdtr.search.candidate import GRID, Objective, Rule
+from rsdtr.search.candidate import Objective, Rule
 from rsdtr.typing import Progress
 
 
@@ -127,16 +127,21 @@ class Choices:
         profile: ModelProfile,
         damage: Damage | None = None,
         progress: Progress | None = None,
-        grid: Sequence[float] = GRID,
+        uniform: bool = False,
     ) -> CompressionPlan:
-        """The plan; errors as `plan` and `solve`. grid: the ε_p that a target is met by."""
+        """The plan; errors as `plan` and `solve`. uniform: a target is met by one ε_p for all."""
         own = dict(self.own)
         if self.target is None:
             return plan(
                 profile, self.eps, rule=self.rule, objective=self.solved_objective,
                 layers=self.layers, own=own, progress=progress,
             )  # fmt: skip
+        if uniform:
+            return one_eps(
+                profile, self.target, rule=self.rule, objective=self.solved_objective,
+                layers=self.layers, own=own, progress=progress,
+            )  # fmt: skip
         return solve(
             profile, self.target, rule=self.rule, objective=self.solved_objective,
-            layers=self.layers, own=own, damage=damage, grid=grid, progress=progress,
+            layers=self.layers, own=own, damage=damage, progress=progress,
         )  # fmt: skip

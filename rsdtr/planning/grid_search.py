@@ -22,7 +22,8 @@ from multiprocessing.process import BaseProcess
 
 import torch
 
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile
+from rsdtr.planning.layer_profile import LayerProfile
+from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.search.candidate import (
     COARSE,
     GRID,

@@ -10,6 +10,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvNd
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
 from rsdtr.models.run import Example, called, tensors_in
@@ -126,7 +127,7 @@ def observed(network: nn.Module, example: Example, layers: Mapping[str, Weighted
         watch.belongs(layer.weight, name)
     for module, name in names.items():
         kernel: Tensor | None = None
-        if isinstance(module, Weighted):
+        if isinstance(module, Weighted | _ConvNd):
             kernel = module._parameters.get("weight")
         if isinstance(module, Rehearsal):
             kernel = module.kernel()
@@ -233,15 +234,15 @@ class _Watch(FlopCounterMode):
         kernels = () if func_packet in SEVERAL_PRODUCTS else tensors_in(args)
         owners = next(filter(None, (self._owners.get(x.data_ptr()) for x in kernels)), None)
         frame = next((frame for frame in reversed(self._frames) if frame.call), None)
-        seen = self.observation
+        inner, seen = self._frames[-1], self.observation
         if frame is not None and frame.call and (owners is None or frame.name in owners):
             frame.call.macs += macs
-        elif owners is not None:
+        elif owners is not None and inner.name not in owners:
             name = min(owners)
             seen.past[name] = seen.past.get(name, 0) + macs
         else:
-            inner = self._frames[-1].name, self._frames[-1].kind
-            seen.elsewhere[inner] = seen.elsewhere.get(inner, 0) + macs
+            at = inner.name, inner.kind
+            seen.elsewhere[at] = seen.elsewhere.get(at, 0) + macs
         return out
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import prod
 from typing import Literal
-from weakref import WeakKeyDictionary
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -19,30 +18,15 @@ from rsdtr.models.surgery import Weighted, copied, made_by
 from rsdtr.models.zoo import ModelSpec, weights_sha256
 from rsdtr.planning import obstacles
 from rsdtr.planning.layer_calls import Call, Observation, observed, rehearsed
-from rsdtr.ring.cost import Size, form_macs, pipeline_macs
-from rsdtr.ring.forms import FORMS, Form
-from rsdtr.ring.tensor_ring import ring_storage
-from rsdtr.search.bounds import Cost
+from rsdtr.planning.layer_profile import LayerProfile, Runs
+from rsdtr.ring.cost import Size
 from rsdtr.search.candidate import (
-    COARSE,
-    GRID,
     Candidate,
-    Objective,
     Question,
-    Ranks,
-    SearchResult,
     Winners,
 )
-from rsdtr.search.memory_budget import Kept
-from rsdtr.search.paper_rule import LARGE, KernelSpectra
-from rsdtr.search.tight_rule import best_tight
 from rsdtr.system.safetensors_format import Entry, entries_of
 from rsdtr.typing import Frozen
-
-Kind = Literal["conv", "linear"]
-# Spectra of all models in a process, by the scalars of their kernels: each takes some 60 bytes.
-_SPECTRA = Kept(1 << 23)
-_spectra: WeakKeyDictionary[LayerProfile, KernelSpectra] = WeakKeyDictionary()
 
 
 class NotCounted(Frozen):
@@ -61,102 +45,6 @@ class NotCounted(Frozen):
     def __str__(self) -> str:
         costs = f", {100 * self.share:.3g} % of the network's MACs" if self.macs else ""
         return f"{self.name}{costs} ({self.reason})"
-
-
-@dataclass(frozen=True, eq=False)
-class LayerProfile:
-    """One nn.Conv2d, or nn.Linear, as the network uses it.
-
-    name: its dotted module name; kernel: weight, (O, I/groups, KH, KW), detached; input_size,
-    output_size: (H, W) for the model's input; macs: dense MACs for one input; in_paper_policy:
-    whether the program behind the paper compresses it; obstacle: why it cannot be a ring, or None;
-    padding, dilation, padding_mode, groups: as the convolution has them. A linear layer is the
-    convolution that computes the same: its weight is (O, C, H, W) behind a flattened map (C, H, W),
-    and that map's (H, W) is its input_size; of any other input it is (O, I, 1, 1), and both sizes
-    are the positions that it runs at.
-    """
-
-    name: str
-    kernel: Tensor
-    stride: tuple[int, int]
-    input_size: Size
-    output_size: Size
-    macs: int
-    in_paper_policy: bool
-    obstacle: str | None
-    padding: tuple[int, int] | str
-    dilation: tuple[int, int]
-    padding_mode: str
-    kind: Kind = "conv"
-    groups: int = 1
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        o, i, kh, kw = self.kernel.shape
-        return o, i, kh, kw
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of one input: (I, H, W), of a linear layer (I,) or (positions…, I)."""
-        _, i, kh, kw = self.shape
-        if self.kind == "conv":
-            return (i * self.groups, *self.input_size)
-        alone = self.output_size == (1, 1)
-        return (i * kh * kw,) if alone else (*self.output_size, i)
-
-    @property
-    def spectra(self) -> KernelSpectra:
-        """The ε-independent part of the search; kept while it is among the latest asked for."""
-        found = _spectra.get(self)
-        if found is None:
-            found = _spectra[self] = KernelSpectra(self.kernel)
-        _SPECTRA.use(self, "spectra", self.kernel.numel(), lambda layer: _spectra.pop(layer, None))
-        return found
-
-    def cost(self, objective: Objective) -> Cost:
-        """What an objective makes small, as a function of ranks R_0…R_3."""
-        if objective == "storage":
-            return partial(ring_storage, self.shape)
-        return self.pipeline_macs
-
-    def pipeline_macs(self, ranks: Ranks) -> int:
-        """MACs of the paper's four sublayers for one input."""
-        return pipeline_macs(self.shape, ranks, self.input_size, self.output_size, self.groups)
-
-    def planned_form(self, ranks: Ranks) -> Form:
-        """The form that a ring is planned in, before anything was measured: the paper's sublayers;
-        of a grouped convolution, whose groups all run through the shared kernels, what takes the
-        fewest MACs, which may be `dense`.
-        """
-        if self.groups == 1:
-            return "pipeline"
-        return min(FORMS, key=lambda form: self.form_macs(form, ranks))
-
-    def form_macs(self, form: Form, ranks: Ranks) -> int:
-        """MACs for one input as a ring of these ranks in a form."""
-        sizes = self.input_size, self.output_size
-        return form_macs(form, self.shape, ranks, *sizes, self.groups)
-
-    def planned_macs(self, ranks: Ranks) -> int:
-        """MACs for one input as a ring of these ranks, in its `planned_form`."""
-        form = self.planned_form(ranks)  # a solved target asks this of thousands of rings
-        return self.pipeline_macs(ranks) if form == "pipeline" else self.form_macs(form, ranks)
-
-    @property
-    def grid(self) -> tuple[float, ...]:
-        """The ε_p at which a target looks at its rings: fewer where each search takes long."""
-        return COARSE if self.kernel.numel() >= LARGE else GRID
-
-    def search(self, question: Question, published: Candidate | None = None) -> SearchResult:
-        """Search the best ring now. RingError for ε_p out of range or a kernel without a ring.
-
-        published: the winner of rule=paper for the same objective and ε_p, where it is known:
-        rule=tight starts from it.
-        """
-        cost = self.cost(question.objective)
-        if question.rule == "tight":
-            return best_tight(self.spectra, question.eps, cost, published)
-        return self.spectra.best(question.eps, cost)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +97,11 @@ def profile(
     default spec.example_inputs, and without those a blank image of spec.input_shape.
     PlanError if it has no convolution that runs, or does not take these inputs.
     """
+    if empty := next((name for name, value in model.named_parameters() if value.is_meta), None):
+        raise PlanError(
+            f"{spec.name} has no values yet ({empty} is on the meta device): give it "
+            "values on the CPU"
+        )
     example = spec.example(model) if example_inputs is None else first_of_each(example_inputs)
     give_lazy_layers_weights(model, example)
     layers = {
@@ -254,12 +147,14 @@ def _layer(
     weight, call = layer.weight.detach(), calls[0]
     macs = sum(call.macs for call in calls)
     if isinstance(layer, nn.Linear):
-        size = call.flattened[1:] if call.flattened is not None else (1, 1)
-        fits = call.flattened is not None and prod(call.flattened) == layer.in_features
-        size = size if fits else (1, 1)
+        maps = {call.flattened for call in calls}
+        seen = call.flattened if len(maps) == 1 else None
+        size = seen[1:] if seen is not None and prod(seen) == layer.in_features else None
         return LayerProfile(
-            name=name, kernel=weight.reshape(len(weight), -1, *size), stride=(1, 1),
-            input_size=size if fits else call.output_size, output_size=call.output_size, macs=macs,
+            name=name, kernel=weight.reshape(len(weight), -1, *(size or (1, 1))), stride=(1, 1),
+            sizes=tuple(
+                replace(each, input_size=size or each.output_size) for each in _sizes(calls)
+            ), macs=macs,
             in_paper_policy=False, obstacle=obstacle, padding=(0, 0), dilation=(1, 1),
             padding_mode="zeros", kind="linear",
         )  # fmt: skip
@@ -267,8 +162,7 @@ def _layer(
         name=name,
         kernel=weight,
         stride=(layer.stride[0], layer.stride[1]),
-        input_size=call.input_size,
-        output_size=call.output_size,
+        sizes=_sizes(calls),
         macs=macs,
         in_paper_policy=later and max(layer.kernel_size) > 1 and layer.groups == 1,
         obstacle=obstacle,
@@ -277,6 +171,15 @@ def _layer(
         padding_mode=layer.padding_mode,
         groups=layer.groups,
     )
+
+
+def _sizes(calls: Sequence[Call]) -> tuple[Runs, ...]:
+    """The sizes that a layer runs at, the dearest first."""
+    times: Counter[tuple[Size, Size]] = Counter()
+    for call in calls:
+        times[call.input_size, call.output_size] += call.regions
+    dearest = sorted(times.items(), key=lambda item: -item[1] * prod(item[0][1]))
+    return tuple(Runs(*sizes, times=count) for sizes, count in dearest)
 
 
 def _observe(

@@ -45,6 +45,11 @@ def of_place(model: nn.Module, conv: Weighted) -> str | None:
         )
     if conv._parameters.get("weight") is None:
         return _computed(conv)
+    if conv.weight.is_inference():
+        return (
+            "its kernel was made in torch.inference_mode: layer.weight = "
+            "nn.Parameter(layer.weight.clone()) frees it"
+        )
     return _shared(model, conv) or _beside(conv)
 
 
@@ -78,9 +83,8 @@ def _noise(layer: Weighted) -> Tensor:
 
 def of_use(calls: Sequence[Call], past: int) -> str | None:
     """Why not, from how it runs; past: MACs with its kernel outside of its calls."""
-    runs = sum(call.regions for call in calls)
-    if runs > 1:
-        return f"runs {runs} times for one input: its cost as a ring is not known"
+    if not any(call.regions for call in calls):
+        return "nothing of the example input reaches it: its cost as a ring is not known"
     if past:
         return "its kernel is used by other code as well, outside of a call of the layer"
     return None

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from rsdtr.errors import PlanError, first_problem
-from rsdtr.planning.model_profile import Kind, LayerProfile, ModelProfile, NotCounted
+from rsdtr.planning.layer_profile import Kind, LayerProfile
+from rsdtr.planning.model_profile import ModelProfile, NotCounted
 from rsdtr.ring.forms import FORMS, Form
 from rsdtr.ring.rank_selection import MINIMUM_EPS, checked_eps
 from rsdtr.ring.tensor_ring import ring_shapes, ring_storage
@@ -75,9 +76,11 @@ class LayerPlan(Frozen):
     A ring: its own ε_p, shift, r0, ranks R_0…R_3 (mode order O, I, KH, KW), its storage in scalars,
     form, MACs for one input and ‖𝓦 − 𝓦̂‖_F/‖𝓦‖_F. Left alone: `kept_dense` says why, in words.
     macs counts the paper's four sublayers, of a grouped convolution those of the form that it is
-    planned in. kind, groups: what the layer is; they are not written where it is a convolution of
-    one group. Once a form was chosen by its time: macs_run, MACs for
-    one input in that form; latency_ms, as measured; runs_dense, why a stored ring runs dense.
+    planned in, and all runs of a layer that runs several times for one input. kind, groups, runs:
+    what the layer is, and how often it runs; they are not written where it is a convolution of one
+    group that runs once. Once a form was chosen by its time: macs_run, MACs for
+    one input in that form; latency_ms, as measured, of one run at the dearest of its sizes;
+    runs_dense, why a stored ring runs dense.
     """
 
     name: str
@@ -97,6 +100,7 @@ class LayerPlan(Frozen):
     runs_dense: str | None = None
     kind: Kind = Field(default="conv", exclude_if=lambda kind: kind == "conv")
     groups: int = Field(default=1, ge=1, exclude_if=lambda groups: groups == 1)
+    runs: int = Field(default=1, ge=0, exclude_if=lambda runs: runs == 1)
 
     @model_validator(mode="after")
     def _either_ring_or_dense(self) -> LayerPlan:
@@ -156,6 +160,11 @@ class CompressionPlan(Frozen):
             f"{self.model} at {self.label}: PCR {self.pcr:.2f} ({self.params.original:,} → "
             f"{self.params.compressed:,} parameters), FCR {self.fcr:.2f}; {self.counted} are rings"
         )
+
+    @property
+    def runs_several_times(self) -> bool:
+        """Whether there is a layer that runs several times for one input, or never."""
+        return any(layer.runs != 1 for layer in self.layers)
 
     @property
     def counted(self) -> str:
@@ -332,6 +341,7 @@ def ring_plan(layer: LayerProfile, eps: float | None, best: Candidate) -> LayerP
         form=form,
         kind=layer.kind,
         groups=layer.groups,
+        runs=layer.runs,
         runs_dense=None if form != "dense" else _shared_kernels(layer, best),
         macs=Ratio(original=layer.macs, compressed=macs),
         relative_error=best.relative_error,
@@ -355,5 +365,6 @@ def _dense(layer: LayerProfile, reason: str) -> LayerPlan:
         storage=layer.kernel.numel(),
         kind=layer.kind,
         groups=layer.groups,
+        runs=layer.runs,
         macs=Ratio(original=layer.macs, compressed=layer.macs),
     )

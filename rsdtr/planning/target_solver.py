@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsdtr.errors import PlanError
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile
+from rsdtr.planning.layer_profile import LayerProfile
+from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.planning.plan import (
     CompressionPlan,
     Target,
@@ -77,12 +78,11 @@ def solve(
     layers: str | Sequence[str] | None = None,
     own: Mapping[str, float | None] | None = None,
     damage: Damage | None = None,
-    grid: Sequence[float] = GRID,
     progress: Progress | None = None,
 ) -> CompressionPlan:
     """The plan of least damage that reaches the target, each layer with an ε_p of its own.
 
-    grid: the ε_p that a layer may have; objective: among the rings of a layer (macs is better for
+    objective: among the rings of a layer (macs is better for
     an FCR, storage otherwise); layers, own: as in `plan`; damage: as measured, by default
     e²·√entries; progress: called with (layers done, layers in all). By its own
     measure never worse than the uniform ε_p that reaches the target. PlanError if no plan does: it
@@ -99,7 +99,7 @@ def solve(
     for done, layer in enumerate(free):
         if progress:
             progress(done, len(free))
-        fronts.append(_front(profile, layer, rule, objective, damage, grid))
+        fronts.append(_front(profile, layer, rule, objective, damage))
     each: dict[str, float | None] = dict.fromkeys(names) | pinned
     # First with every free layer dense: what the network costs besides them.
     fixed = plan(profile, None, rule=rule, objective=objective, layers=layers, own=each)
@@ -148,11 +148,9 @@ def _front(
     rule: Rule,
     objective: Objective,
     damage: Damage | None,
-    grid: Sequence[float],
 ) -> Front:
-    """The layer's options over a grid of ε_p, without rings that store more than the kernel."""
-    asked = [eps for eps in layer.grid if eps in grid]
-    found = [(eps, profile.winner(layer, Question(rule, objective, eps))) for eps in asked]
+    """The layer's options over its grid of ε_p, without rings that store more than the kernel."""
+    found = [(eps, profile.winner(layer, Question(rule, objective, eps))) for eps in layer.grid]
     found = [(eps, ring) for eps, ring in found if ring.storage < layer.kernel.numel()]
     return Front(
         name=layer.name,

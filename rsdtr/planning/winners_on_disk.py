@@ -20,6 +20,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Generator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from rsdtr.planning.grid_search import GridProgress, profile_grid
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile
+from rsdtr.planning.layer_profile import LayerProfile
+from rsdtr.planning.model_profile import ModelProfile
 from rsdtr.ring.cost import pipeline_macs_per_pixel
 from rsdtr.ring.tensor_ring import ring_storage
 from rsdtr.search.candidate import GRID, OBJECTIVES, RULES, Candidate, Question
@@ -141,6 +143,8 @@ def _identity(profile: ModelProfile) -> str:
     """All that the stored winners depend on, but for the code itself, as one line of JSON."""
     layers = [
         (la.name, la.shape, la.input_size, la.output_size, *(la.groups,) * (la.groups > 1))
+        if la.runs == 1
+        else (la.name, la.shape, [astuple(size) for size in la.sizes], la.groups)
         for la in profile.layers
     ]
     content = {

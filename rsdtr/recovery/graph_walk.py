@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,8 @@ from rsdtr.compressed.ring_layer import RingLayer
 from rsdtr.errors import RsdtrError
 from rsdtr.recovery.out_of_place import rewrite_out_of_place
 
+HOOKED = "its hooks may change what goes in or out: it is no convolution"
+
 
 @dataclass(frozen=True)
 class Site:
@@ -30,7 +32,8 @@ class Site:
 
     call: the layer's node; layer, norm: module names, norm of the BatchNorm that alone follows, or
     None; addend: what is added after that (a shortcut), or None; value: the node of the sum, or of
-    the norm, or of the layer; relu: only the positive part of the value is used.
+    the norm, or of the layer; relu: only the positive part of the value is used; again: the same of
+    the layer's further runs for one input; obstacle: why no least squares can do it, in words.
     """
 
     call: fx.Node
@@ -39,25 +42,36 @@ class Site:
     addend: fx.Node | None
     value: fx.Node
     relu: bool
+    again: tuple[Site, ...] = ()
+    obstacle: str | None = None
 
 
 def sites(walk: Walk) -> list[Site]:
-    """A site for each ring layer that runs once per input, in the order they run.
+    """A site for each ring layer, in the order they first run.
 
-    One whose hooks may change what goes in or out is left out: it is no convolution.
     A shortcut that holds a ring layer which runs later is no addend: it is not settled yet.
     """
     calls = Counter(node.target for node in walk.nodes if node.op == "call_module")
-    return [
-        _site(walk, node, calls)
-        for node in walk.nodes
-        if isinstance(ring := _module(walk, node), RingLayer)
-        and calls[node.target] == 1
-        and not (ring._forward_hooks or ring._forward_pre_hooks)
-    ]
+    runs: dict[RingLayer, list[fx.Node]] = {}
+    for node in walk.nodes:
+        if isinstance(ring := _module(walk, node), RingLayer):
+            runs.setdefault(ring, []).append(node)
+    found = []
+    for ring, nodes in runs.items():
+        first, *again = (_site(walk, node, nodes[0], calls) for node in nodes)
+        found.append(
+            replace(
+                first,
+                relu=all(site.relu for site in (first, *again)),
+                again=tuple(again),
+                obstacle=HOOKED if ring._forward_hooks or ring._forward_pre_hooks else None,
+            )
+        )
+    return found
 
 
-def _site(walk: Walk, call: fx.Node, calls: Counter[object]) -> Site:
+def _site(walk: Walk, call: fx.Node, first: fx.Node, calls: Counter[object]) -> Site:
+    """first: the layer's first run."""
     value, norm, addend = _unchanged(walk, call), None, None
     after = _only_user(value)
     module = None if after is None else _module(walk, after)
@@ -68,7 +82,7 @@ def _site(walk: Walk, call: fx.Node, calls: Counter[object]) -> Site:
         after = _only_user(value)
     if after is not None and after.target in (operator.add, torch.add, "add"):
         other = next((term for term in after.args if term is not value), None)
-        if isinstance(other, fx.Node) and _settled(walk, other, call):
+        if isinstance(other, fx.Node) and _settled(walk, other, first):
             addend, value = other, after
     return Site(call, str(call.target), norm, addend, value, _only_relu(walk, value))
 

@@ -215,11 +215,8 @@ class _Refit:
         assert norm is None or isinstance(norm, _BatchNorm)
         assert isinstance(trained, Tensor)
         trained = trained.reshape(layer.kernel_shape)
-        if layer.groups > 1 or prod(layer.kernel_shape[1:]) > MOST_INPUTS:
-            told = GROUPED if layer.groups > 1 else TOO_WIDE
+        if told := _obstacle(site, layer, norm):
             return [Step(site.layer, "relative error", 0.0, 0.0, skipped=told)]
-        if norm is not None and norm.weight is not None and not norm.weight.any():
-            return [Step(site.layer, "relative error", 0.0, 0.0, skipped=SWITCHED_OFF)]
         outlet = _Outlet.of(layer, norm)
         scale = outlet.scale.double()
         ring = _scaled(layer.ring, scale)
@@ -235,7 +232,7 @@ class _Refit:
             if not (judge.finite and learnt.finite):
                 raise RsdtrError(
                     f"what goes in or out of layer {site.layer} is not finite on these images: "
-                    "compress the network less"
+                    f"{self._what_to_do()}"
                 )
             prior = (learnt.centred() if has_bias else learnt).with_prior(
                 scale[:, None, None, None] * trained, self.asked.ridge
@@ -258,6 +255,14 @@ class _Refit:
             _write(layer, norm, _scaled(ring, 1 / scale), bias / scale)
         return steps
 
+    def _what_to_do(self) -> str:
+        """About values that are not finite."""
+        for name, module in self.dense.modules.items():
+            for key, value in (*module._parameters.items(), *module._buffers.items()):
+                if value is not None and not value.isfinite().all():
+                    return f"the dense network's own {name}.{key} holds NaN or Inf"
+        return "compress the network less"
+
     def _moments(
         self,
         site: Site,
@@ -273,28 +278,40 @@ class _Refit:
         of an earlier turn, which serve again.
         """
         place = self.ours.position[site.call]
-        wanted = self.dense.nodes[self.ours.position[site.value]]
         generator = torch.Generator().manual_seed(self.asked.seed)
         seen: list[list[Inputs]] = [[], []]
         sought: list[list[Targets]] = [[], []]
         for batch in range(len(self.ours)):
             part = int(batch >= self.judging)
             mine, theirs = self.ours.to(batch, place), self.dense.to(batch, place)
-            (x,) = site.call.all_input_nodes
-            patches = Patches.of(layer, self.ours.value(mine, x), self.asked.pixels, generator)
-            rest = outlet.offset
-            if site.addend is not None:
-                rest = rest + patches.at(self.ours.value(mine, site.addend))
-            target = patches.at(self.dense.value(theirs, wanted)) - rest  # (B·P, O)
-            if found:
-                kernel, bias = (value.to(target.dtype) for value in found)
-                now = patches.columns @ kernel.flatten(1).T + bias
-                target = torch.where((target < -rest) & (now < -rest), now, target)
-            _gather(sought[part], Targets.of(patches.columns, target))
-            if inputs is None:
-                _gather(seen[part], Inputs.of(patches.columns))
+            for run in (site, *site.again):
+                wanted = self.dense.nodes[self.ours.position[run.value]]
+                (x,) = run.call.all_input_nodes
+                patches = Patches.of(layer, self.ours.value(mine, x), self.asked.pixels, generator)
+                rest = outlet.offset
+                if run.addend is not None:
+                    rest = rest + patches.at(self.ours.value(mine, run.addend))
+                target = patches.at(self.dense.value(theirs, wanted)) - rest  # (B·P, O)
+                if found:
+                    kernel, bias = (value.to(target.dtype) for value in found)
+                    now = patches.columns @ kernel.flatten(1).T + bias
+                    target = torch.where((target < -rest) & (now < -rest), now, target)
+                _gather(sought[part], Targets.of(patches.columns, target))
+                if inputs is None:
+                    _gather(seen[part], Inputs.of(patches.columns))
         known = inputs or [sums for (sums,) in seen]
         return [Moments(known[part], sums) for part, (sums,) in enumerate(sought)]
+
+
+def _obstacle(site: Site, layer: RingLayer, norm: _BatchNorm | None) -> str | None:
+    """Why a layer is skipped, in words."""
+    if layer.groups > 1:
+        return GROUPED
+    if prod(layer.kernel_shape[1:]) > MOST_INPUTS:
+        return TOO_WIDE
+    if norm is not None and norm.weight is not None and not norm.weight.any():
+        return SWITCHED_OFF
+    return site.obstacle
 
 
 def _gather(total: list[Sums], more: Sums) -> None:

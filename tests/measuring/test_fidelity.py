@@ -53,6 +53,8 @@ def test_what_is_not_finite_counts_as_all_of_the_answer():
         always([nan, 0.0], [1.0, 0.0]), always([1.0, 0.0], [1.0, 0.0]), torch.zeros(2, 1)
     )
     assert found.relative_error == 0.5
+    both = always([nan, 0.0], [1.0, 0.0])
+    assert fidelity(both, both, torch.zeros(2, 1)).agreement == 50  # nan is no class
 
 
 BOX = [0.0, 0.0, 10.0, 10.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -149,6 +150,9 @@ def test_a_compressed_denoiser_says_what_it_lost_and_a_refit_wins_it_back() -> N
     assert again.residual_error is not None
     assert again.residual_error < 0.3
     assert again.warning is None
+    assert lost.psnr is not None
+    assert again.psnr is not None
+    assert again.psnr > lost.psnr + 6  # at most half of the error is left
     input_, before, after, best = (
         picture_quality(network, given, clean) for network in (nn.Identity(), rings, found, dense)
     )
@@ -176,6 +180,30 @@ def test_the_residual_error_is_that_of_the_change() -> None:
     nothing = fidelity(Moved(0.0), Moved(0.0), x)
     assert nothing.residual_error == 0
     assert math.isfinite(fidelity(Moved(float("nan")), Moved(0.4), x).residual_error or 0)
+
+
+def test_answers_that_are_pictures_have_a_psnr() -> None:
+    class Scaled(nn.Module):
+        def __init__(self, by: float, channels: int = 3) -> None:
+            super().__init__()
+            self.by, self.channels = by, channels
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, : self.channels] + self.by
+
+    spec = replace(own(nn.Identity()), mean=(0.5,) * 3, std=(0.25,) * 3)
+    grey = pictures(spec, torch.full((2, 3, 32, 32), 100, dtype=torch.uint8))
+    # 0.4 of a standard deviation of 0.25 is 0.1 of the range 0..1: 20 dB.
+    found = fidelity(Scaled(0.4), Scaled(0.0), grey)
+    assert found.psnr == pytest.approx(20, abs=1e-4)
+    assert "PSNR to the dense network's 20.00 dB" in str(found)
+    assert fidelity(Scaled(0.0), Scaled(0.0), grey).psnr == 100
+    # One map of its own, which nothing says to be normalised.
+    edges = fidelity(Scaled(0.5, 1), Scaled(0.6, 1), grey)
+    assert (edges.psnr, edges.residual_error) == (pytest.approx(20, abs=1e-4), None)
+    assert fidelity(Scaled(0.4), Scaled(0.0), torch.rand(2, 3, 8, 8)).psnr is None
+    masks = replace(spec, family="own segmentation")
+    assert fidelity(Scaled(0.4), Scaled(0.0), pictures(masks, grey.pixels(range(2)))).psnr is None
 
 
 def test_answers_of_another_shape_have_no_residual() -> None:

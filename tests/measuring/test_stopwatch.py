@@ -65,6 +65,8 @@ def test_a_hopeless_work_is_given_up_and_time_ends_it(monkeypatch):
     assert counts == {"a": 2 + 10, "b": 2 + 3}
     counts, _ = counted(monkeypatch, [], runs=10, seconds=0.0)
     assert counts == {"a": 2 + 3, "b": 2 + 3}
+    counts, _ = counted(monkeypatch, [], runs=10, seconds=0.0, at_least=1)
+    assert counts == {"a": 2 + 1, "b": 2 + 1}
 
 
 def test_a_work_that_was_interrupted_each_time_is_not_known_to_be_hopeless(monkeypatch):

@@ -77,8 +77,8 @@ def test_a_budget_ends_the_runs(clock):
         {"net": network}, ["0"], torch.zeros(1, 3, 4, 4), runs=100, seconds=8,
         progress=lambda done, total, seconds: left.append((done, total, seconds)),
     )  # fmt: skip
-    # After the runs that warm up; the fifth begins when six seconds have passed, and is the last.
-    assert left == [(k, 100, 8.0 - 2 * k) for k in range(5)]
+    # After the two runs that warm up; the third begins when eight seconds have passed: the last.
+    assert left == [(k, 100, 4.0 - 2 * k) for k in range(3)]
 
 
 def test_the_forms_of_a_plan_are_chosen_by_times_inside_the_network():

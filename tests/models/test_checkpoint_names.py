@@ -83,6 +83,13 @@ def test_what_lies_beside_the_network_is_left_aside() -> None:
     assert weights_sha256(other) == weights_sha256(one)
 
 
+def test_an_averaged_model_counts_beside_the_network() -> None:
+    one, other = Small(), Small()
+    averaged = torch.optim.swa_utils.AveragedModel(one)
+    fill(other, fitting(averaged.state_dict(), other.state_dict()), "ema.pt")
+    assert weights_sha256(other) == weights_sha256(one)
+
+
 def test_a_network_whose_own_names_are_those_of_wrappers(tmp_path: Path) -> None:
     one, other = Wrapped(), Wrapped()
     for state in (one.state_dict(), renamed(one, "module."), renamed(one, "_orig_mod.")):

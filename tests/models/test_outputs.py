@@ -24,6 +24,11 @@ def test_tensors_are_found_in_whatever_holds_them():
     assert torch.equal(found, torch.cat([IMAGES.flatten(1), IMAGES[:, :1].flatten(1)], 1))
 
 
+def test_one_number_for_each_image_is_a_row_too():
+    found = answers(Saying(lambda x: [x.mean((1, 2, 3)), x[:, 0, 0]]), IMAGES)
+    assert torch.equal(found, torch.tensor([[5.5, 0, 1], [17.5, 12, 13]]))
+
+
 @pytest.mark.parametrize(
     ("say", "shapes"),
     [

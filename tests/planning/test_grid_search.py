@@ -16,7 +16,8 @@ from rsdtr.planning.grid_search import (
     grid_tasks,
     profile_grid,
 )
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
+from rsdtr.planning.layer_profile import LayerProfile
+from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.search.candidate import (
     COARSE,
     GRID,
@@ -172,7 +173,7 @@ def test_a_layer_too_large_for_the_whole_grid_has_the_coarse_one_of_the_paper_s_
     found = fresh()
     large = found.layer("body").kernel.numel()
     assert found.layer("point").kernel.numel() < large
-    monkeypatch.setattr("rsdtr.planning.model_profile.LARGE", large)
+    monkeypatch.setattr("rsdtr.planning.layer_profile.LARGE", large)
     tasks = grid_tasks(found, {"body", "point"})
     asked = [question for task in tasks if task.layer.name == "body" for question in task.questions]
     assert asked == list(FIRST)

@@ -13,7 +13,8 @@ from filelock import FileLock
 
 from rsdtr.models import load_model, model_spec
 from rsdtr.planning import winners_on_disk
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
+from rsdtr.planning.layer_profile import LayerProfile
+from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import plan
 from rsdtr.planning.winners_on_disk import load_winners, save_winners, store_path
 from rsdtr.search.candidate import GRID, OBJECTIVES, RULES, Question

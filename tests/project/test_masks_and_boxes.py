@@ -40,8 +40,10 @@ def test_a_segmentation_network_is_told_by_its_fidelity(masks):
     assert list(found) == ["model", "data", "n", "fidelity", "params", "macs", "bytes"]
     assert (found["model"], found["data"], found["n"]) == (MASKS, "photos", 1)
     alike = found["fidelity"]
-    assert list(alike) == ["relative_error", "agreement", "counted", "of", "residual_error"]
-    assert alike["residual_error"] is None
+    assert list(alike) == [
+        "relative_error", "agreement", "counted", "of", "residual_error", "psnr",
+    ]  # fmt: skip
+    assert (alike["residual_error"], alike["psnr"]) == (None, None)
     assert (alike["counted"], alike["of"]) == ("pixels", 520 * 520)
     assert 0 < alike["relative_error"] < 1
     assert found["params"] == load(masks).plan.params.compressed

@@ -36,6 +36,10 @@ def _models_are_made_known_for_one_test(monkeypatch):
         (lambda: nn.DataParallel(chain(conv())), ["module.stem", "module.c1"], {}),
         (own.kernels_in_the_same_memory, ["stem", "c1", "c2"], {}),
         (own.tied_transposed, ["stem"], {"c1": "used by other code as well"}),
+        (own.tied_layers, ["stem", "c3"], {"c1": "shares its kernel with c2.weight"}),
+        (own.one_under_two_names, ["stem", "c1"], {}),
+        (own.loop, ["stem", "gates"], {}),
+        (own.frames, ["stem", "c1"], {}),
         (own.kernel_in_a_list, ["stem"], {"c1": "used by other code as well"}),
         (own.listed, ["stem", "c1"], {}),
         (own.in_tuple_and_dict, ["stem", "c1"], {}),
@@ -69,7 +73,8 @@ def test_what_becomes_a_ring_and_what_stays_dense(make, rings, reasons, tmp_path
     assert found.rings == rings
     for layer, reason in reasons.items():
         assert reason in found.reason(layer)
-    assert found.left_out.keys() <= {"c1", "Network"}
+    assert found.left_out.keys() <= {"c1", "c2", "Network"}
+    assert 0 not in found.left_out.values()
 
 
 @pytest.mark.parametrize(
@@ -281,6 +286,15 @@ def test_the_kernel_of_a_ring_can_be_read_and_not_set():
     assert torch.equal(ring.weight, ring.kernel())
     with pytest.raises(RsdtrError, match="the kernel of a TRConv2d is merged from its cores"):
         ring.weight = torch.zeros(8, 8, 3, 3)
+
+
+def test_what_holds_no_values_or_none_to_train_says_so():
+    found = profile(own.made_for_inference(), own_model("mine", lambda: nn.Identity(), SHAPE, 4))
+    assert "made in torch.inference_mode" in found.layer("c1").obstacle
+    with torch.device("meta"):
+        empty = chain(conv())
+    with pytest.raises(PlanError, match=r"mine has no values yet \(stem.weight is on the meta dev"):
+        profile(empty, own_model("mine", lambda: nn.Identity(), SHAPE, 4))
 
 
 def test_what_cannot_be_copied_is_told():

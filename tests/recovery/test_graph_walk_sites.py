@@ -12,7 +12,7 @@ from rsdtr.models.model_loading import load_model
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning.model_profile import profile
 from rsdtr.planning.plan import plan
-from rsdtr.recovery.graph_walk import Walk, sites
+from rsdtr.recovery.graph_walk import HOOKED, Walk, sites
 
 DIGITS = model_spec("digits_resnet20")
 
@@ -65,3 +65,24 @@ def test_a_shortcut_with_a_ring_that_runs_later_is_no_addend() -> None:
     assert (main.layer, main.addend, main.relu) == ("main", None, False)
     assert short.layer == "short"
     assert short.addend is main.call
+
+
+def test_a_layer_that_runs_again_has_one_place_with_all_its_runs() -> None:
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.main = TRConv2d(2, 2, 3, (1, 1, 1, 1), padding=1)
+            self.last = TRConv2d(2, 2, 1, (1, 1, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.main(x).relu()
+            x = x + self.main(x)
+            return self.last(x)
+
+    network = Loop()
+    network.last.register_forward_hook(lambda *_: None)
+    main, last = sites(Walk(network, [], 0))
+    assert (main.layer, len(main.again)) == ("main", 1)
+    assert not main.relu  # of the second run all is used
+    assert main.again[0].addend is None  # the first run is part of it
+    assert (last.obstacle, main.obstacle) == (HOOKED, None)

@@ -25,6 +25,7 @@ from rsdtr.recovery.refit import Step, refit
 from rsdtr.ring.forms import FORMS
 from rsdtr.ring.tensor_ring import TensorRing
 from tests.support.networks import Varied, varied, varied_spec
+from tests.support.own_networks import ImageNetwork, conv, decayed
 
 DIGITS = model_spec("digits_resnet20")
 
@@ -137,6 +138,20 @@ def test_a_ring_of_the_right_ranks_becomes_the_convolution() -> None:
     assert errors[1] < 0.05 * errors[0]
 
 
+def test_a_layer_that_runs_twice_learns_from_both_runs() -> None:
+    def use(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        x = net.b(net.stem(x).relu()).relu()
+        return net.head(net.b(x).relu().mean((2, 3)))
+
+    torch.manual_seed(0)
+    parts = {"stem": conv(3, 12), "b": conv(12, 12), "head": nn.Linear(12, 4)}
+    network, spec = decayed(ImageNetwork(use, **parts)), varied_spec()
+    compressed = compress(network, plan(profile(network, spec), 0.7, layers=["b"]))
+    first, *_ = refit(compressed, network, pictures(spec), 60).steps
+    assert first.name == "b"
+    assert first.after < 0.85 * first.before
+
+
 # --- what must not change ---
 
 
@@ -225,6 +240,10 @@ def test_values_that_are_not_finite_are_refused(
     broken.get_buffer("bn1.running_mean").fill_(torch.nan)
     with pytest.raises(RsdtrError, match=r"out of layer layer1\.0\.conv1 is not finite"):
         refit(broken, dense, digits.train, 10)
+    unfit = copy.deepcopy(dense)
+    unfit.get_parameter("conv1.weight").detach()[0, 0, 0, 0] = torch.nan
+    with pytest.raises(RsdtrError, match=r"the dense network's own conv1\.weight holds NaN"):
+        refit(rings, unfit, digits.train, 10)
 
 
 @pytest.mark.parametrize(

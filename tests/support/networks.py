@@ -19,6 +19,7 @@ class Varied(nn.Module):
         self.grouped = nn.Conv2d(16, 16, 3, padding=1, groups=4)
         self.point = nn.Conv2d(16, 16, 1)
         self.twice = nn.Conv2d(16, 16, 3, padding=1)
+        self.twice.kernel = "its own"  # what a ring has too: so it stays dense
         self.wide = nn.Conv2d(16, 20, (3, 5), stride=(2, 1), padding=(1, 2))
         self.head = nn.Linear(20, 4)
 

@@ -87,6 +87,49 @@ def tied_transposed() -> nn.Module:
     )  # fmt: skip
 
 
+def tied_layers() -> nn.Module:
+    """Of an autoencoder whose way up has the kernel of its way down."""
+    net = chain(conv(), nn.ConvTranspose2d(8, 8, 3, padding=1), conv())
+    net.c2.weight = net.c1.weight
+    return net
+
+
+def one_under_two_names() -> nn.Module:
+    net = chain(conv(), nn.Identity())
+    net.c2 = net.c1
+    return net
+
+
+def loop() -> nn.Module:
+    """A recurrent cell: its gates see what they gave before."""
+
+    def use(net: nn.Module, x: Tensor) -> Tensor:
+        seen = torch.zeros(len(x), 8, *x.shape[2:])
+        for _ in range(3):
+            values, gate = net.gates(torch.cat([net.stem(x), seen], 1)).chunk(2, 1)
+            seen = gate.sigmoid() * values.tanh()
+        return seen
+
+    return Network(use, stem=conv(3), gates=conv(16, 16))
+
+
+def frames() -> nn.Module:
+    """Of every picture its two halves, folded into the batch."""
+
+    def use(net: nn.Module, x: Tensor) -> Tensor:
+        halves = torch.cat(x.chunk(2, 2))
+        return net.c1(net.stem(halves)).unflatten(0, (2, -1)).mean(0)
+
+    return Network(use, stem=conv(3), c1=conv())
+
+
+def made_for_inference() -> nn.Module:
+    net = chain(conv(), conv())
+    with torch.inference_mode():
+        net.c1.weight = nn.Parameter(net.c1.weight.clone(), requires_grad=False)
+    return net
+
+
 def kernel_in_a_list() -> nn.Module:
     net = Network(
         lambda net, x: net.c1(F.conv2d(net.stem(x), net.kernels[0])), stem=conv(3), c1=conv()

@@ -104,6 +104,14 @@ def _show_fidelity(network: Network, plan: CompressionPlan, test_set: TestSet) -
                 help="‖f(x) − f̂(x)‖/‖x − f(x)‖, the mean over pictures x: at 1 the compressed "
                 "network is as far from the dense one as doing nothing.",
             )
+        if found.psnr is not None:
+            st.metric(
+                "PSNR to the dense network",
+                f"{found.psnr:.2f} dB",
+                border=True,
+                help="Of its answers as pictures in 0…1, the mean over pictures; at 100 dB nothing "
+                "differs.",
+            )
         if found.counted is not None:
             share = "–" if found.agreement is None else f"{found.agreement:.2f} %"
             st.metric(f"{found.counted.capitalize()} that agree", share, border=True)

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from rsdtr.measuring.fastest_rings import planned_ring
-from rsdtr.planning.model_profile import LayerProfile
+from rsdtr.planning.layer_profile import LayerProfile
 from rsdtr.search.candidate import Candidate, Objective, Pruned, Question
 from rsdtr.ui.plan import networks
 from rsdtr.ui.plan.chosen_plan import Chosen

@@ -11,7 +11,7 @@ from rsdtr.errors import PlanError
 from rsdtr.learn.glossary import meaning
 from rsdtr.learn.numbers import Turn, turns
 from rsdtr.learn.text import STEPS, StepText
-from rsdtr.planning.model_profile import LayerProfile
+from rsdtr.planning.layer_profile import LayerProfile
 from rsdtr.ring.tensor_ring import TensorRing
 from rsdtr.search.candidate import COARSE, Candidate
 from rsdtr.search.paper_rule import smallest

@@ -18,7 +18,8 @@ from rsdtr.models.weights_source import WeightsSource
 from rsdtr.models.zoo import ModelSpec, model_spec
 from rsdtr.planning.choices import Choices
 from rsdtr.planning.damage import measure_damage
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
+from rsdtr.planning.layer_profile import LayerProfile
+from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.plan import CompressionPlan, planned_bytes, policy_layers
 from rsdtr.planning.target_solver import Damage
 from rsdtr.search.candidate import Candidate, Question, SearchResult

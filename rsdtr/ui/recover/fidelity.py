@@ -34,6 +34,7 @@ def show(network: Network, at: CompressionPlan, test_set: TestSet, recovery: Rec
                 "network": label,
                 "relative error of the answers": alike.relative_error,
                 "error of what they change": alike.residual_error,
+                "PSNR to the dense network (dB)": alike.psnr,
                 "agree (%)": alike.agreement,
             }
             for label, alike in found.items()

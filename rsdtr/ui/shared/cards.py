@@ -11,7 +11,7 @@ from rsdtr.exports.model_card import ModelCard
 from rsdtr.learn.glossary import meaning
 from rsdtr.measuring.accuracy import Accuracy
 from rsdtr.measuring.latency import NetworkLatency
-from rsdtr.planning.model_profile import LayerProfile
+from rsdtr.planning.layer_profile import LayerProfile
 from rsdtr.planning.plan import CompressionPlan
 from rsdtr.recovery.tradeoff_curve import CurvePoint, Measure
 from rsdtr.search.candidate import Candidate
@@ -192,7 +192,8 @@ def show_layer(layer: LayerProfile, winner: Candidate) -> None:
         row,
         "Relative error",
         f"{winner.relative_error:.3f}",
-        f"input {layer.input_size[0]} × {layer.input_size[1]} pixels",
+        f"input {layer.input_size[0]} × {layer.input_size[1]} pixels"
+        + (f", runs {layer.runs} times" if layer.runs != 1 else ""),
         meaning("relative error"),
         LAYER_CARD,
     )

@@ -19,6 +19,9 @@ LAYER_COLUMNS = {
         help="Prescribed relative error of this layer. Edit it to pin it; empty it to undo that.",
     ),
     "keep dense": st.column_config.CheckboxColumn(help="Leave this layer as it is."),
+    "runs": st.column_config.NumberColumn(
+        format="localized", help="How often it runs for one input; its MACs are of all its runs."
+    ),
     "before (scalars)": _COUNT,
     "after (scalars)": _COUNT,
     "ratio (×)": _RATIO,

@@ -25,7 +25,8 @@ from rsdtr.models.model_loading import load_model
 from rsdtr.models.weights_source import PUBLISHED, WeightsSource
 from rsdtr.models.zoo import model_spec
 from rsdtr.planning import winners_on_disk
-from rsdtr.planning.model_profile import LayerProfile, ModelProfile, profile
+from rsdtr.planning.layer_profile import LayerProfile
+from rsdtr.planning.model_profile import ModelProfile, profile
 from rsdtr.planning.winners_on_disk import fill_store, load_winners
 from rsdtr.search.candidate import GRID, OBJECTIVES, RULES, Question
 from rsdtr.system import processes

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import Block, Button
 
 from rsdtr.compressed.saved import load
 from rsdtr.jobs import job_queue
@@ -135,6 +136,10 @@ def test_every_choice_reaches_the_job(monkeypatch):
     assert {name: asked[name] for name in expected} == expected
 
 
+def buttons_in(block: Block) -> set[str]:
+    return {node.key for node in block if isinstance(node, Button) and node.key}
+
+
 def test_a_refit_is_watched_taken_found_again_and_exported():
     test = recover()
     assert not any("judging by the last one" in box.value for box in test.caption)
@@ -143,6 +148,10 @@ def test_a_refit_is_watched_taken_found_again_and_exported():
     job = job_queue.find(test.query_params[session.JOB])
     assert job.kind == "refit"
     assert test.button(key="cancel").label == "Cancel"
+    # The progress stands beside the button that was clicked, not beneath the other ways.
+    blocks = [buttons_in(block) for block in test.main if isinstance(block, Block)]
+    together = min((keys for keys in blocks if {"refit", "cancel"} <= keys), key=len)
+    assert together.isdisjoint({"recalibrate", "finetune"})
     assert all(test.button(key=key).disabled for key in ("recalibrate", "refit", "finetune"))
     until(lambda: job_queue.find(job.id).ended)
     shown(test.run())
