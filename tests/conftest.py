@@ -68,13 +68,11 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_process_outlives_its_file() -> Iterator[None]:
+    """But for servers of forks, each of which has taken seconds to import what all files need."""
     yield
-    process = sys.modules.get(
-        "rsdtr.system.processes"
-    )  # where no test has loaded it, there is none
-    if process is not None:
-        process.close_servers()
-        for child in process.started():
+    processes = sys.modules.get("rsdtr.system.processes")  # where no test has loaded it: none
+    if processes is not None:
+        for child in processes.started():
             child.kill()
 
 

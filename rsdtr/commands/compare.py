@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from rsdtr.baselines.catalogue import METHODS, Subject, check_methods, methods_for
 from rsdtr.baselines.comparison import Cell, Comparison, run
-from rsdtr.charts.tables import cells_table
 from rsdtr.commands import options
 from rsdtr.commands.console import emit, progress, table
 from rsdtr.compressed.saved import writable_folder
@@ -104,8 +103,9 @@ def comparison(
 
 def write_results(folder: Path, asked: Comparison, cells: tuple[Cell, ...]) -> None:
     """The table as CSV and JSON and the figure as HTML, each whole or not at all."""
-    # Plotly is only needed here.
+    # Plotly and pandas are only needed here.
     from rsdtr.charts.comparison import comparison_figure
+    from rsdtr.charts.tables import cells_table
 
     figure = comparison_figure(cells, asked.model)
     try:

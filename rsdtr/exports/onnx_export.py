@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 OPSET = 20
 _CALIBRATION_BATCH = 16
+
+
+@cache
+def _batch() -> torch.export.Dim:
+    """Any number of inputs; made only now, for it loads sympy."""
+    return torch.export.Dim("batch", min=1)
 
 
 def onnx_file(network: nn.Module, spec: ModelSpec) -> bytes:
@@ -47,9 +54,7 @@ def program(
     example = fresh_input(network, torch.zeros(2, *spec.input_shape))
     try:
         graph = _of_any_size(network, example, spec) if any_size else None
-        graph = graph or torch.export.export(
-            network, (example,), dynamic_shapes=({0: _any_batch()},)
-        )
+        graph = graph or torch.export.export(network, (example,), dynamic_shapes=({0: _batch()},))
     except Exception as error:  # whatever torch, or the network's own code, raises
         first = first_line(error)
         raise ExportError(
@@ -94,11 +99,6 @@ def takes_sizes(graph: torch.export.ExportedProgram) -> bool:
     return not any(isinstance(size, int) for size in entry.meta["val"].shape[2:])
 
 
-def _any_batch() -> torch.export.Dim:
-    """Made when it is needed: SymPy comes with it."""
-    return torch.export.Dim("batch", min=1)
-
-
 def _of_any_size(
     network: nn.Module, example: Tensor, spec: ModelSpec
 ) -> torch.export.ExportedProgram | None:
@@ -110,7 +110,7 @@ def _of_any_size(
     free = torch.export.Dim.AUTO  # torch finds out what sizes the network can do
     try:
         graph = torch.export.export(
-            network, (example,), dynamic_shapes=({0: _any_batch(), 2: free, 3: free},)
+            network, (example,), dynamic_shapes=({0: _batch(), 2: free, 3: free},)
         )
         if not takes_sizes(graph):
             return None

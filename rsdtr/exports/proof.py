@@ -16,7 +16,7 @@ from rsdtr.errors import ExportError
 from rsdtr.models.outputs import compared_output
 from rsdtr.models.zoo import Task
 from rsdtr.ring.cost import Size
-from rsdtr.system.processes import prepare, quiet, run
+from rsdtr.system.processes import TORCH, prepare, quiet, run
 
 TOLERANCE = 1e-4  # of a float32 logit
 INT8_AGREEMENT = 0.9  # of the classes: eight bits move every logit
@@ -26,7 +26,6 @@ PROOF_IMAGES = 64
 LARGE_IMAGES = 5  # where every pixel, or every anchor, has an answer
 PROOF = Path(__file__).with_name("proof_process.py")
 PROOF_SECONDS = 900
-IMPORTS = ("torch", "safetensors.torch")  # nothing of this program: see the process itself
 _BATCH = 16
 
 
@@ -72,7 +71,7 @@ def write_cases(
 
 def prepare_proofs() -> None:
     """Have torch imported beside what comes first: the proofs then wait for nothing."""
-    prepare(IMPORTS, quiet())
+    prepare(TORCH, quiet())
 
 
 def proved(form: str, path: Path, cases: Path, bound: float, *, resized: bool = False) -> Proof:
@@ -91,7 +90,7 @@ def proved(form: str, path: Path, cases: Path, bound: float, *, resized: bool = 
             [*command, str(torch.get_num_threads()), str(int(resized))],
             PROOF_SECONDS,
             environment=quiet(),
-            imports=IMPORTS,
+            imports=TORCH,
         )
     except TimeoutError:
         raise ExportError(

@@ -224,6 +224,7 @@ def tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
 
 
 def main(path: str, out: str) -> None:
+    sys.stderr.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # not of this machine
     torch.set_num_threads(1)
     limit(Path(path).stat().st_size)
     try:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import zipfile
 from collections import OrderedDict
@@ -23,6 +22,7 @@ from rsdtr.models.pth_reader import NO_STATE, REFUSED, UNREADABLE
 from rsdtr.system.atomic_files import new_file
 from rsdtr.system.cache_folder import cache_folder, private_folder
 from rsdtr.system.download import file_sha256
+from rsdtr.system.processes import TORCH, quiet, run
 from rsdtr.system.safetensors_format import not_finite, read_header
 from rsdtr.system.state_file import EXTRA, in_parts, memory_place, restored, unwritable
 
@@ -94,24 +94,17 @@ def _converted(path: Path) -> Path:
         reason = error if isinstance(error, pth_reader.Refused) else UNREADABLE
         raise WeightsError(str(reason), path) from None
     with new_file(target) as temporary:
-        reader = [sys.executable, "-X", "utf8", "-P", pth_reader.__file__]
+        files = str(path.resolve()), str(temporary)
+        command = [sys.executable, "-P", pth_reader.__file__, *files]
         try:
-            done = subprocess.run(
-                [*reader, str(path.resolve()), str(temporary)],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=_QUARANTINE_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
+            ended = run(command, _QUARANTINE_SECONDS, environment=quiet(), imports=TORCH)
+        except TimeoutError:
             raise WeightsError(
                 f"could not be read within {_QUARANTINE_SECONDS} s: give a .safetensors file", path
             ) from None
-        last = (done.stderr.strip().splitlines() or [""])[-1]
-        if done.returncode != 0:
-            raise WeightsError(last if done.returncode == REFUSED else UNREADABLE, path)
+        last = (ended.said.strip().splitlines() or [""])[-1]
+        if ended.code != 0:
+            raise WeightsError(last if ended.code == REFUSED else UNREADABLE, path)
     kept = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
     for old in kept[:-_MOST_CONVERTED]:
         old.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from math import prod
 
 from rsdtr.ring.forms import Form, Sublayer, sublayers
@@ -30,6 +31,18 @@ def form_macs(
     A sublayer has the input's size along the axes that no sublayer has strided yet, and the
     output's along the others.
     """
+    return _form_macs(form, tuple(shape), tuple(ranks), input_size, output_size, groups)
+
+
+@lru_cache(maxsize=1 << 16)  # a target asks for the same few thousand rings again and again
+def _form_macs(
+    form: Form,
+    shape: tuple[int, ...],
+    ranks: tuple[int, ...],
+    input_size: Size,
+    output_size: Size,
+    groups: int,
+) -> int:
     return sum(sublayer_macs(form, shape, ranks, input_size, output_size, groups))
 
 

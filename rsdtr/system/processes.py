@@ -24,6 +24,8 @@ from rsdtr.system.fork_server import POSSIBLE, ForkServer, Program, how_it_ended
 
 ROOT = Path(__file__).parents[2]  # the folder that holds rsdtr
 WAITING = "OMP_WAIT_POLICY"  # of threads
+# What a process that reads a file of somebody else's finds imported: nothing of this program.
+TORCH = ("torch", "safetensors.torch")
 _started: list[subprocess.Popen[bytes]] = []  # ended ones must be waited for, or stay as zombies
 _forks: list[ProcessId] = []  # started by a server of ours, which waits for them
 _servers: dict[tuple[object, ...], ForkServer] = {}

@@ -25,9 +25,9 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="module")  # other tests look whether a process of theirs is left
+@pytest.fixture(scope="session")
 def address() -> Iterator[str]:
-    """A server of the app as `make run` starts it, on a free port."""
+    """A server of the app as `make run` starts it, on a free port: one for all these tests."""
     try:
         with running() as root:
             yield root
@@ -37,8 +37,9 @@ def address() -> Iterator[str]:
                 job.worker.kill()
 
 
-@pytest.fixture
-def browser(chromium) -> Iterator[Browser]:
+@pytest.fixture(scope="module")  # playwright's event loop would be in the way of other tests
+def started(chromium) -> Iterator[Browser]:
+    """One browser for a file of tests; it knows nothing but what a test's own context holds."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium,
@@ -49,7 +50,16 @@ def browser(chromium) -> Iterator[Browser]:
 
 
 @pytest.fixture
+def browser(started) -> Iterator[Browser]:
+    """The browser without a window, before a test and after it."""
+    yield started
+    for context in started.contexts:
+        context.close()
+
+
+@pytest.fixture
 def page(browser) -> Page:
+    """A window of a visitor who comes for the first time."""
     page = browser.new_page(viewport={"width": 1440, "height": 1200})
     page.set_default_timeout(120 * SECONDS)
     return page

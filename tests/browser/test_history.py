@@ -1,8 +1,11 @@
 """Addresses and the browser's history: links, one entry a page, and the way back."""
 
+from collections.abc import Iterator
+
 import pytest
 from playwright.sync_api import Page, expect
 
+from scripts.serving import running
 from tests.support.driving import metric, right, settle, visit
 
 SHOWN = "model=digits_resnet20&eps=0.5"
@@ -19,6 +22,13 @@ LINKS = {
 CHOSEN = """name => [...document.querySelectorAll('[data-testid=stSelectbox]')].some(
     box => [box.innerText, ...[...box.querySelectorAll('input')].map(field => field.value)]
         .join(' ').includes(name))"""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A server that nobody has visited before."""
+    with running() as root:
+        yield root
 
 
 def entries(page: Page) -> int:

@@ -25,6 +25,7 @@ from rsdtr.search.candidate import (
     RULES,
     Question,
 )
+from rsdtr.system import processes
 from tests.support.networks import varied, varied_spec
 
 pytestmark = pytest.mark.process
@@ -41,7 +42,9 @@ def known(of: ModelProfile) -> dict:
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children()
+    """Of this process, but for the servers of forks that it may have had before."""
+    servers = {server._process.pid for server in processes._servers.values()}
+    return [child for child in psutil.Process().children() if child.pid not in servers]
 
 
 @pytest.fixture(scope="module")

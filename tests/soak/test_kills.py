@@ -13,6 +13,8 @@ import pytest
 
 from rsdtr.compressed.manifest import Proof
 from rsdtr.errors import ExportError
+from rsdtr.exports import formats
+from rsdtr.models.zoo import model_spec
 from tests.soak import kills
 
 pytestmark = [
@@ -22,10 +24,17 @@ pytestmark = [
 FINE = Proof(max_difference=0.0, mean_difference=0.0, argmax_agreement=1.0, n=64)
 
 
+@pytest.fixture(scope="module")
+def graph():
+    """What torch.export makes of the network that is exported here, always the same."""
+    return formats.program(kills.ring()[0].eval(), model_spec(kills.NAME))
+
+
 @pytest.fixture(autouse=True)
-def _quick(tmp_path, monkeypatch):
-    """Proofs are not what is tried here, and would take all of the time."""
+def _quick(tmp_path, monkeypatch, graph):
+    """Graphs and proofs are not what is tried here, and would take all of the time."""
     module = importlib.import_module("rsdtr.exports.export")
+    monkeypatch.setattr(formats, "program", lambda *_, **__: graph)
     monkeypatch.setenv("RSDTR_CACHE", str(tmp_path))
     monkeypatch.setattr(module, "write_cases", lambda *_: 1.0)
     monkeypatch.setattr(module, "proved", lambda *_, **__: FINE)

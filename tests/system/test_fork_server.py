@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rsdtr.exports import proof
 from rsdtr.jobs import job_queue, job_worker
 from rsdtr.system import fork_server, processes
 from rsdtr.system.processes import ProcessId
@@ -270,7 +269,7 @@ sys.stderr.write(str(float(x.grad.abs().sum()) > 0))
 """
 
 
-@pytest.mark.parametrize("imports", [proof.IMPORTS, job_queue.IMPORTS])
+@pytest.mark.parametrize("imports", [processes.TORCH, job_queue.IMPORTS])
 def test_importing_starts_no_threads_of_torch_and_forks_can(tmp_path, monkeypatch, imports):
     """Threads do not survive a fork: a server that had computed would leave its forks hanging."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
