@@ -18,16 +18,19 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch import nn
 
 import rsdtr
-from rsdtr.autopilot import Budget, search, smallest_within
+from rsdtr.autopilot import Budget, Trial, search, smallest_within
 from rsdtr.autopilot.half import Half
 from rsdtr.autopilot.speed import fastest_of
 from rsdtr.baselines.comparison import OnnxNetwork, int8_file
 from rsdtr.compressed import compress
+from rsdtr.data import DataSplits
 from rsdtr.data.image_sets import stratified
 from rsdtr.measuring.paired import paired_drop
 from rsdtr.measuring.stopwatch import machine
+from rsdtr.planning import ModelProfile
 from rsdtr.planning.winners_on_disk import fill_store
 from rsdtr.recovery.recover import recovered
 
@@ -53,7 +56,9 @@ def main() -> None:
         promise(dense, costs, data, asked)
 
 
-def found(dense, costs, data, asked) -> None:
+def found(
+    dense: nn.Module, costs: ModelProfile, data: DataSplits, asked: argparse.Namespace
+) -> None:
     print("| budget | PCR | FCR | brought through | points lost (95 % interval) | images | "
           "ONNX Runtime, of the best dense network, batch 1 | seconds |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|")
@@ -79,7 +84,7 @@ def found(dense, costs, data, asked) -> None:
     print(f"int8 alone: {drop.points:.2f} points lost ({low:.2f} to {high:.2f}), PCR 1")
 
 
-def told(trial, decided, about) -> None:
+def told(trial: Trial, decided: int, about: int) -> None:
     print(
         f"  PCR {trial.plan.pcr:.2f}, {trial.stage}: {trial.drop.points:.2f} points, "
         f"{'holds' if trial.held else 'does not hold'} ({trial.seconds:.0f} s)",
@@ -99,7 +104,9 @@ def once(function: Callable[..., Any], key: Callable[..., object]) -> Callable[.
     return called
 
 
-def promise(dense, costs, data, asked) -> None:
+def promise(
+    dense: nn.Module, costs: ModelProfile, data: DataSplits, asked: argparse.Namespace
+) -> None:
     # A network does not depend on how the test images are split: it is made once.
     made = once(recovered, lambda small, _, __, how, *___: (id(small), how))
     small = once(compress, lambda _, plan: str(plan.target))
@@ -107,7 +114,9 @@ def promise(dense, costs, data, asked) -> None:
         count(dense, costs, data, asked)
 
 
-def count(dense, costs, data, asked) -> None:
+def count(
+    dense: nn.Module, costs: ModelProfile, data: DataSplits, asked: argparse.Namespace
+) -> None:
     within = inside = 0
     for seed in range(asked.runs):
         budget = Budget(asked.drop, recover=asked.recover, seed=seed)
