@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 import torch
+from click.core import ParameterSource
 
 from rsdtr.commands import options as shared
 from rsdtr.commands.console import progress
@@ -157,10 +158,19 @@ def finetune(
             raise click.UsageError(
                 "--job keeps its result and its state itself: leave out --out and --resume"
             )
+        if _was_named("device") and device.type != "cpu":
+            raise click.UsageError(
+                f"--job trains on the CPU, and --device is {device}: leave one of them out"
+            )
         _queue(read_saved(folder, factory), data, recipe, weights)
         return
     with processes(device) as is_first:
         _train(folder, data, recipe, weights, factory, device, out, resume, is_first)
+
+
+def _was_named(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not ParameterSource.DEFAULT
 
 
 def _train(

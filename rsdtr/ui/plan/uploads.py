@@ -114,9 +114,11 @@ def kept(files: Sequence[tuple[str, memoryview]]) -> list[str]:
 
 def _file_name(name: str) -> str:
     """The name as far as every file system takes it, and no command line for an option."""
-    last = name.replace("\\", "/").rpartition("/")[2].lstrip(". -")
-    cleaned = re.sub(r'[\x00-\x1f\x7f\ud800-\udfff:*?"<>|]', "_", last)
-    stem, dot, suffix = cleaned.rpartition(".") if "." in cleaned else (cleaned, "", "")
+    last = name.replace("\\", "/").rpartition("/")[2].lstrip(" -")
+    cleaned = re.sub(r'[\x00-\x1f\x7f\ud800-\udfff:*?"<>|]', "_", last.lstrip(". -"))
+    stem, dot, suffix = cleaned.rpartition(".")
+    if not dot:  # an ending alone, or a name without one
+        stem, dot, suffix = ("", ".", cleaned) if last.startswith(".") else (cleaned, "", "")
     short = stem.encode()[:_MOST_NAME_BYTES].decode(errors="ignore")
     return f"{short or 'weights'}{dot}{suffix}"
 

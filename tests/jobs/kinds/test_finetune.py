@@ -158,12 +158,6 @@ def test_a_data_set_that_raises_ends_it_with_its_sentence(digits, tmp_path, monk
     assert read_spec(job.folder).environment["RSDTR_DATA"] == str(tmp_path)
 
 
-def test_a_half_written_line_is_left_out(tmp_path):
-    (tmp_path / "losses.csv").write_text("0.5,0.1\n0.25,0.2\n0.1")
-    assert finetune_job._rows(tmp_path / "losses.csv") == [(0.5, 0.1), (0.25, 0.2)]
-    assert finetune_job._rows(tmp_path / "none.csv") == []
-
-
 def test_what_another_version_queued(digits, monkeypatch):
     job = job_queue.submit(finetune_job.KIND, "old", {"recipe": 1}, subject="s")
     assert finetune_job.training_runs([job]) == []
