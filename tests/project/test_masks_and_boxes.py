@@ -41,7 +41,7 @@ def test_a_segmentation_network_is_told_by_its_fidelity(masks):
     assert (found["model"], found["data"], found["n"]) == (MASKS, "photos", 1)
     alike = found["fidelity"]
     assert list(alike) == [
-        "relative_error", "agreement", "counted", "of", "residual_error", "psnr",
+        "relative_error", "agreement", "counted", "of", "residual_error", "interval", "psnr",
     ]  # fmt: skip
     assert (alike["residual_error"], alike["psnr"]) == (None, None)
     assert (alike["counted"], alike["of"]) == ("pixels", 520 * 520)

@@ -16,9 +16,12 @@ FIRST_PAGE = """
 from streamlit.testing.v1 import AppTest
 from rsdtr.system.app_folder import APP_FOLDER, INSTALLED
 from rsdtr.ui.server import APP
+from rsdtr.ui.shared import session
 assert INSTALLED and APP.is_relative_to(APP_FOLDER), APP
 assert (APP_FOLDER / ".streamlit" / "config.toml").is_file()
-page = AppTest.from_file(str(APP), default_timeout=300).run()
+page = AppTest.from_file(str(APP), default_timeout=300)
+page.session_state[session.UNFOLDED] = True  # no browser draws a first screen here
+page.run()
 assert not page.exception and not page.error, (page.exception, page.error)
 print(page.title[0].value if page.title else page.header[0].value, len(page.dataframe))
 """
