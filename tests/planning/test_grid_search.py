@@ -3,7 +3,6 @@
 import logging
 import math
 
-import psutil
 import pytest
 import torch
 
@@ -25,7 +24,7 @@ from rsdtr.search.candidate import (
     RULES,
     Question,
 )
-from rsdtr.system import processes
+from tests.support.family import workers
 from tests.support.networks import varied, varied_spec
 
 pytestmark = pytest.mark.process
@@ -41,12 +40,6 @@ def known(of: ModelProfile) -> dict:
     return {(name, question): winner for name, question, winner in of.winners}
 
 
-def children() -> list[psutil.Process]:
-    """Of this process, but for the servers of forks that it may have had before."""
-    servers = {server._process.pid for server in processes._servers.values()}
-    return [child for child in psutil.Process().children() if child.pid not in servers]
-
-
 @pytest.fixture(scope="module")
 def whole() -> ModelProfile:
     torch.set_num_threads(1)  # it is made before the fixture of every test is
@@ -57,7 +50,7 @@ def whole() -> ModelProfile:
     last = steps[-1]
     assert (last.done, last.total, last.seconds_left) == (2 * PER_LAYER, 2 * PER_LAYER, 0)
     assert 0 < last.coarse_seconds <= last.seconds
-    assert children() == []
+    assert workers() == []
     return found
 
 
@@ -86,7 +79,7 @@ def test_stopping_keeps_what_was_done_and_the_rest_comes_later(whole):
         pass
     kept = known(found)
     assert 60 < len(kept) < 2 * PER_LAYER
-    assert children() == []
+    assert workers() == []
     missing = {(task.layer.name, question) for task in grid_tasks(found, {"body", "point"})
                for question in task.questions}  # fmt: skip
     assert missing == known(whole).keys() - kept.keys()
@@ -100,9 +93,9 @@ def test_closing_in_the_middle_leaves_no_process():
     grid = profile_grid(found, processes=2)
     while next(grid).done < 20:
         pass
-    assert len(children()) == 2
+    assert len(workers()) == 2
     grid.close()
-    assert children() == []
+    assert workers() == []
     assert len(found.winners) >= 20
 
 
@@ -111,7 +104,7 @@ def test_a_process_that_dies_takes_only_its_task_along(caplog):
     grid = profile_grid(found, processes=2, layers={"body", "point"})
     while next(grid).done < 20:
         pass
-    children()[0].kill()
+    workers()[0].kill()
     with caplog.at_level(logging.WARNING):
         last = list(grid)[-1]
     assert "has died" in caplog.text
@@ -125,10 +118,10 @@ def test_when_all_processes_die_it_ends(caplog):
     grid = profile_grid(found, processes=1, layers={"body"})
     while next(grid).done < 5:
         pass
-    children()[0].kill()
+    workers()[0].kill()
     with caplog.at_level(logging.WARNING):
         assert list(grid)[-1].done < PER_LAYER
-    assert children() == []
+    assert workers() == []
 
 
 def test_a_search_that_fails_leaves_its_question_open(monkeypatch):

@@ -104,7 +104,7 @@ def test_an_evaluation():
     assert found <= told("evaluate")
     assert told("evaluate") - found == {"assumed", "fidelity", "quality", "psnr", "ssim"} | {
         f.name for f in fields(Fidelity)
-    } - {"n"}
+    } - {"n", "interval"}
 
 
 def test_a_card(tmp_path):

@@ -23,7 +23,7 @@ from rsdtr.recovery.options import FinetuneOptions
         ({"ema": 1.0}, r"ema is 1\.0: give a number in 0 ≤ x < 1"),
         ({"patience": -1}, "patience is -1: give at least 0"),
         ({"accumulate": 0}, "accumulate is 0: give at least 1"),
-        ({"precision": "float16"}, "precision is 'float16': give one of float32, bfloat16"),
+        ({"precision": "int8"}, "precision is 'int8': give one of float32, bfloat16"),
         ({"optimizer": "lion"}, "optimizer is 'lion': give one of sgd, adamw"),
         ({"augment": "flip"}, r"augment is 'flip': give one of none, crop, crop\+flip"),
     ],

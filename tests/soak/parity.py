@@ -9,7 +9,6 @@ the network in memory computes. Networks of more than MOST_MILLIONS of parameter
 
 from __future__ import annotations
 
-import copy
 import math
 import sys
 import tempfile
@@ -66,7 +65,7 @@ def small(spec: ModelSpec) -> ModelSpec:
     return replace(spec, input_shape=(channels, *(min(side, SIDE) for side in sides)))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def parities(
     name: str,
     eps: float,
@@ -102,8 +101,7 @@ def parities(
 
 
 def _by_onnxruntime(network: nn.Module, spec: ModelSpec, images: Tensor) -> Tensor:
-    with torch.inference_mode(False):  # torch.export refuses tensors of that mode
-        file = onnx_file(copy.deepcopy(network), spec)
+    file = onnx_file(network, spec)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

@@ -15,6 +15,7 @@ from rsdtr.jobs import job_queue, job_worker
 from rsdtr.system import fork_server, processes
 from rsdtr.system.processes import ProcessId
 from tests.support.checkout import ROOT
+from tests.support.family import children
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(not fork_server.POSSIBLE, reason="forks are safe on Linux")
@@ -174,7 +175,7 @@ def test_variables_that_libraries_read_as_they_load_are_no_forks(tmp_path, monke
     for number in range(5):
         processes.prepare(IMPORTS, {"OMP_NUM_THREADS": str(number)})
     assert len(processes._servers) == processes._MOST_SERVERS
-    until(lambda: len(psutil.Process().children()) == processes._MOST_SERVERS + 1)
+    until(lambda: len(children()) == processes._MOST_SERVERS + 1)
     other.kill()
 
 
@@ -296,7 +297,8 @@ print(*sorted(name for name in {} if name not in sys.modules))
         [sys.executable, "-c", loaded.format(job_queue.IMPORTS, kinds)],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout.strip() == ""
+    # ONNX Runtime starts threads, which no server of forks may have.
+    assert done.stdout.strip() == "rsdtr.jobs.kinds.onnx_file"
 
 
 def test_a_start_is_quick_once_the_server_is_ready(tmp_path, ready):

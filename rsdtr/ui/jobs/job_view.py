@@ -18,7 +18,6 @@ from rsdtr.jobs.kinds import comparison as compare_job
 from rsdtr.jobs.kinds import distillation as distill_job
 from rsdtr.jobs.kinds import export as export_job
 from rsdtr.jobs.kinds import finetune as finetune_job
-from rsdtr.jobs.kinds import onnx_file as onnx_job
 from rsdtr.jobs.kinds import refit as refit_job
 from rsdtr.jobs.kinds.distillation import distill_report, distilled_model
 from rsdtr.jobs.kinds.finetune import best_model, curve
@@ -33,6 +32,7 @@ from rsdtr.ui.shared.markdown import plain
 from rsdtr.ui.shared.session import Recovery
 
 POLL_SECONDS: float | None = 1.0
+_ONNX = "onnx"  # a kind whose module loads ONNX Runtime, which no other page needs
 
 
 def take(network: Network, at: CompressionPlan, job: Job) -> None:
@@ -101,9 +101,7 @@ def how_it_ended(job: Job, key: str = "resume") -> None:
     text = f"The {_name(job).lower()} {'was cancelled' if job.state == 'cancelled' else 'failed'}"
     st.warning(plain(f"{text}{f': {job.message}' if job.message else ''}."), icon=":material/info:")
     again = (
-        "Try again"
-        if job.kind in (export_job.KIND, onnx_job.KIND)
-        else "Resume from its last checkpoint"
+        "Try again" if job.kind in (export_job.KIND, _ONNX) else "Resume from its last checkpoint"
     )
     if st.button(again, key=key, icon=":material/play_arrow:"):
         job_queue.resume(job.id)
@@ -118,6 +116,6 @@ def _name(job: Job) -> str:
         compare_job.KIND: "Comparison",
         export_job.KIND: "Export",
         autopilot_job.KIND: "Search",
-        onnx_job.KIND: "Compression",
+        _ONNX: "Compression",
     }
     return names.get(job.kind, "Fine-tuning")

@@ -67,6 +67,20 @@ def test_a_reader_sees_at_once_what_becomes_of_an_own_network(trained, expected)
     assert uploads.plain(dense[0].kept_dense) in said
 
 
+def test_a_file_of_another_number_of_classes_makes_the_model_of_that_number(tmp_path):
+    name = f"{DIGITS}@7"
+    torch.manual_seed(4)
+    state = model_spec(name).build().state_dict()
+    save_file(state, tmp_path / "seven.safetensors")
+    dense = load_model(name, tmp_path / "seven.safetensors")
+    seven = plan(profile(dense, model_spec(name)), 0.6)
+    assert seven.params.original == sum(p.numel() for p in dense.parameters())
+    test = give(app(weights="own"), save(state), "seven.safetensors")
+    assert not test.error
+    assert metrics_of(test)["PCR"].startswith(f"{seven.pcr:.2f}")
+    assert name in shown(test)
+
+
 def test_a_pth_of_torch_is_taken_too(trained, expected):
     file = io.BytesIO()
     torch.save(trained, file)
