@@ -74,7 +74,8 @@ def told(found: Found, data: str) -> dict[str, JsonValue]:
     if found.measure == "accuracy":
         answer["dense_accuracy"] = found.dense.percent
     answer |= {
-        "drop": found.drop.points, "drop_interval": list(found.drop.interval),
+        "drop": found.drop.points, "max_drop": found.max_drop,
+        "drop_interval": list(found.drop.interval),
         "recovered": found.stage,
     }  # fmt: skip
     if found.int8:

@@ -74,8 +74,8 @@ class Found:
     """The network that was searched for, and how it was found.
 
     model, plan: the recovered network; dense, reached, drop: on the reporting half, which no trial
-    was chosen on. Where measure is "fidelity" they count the dense network's answers. speed: where
-    the budget is for speed.
+    was chosen on, so that the drop may be above max_drop, the budget. Where measure is "fidelity"
+    they count the dense network's answers. speed: where the budget is for speed.
     """
 
     model: nn.Module
@@ -85,6 +85,7 @@ class Found:
     dense: Accuracy
     reached: Accuracy
     drop: Drop
+    max_drop: float
     trials: tuple[Trial, ...]
     int8: bool
     speed: Speed | None = None
@@ -97,9 +98,15 @@ class Found:
             lost = f"another answer than the dense network's for {self.drop.points:.1f} % of images"
         fast = f"{self.speed}, " if self.speed else ""
         stage = f"{self.stage}, int8" if self.int8 else self.stage
-        return (
+        told = (
             f"{fast}{self.plan.pcr:.1f} times fewer parameters, {lost} (95 % interval {low:.1f} to "
             f"{high:.1f}, {self.drop.n:,} images that nothing was chosen on), {stage}"
+        )
+        if self.drop.points <= self.max_drop:
+            return told
+        return (
+            f"{told}; that is more than the {self.max_drop:g} of the budget, which held on the "
+            f"{self.trials[-1].drop.n:,} images that chose: more test images tell it better"
         )
 
 
@@ -322,6 +329,6 @@ class _Search:
         )
         drop = paired_drop(half.before, after)
         return Found(
-            model, plan, trial.stage, self.measure, dense, reached, drop, trials,
-            self.budget.int8, speed,
+            model, plan, trial.stage, self.measure, dense, reached, drop, self.budget.max_drop,
+            trials, self.budget.int8, speed,
         )  # fmt: skip

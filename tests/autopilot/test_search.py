@@ -64,6 +64,16 @@ def test_what_is_told_is_of_images_that_nothing_was_chosen_on(network, found):
     assert str(found).startswith(f"{found.plan.pcr:.1f} times fewer parameters, ")
 
 
+def test_a_budget_that_does_not_hold_on_the_other_half_says_so(found):
+    within = replace(found, max_drop=max(found.drop.points, 0.1))
+    assert str(within).endswith("nothing was chosen on), recalibrated")
+    over = replace(found, max_drop=found.drop.points - 0.5)
+    assert str(over).startswith(str(within))
+    assert f"; that is more than the {over.max_drop:g} of the budget, which held on the 180" in str(
+        over
+    )
+
+
 def test_a_larger_budget_finds_a_network_that_is_no_larger(network, found):
     dense, costs, data = network
     more = smallest_within(dense, costs, data, Budget(12.0, recover="recalibrate"))

@@ -56,10 +56,13 @@ class TriedNetwork(Frozen):
 
 
 class FoundFiles(Frozen):
-    """What the job has made: its plan, what was found in one sentence, and the files."""
+    """What the job has made: its plan, what was found in one sentence, whether that is within the
+    budget on the images that report, and the files.
+    """
 
     plan: CompressionPlan
     sentence: str
+    within: bool
     artefacts: tuple[Artefact, ...]
 
 
@@ -126,7 +129,10 @@ def run(running: Running) -> bool:
         found, splits, content.formats, running.job.result, card=card,
         progress=lambda done, total: running.progress("writing and proving, steps", done, total),
     )  # fmt: skip
-    told = FoundFiles(plan=found.plan, sentence=str(found), artefacts=tuple(artefacts))
+    told = FoundFiles(
+        plan=found.plan, sentence=str(found), within=found.drop.points <= found.max_drop,
+        artefacts=tuple(artefacts),
+    )  # fmt: skip
     replace_file(running.folder / FOUND, told.model_dump_json().encode())
     return True
 

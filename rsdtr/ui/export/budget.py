@@ -59,7 +59,8 @@ def offer(chosen: Chosen, test_set: TestSet) -> None:
 
 def _ask() -> Budget | None:
     points = st.number_input(
-        "Points of accuracy that may be lost", 0.1, 50.0, 1.0, 0.5, key=session.BUDGET_POINTS,
+        "Points of accuracy that may be lost", 0.1, 50.0, 1.0, 0.5, format="%.1f",
+        key=session.BUDGET_POINTS,
         help="Percentage points of top-1 accuracy; without labels, of the share of images that "
         "keep the dense network's answer.",
     )  # fmt: skip
@@ -134,7 +135,8 @@ def show(job: Job) -> None:
     if made is None:
         return
     with st.container(border=True):
-        st.markdown(f":material/verified: {plain(_sentence(made))}")
+        icon = "verified" if made.within else "warning"
+        st.markdown(f":material/{icon}: {plain(_sentence(made))}")
         files.buttons(job.result, made.plan, "found")
         st.caption(plain(files.proved(made.artefacts)))
         with st.expander("What was tried, and what it lost on the images that chose"):
