@@ -115,7 +115,9 @@ def run(running: Running) -> bool:
     try:
         found = smallest_within(
             dense, costs, splits, content.budget,
-            guess=known_smallest(costs, content.data_identity, content.budget.max_drop),
+            guess=known_smallest(
+                costs, content.data_identity, content.budget.max_drop, content.budget.layers
+            ),
             should_stop=watching.should_stop, on_trial=watching.note, doing=watching.doing,
         )  # fmt: skip
     except RsdtrError:
